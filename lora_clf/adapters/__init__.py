@@ -1,0 +1,1 @@
+"""What is saved: the adapter's folder and header, strict loading, and many adapters on one base."""

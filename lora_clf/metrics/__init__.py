@@ -1,0 +1,1 @@
+"""Scores of a classifier: pure functions of labels and predictions or probabilities; numpy only."""

@@ -1,0 +1,1 @@
+"""The one loop that every strategy goes through, its settings, schedule and result."""
