@@ -1,0 +1,168 @@
+"""What this library has to know of a transformers architecture, in one table.
+
+Nothing outside this file asks what a model is: the rest of the library reads an `Architecture`.
+Names are dotted paths, relative to the backbone (``blocks``) or to one block (``attention``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lora_clf.errors import UnsupportedBaseError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Where the parts of a backbone are.
+
+    Attributes:
+        model_type: transformers' name of the architecture.
+        prefix: the backbone's attribute name inside transformers' ``ForSequenceClassification`` class.
+        blocks: path of the list of transformer blocks.
+        attention: the query, key and value projections of a block (one name where they are fused).
+        attention_output: the projection behind the attention.
+        final_norm: the norm behind the last block, where there is one.
+        family: the head of ``ForSequenceClassification`` (a name in `lora_clf.base.head`), where we compute it.
+        pooling: the default pooling of this architecture.
+        causal: whether a token sees only those before it.
+        resumable: whether a forward pass can start at a middle block from its input alone.
+        part: the part of the loaded model that is the backbone (the encoder of an encoder-decoder).
+    """
+
+    model_type: str
+    prefix: str
+    blocks: str
+    attention: tuple[str, ...]
+    attention_output: tuple[str, ...]
+    final_norm: str | None = None
+    family: str | None = None
+    pooling: str = "mean"
+    causal: bool = False
+    resumable: bool = True
+    part: str | None = None
+
+    def block_list(self, backbone: nn.Module) -> nn.ModuleList:
+        """The transformer blocks of ``backbone``, first to last."""
+        return backbone.get_submodule(self.blocks)  # type: ignore[return-value]
+
+
+def _bert(model_type: str, family: str) -> Architecture:
+    return Architecture(
+        model_type=model_type,
+        prefix=model_type,
+        blocks="encoder.layer",
+        attention=("attention.self.query", "attention.self.key", "attention.self.value"),
+        attention_output=("attention.output.dense",),
+        family=family,
+    )
+
+
+def _llama(model_type: str) -> Architecture:
+    return Architecture(
+        model_type=model_type,
+        prefix="model",
+        blocks="layers",
+        attention=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        attention_output=("self_attn.o_proj",),
+        final_norm="norm",
+        family="score",
+        pooling="family",
+        causal=True,
+    )
+
+
+_TABLE = (
+    Architecture(
+        model_type="gpt2",
+        prefix="transformer",
+        blocks="h",
+        attention=("attn.c_attn",),
+        attention_output=("attn.c_proj",),
+        final_norm="ln_f",
+        family="score",
+        pooling="family",
+        causal=True,
+    ),
+    _bert("bert", family="pooler"),
+    _bert("roberta", family="roberta"),
+    Architecture(
+        model_type="distilbert",
+        prefix="distilbert",
+        blocks="transformer.layer",
+        attention=("attention.q_lin", "attention.k_lin", "attention.v_lin"),
+        attention_output=("attention.out_lin",),
+        family="distilbert",
+    ),
+    *(_llama(name) for name in ("llama", "mistral", "qwen2", "qwen3")),
+    Architecture(
+        model_type="gpt_neox",
+        prefix="gpt_neox",
+        blocks="layers",
+        attention=("attention.query_key_value",),
+        attention_output=("attention.dense",),
+        final_norm="final_layer_norm",
+        family="score",
+        pooling="family",
+        causal=True,
+    ),
+    Architecture(
+        model_type="modernbert",
+        prefix="model",
+        blocks="layers",
+        attention=("attn.Wqkv",),
+        attention_output=("attn.Wo",),
+        final_norm="final_norm",
+        family="modernbert",
+    ),
+    Architecture(
+        model_type="opt",
+        prefix="model",
+        blocks="decoder.layers",
+        attention=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        attention_output=("self_attn.out_proj",),
+        final_norm="decoder.final_layer_norm",
+        family="score",
+        pooling="family",
+        causal=True,
+    ),
+    Architecture(
+        model_type="t5",
+        prefix="encoder",
+        blocks="block",
+        attention=("layer.0.SelfAttention.q", "layer.0.SelfAttention.k", "layer.0.SelfAttention.v"),
+        attention_output=("layer.0.SelfAttention.o",),
+        final_norm="final_layer_norm",
+        # The relative position bias is made in the first block and handed on from block to block.
+        resumable=False,
+        part="encoder",
+    ),
+    Architecture(
+        model_type="bart",
+        prefix="encoder",
+        blocks="layers",
+        attention=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        attention_output=("self_attn.out_proj",),
+        part="encoder",
+    ),
+)
+
+ARCHITECTURES: dict[str, Architecture] = {entry.model_type: entry for entry in _TABLE}
+
+
+def architecture_of(config: Any) -> Architecture:
+    """The architecture of a transformers ``config``.
+
+    Raises:
+        UnsupportedBaseError: it is not in the table; the message lists those that are.
+    """
+    model_type = str(getattr(config, "model_type", None))
+    if model_type not in ARCHITECTURES:
+        raise UnsupportedBaseError(
+            f"The base is of type {model_type!r}, which this version does not know. "
+            f"It knows: {', '.join(sorted(ARCHITECTURES))}."
+        )
+    return ARCHITECTURES[model_type]

@@ -1,0 +1,219 @@
+"""The shared base: one frozen backbone with its tokenizer, loaded once, viewed by many classifiers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lora_clf.base.architecture import Architecture, architecture_of
+from lora_clf.base.digest import backbone_digest
+from lora_clf.base.pooling import check_pooling
+from lora_clf.base.sources import locate
+from lora_clf.base.tokenizer import Tokenizer, Tokens, load_tokenizer
+from lora_clf.errors import BaseError, UnsupportedBaseError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+    from torch import nn
+
+    from lora_clf.base.view import View
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+LONGEST = 1024  # tokens; the default cap for a base that does not say how many positions it has
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """A pretrained backbone and its tokenizer, frozen and shared.
+
+    Attributes:
+        name: the portable name: "minilm", "gpt2", a Hub id with revision, or a folder's name; never a path.
+        backbone: the transformers model without a head, in evaluation mode, nothing requiring a gradient.
+        tokenizer: texts to ids.
+        pooling: the default pooling of classifiers on this base.
+        max_length: the default cap on tokens a text.
+        digest: SHA-256 over the backbone's weights and the settings that change its computation.
+    """
+
+    name: str
+    backbone: nn.Module
+    config: Any
+    architecture: Architecture
+    tokenizer: Tokenizer
+    pooling: str
+    max_length: int
+    digest: str
+    folder: Path | None = field(default=None, repr=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.backbone.parameters()).device
+
+    @property
+    def tokenizer_digest(self) -> str:
+        """SHA-256 over the tokenizer in canonical form."""
+        return self.tokenizer.digest
+
+    @property
+    def total_parameters(self) -> int:
+        """How many parameters the backbone has, tied ones once."""
+        return sum(parameter.numel() for parameter in self.backbone.parameters())
+
+    def view(self, classes: int, pooling: str | None = None, seed: int = 0) -> View:
+        """A fresh classifier with ``classes`` outputs over this base's storage.
+
+        Raises:
+            UsageError: unknown pooling, or fewer than one class.
+            UnsupportedBaseError: the architecture has no family head.
+        """
+        from lora_clf.base.view import View
+
+        if classes < 1:
+            raise UsageError(f"A classifier needs at least one output, got {classes}.")
+        return View(self, classes, check_pooling(pooling or self.pooling), seed)
+
+    def encode(self, texts: Sequence[str], max_length: int | None = None) -> Tokens:
+        """The token ids of ``texts``, cut to ``max_length`` tokens (default: the base's)."""
+        return self.tokenizer.encode(texts, self.check_length(max_length))
+
+    def check_length(self, max_length: int | None) -> int:
+        """``max_length`` itself, or the default where it is None.
+
+        Raises:
+            UsageError: the base has no positions for that many tokens.
+        """
+        if max_length is None:
+            return self.max_length
+        limit = position_limit(self.config)
+        if max_length < 1 or (limit is not None and max_length > limit):
+            raise UsageError(f"--max-length {max_length}: the base {self.name} takes 1 to {limit or 'any'} tokens.")
+        return max_length
+
+    def __repr__(self) -> str:
+        return f"Base({self.name!r}, {self.total_parameters:,} parameters, digest {self.digest[:12]})"
+
+
+def position_limit(config: Any) -> int | None:
+    """How many positions the backbone has, or None where there is no limit (relative positions)."""
+    if config.model_type == "t5":
+        return None
+    positions = int(config.max_position_embeddings)
+    # RoBERTa numbers positions from pad + 1 on.
+    return positions - config.pad_token_id - 1 if config.model_type == "roberta" else positions
+
+
+def pick_device(name: str) -> torch.device:
+    """The torch device for "auto", "cpu", "cuda" or "mps"; auto takes the first accelerator there is.
+
+    Raises:
+        UsageError: unknown name, or a device that this machine does not have.
+    """
+    import torch
+
+    from lora_clf.errors import unknown
+
+    if name not in DEVICES:
+        raise unknown("device", name, DEVICES)
+    here = ["cpu"]
+    if torch.backends.mps.is_available():
+        here.insert(0, "mps")
+    if torch.cuda.is_available():
+        here.insert(0, "cuda")
+    if name == "auto":
+        return torch.device(here[0])
+    if name not in here:
+        raise UsageError(f"--device {name}: this machine has {', '.join(here)}. Use --device auto.")
+    return torch.device(name)
+
+
+def load_base(
+    name: str | Path = "minilm",
+    *,
+    revision: str | None = None,
+    device: str = "auto",
+    pooling: str | None = None,
+    max_length: int | None = None,
+) -> Base:
+    """Load a base once, frozen, to be shared by any number of classifiers.
+
+    Args:
+        name: "minilm", "gpt2" (or -medium, -large, -xl), a folder in transformers' format, or a Hub id.
+        revision: a Hub revision, where ``name`` is a Hub id.
+        device: "auto", "cpu", "cuda" or "mps".
+        pooling: the default pooling of classifiers on this base instead of the base's own default.
+        max_length: the default cap on tokens a text instead of the base's own.
+
+    Raises:
+        BaseNotFoundError: neither here nor within reach; the message says what to do.
+        UnsupportedBaseError: an architecture or a tokenizer that this version does not know.
+        UsageError: unknown pooling or device, or a length that the base has no positions for.
+    """
+    where = pick_device(device)
+    located = locate(str(name), revision)
+    config = _read_config(located.folder)
+    architecture = architecture_of(config)
+    tokenizer = load_tokenizer(located.folder, config)
+    backbone = _read_backbone(located.folder, config, architecture).to(where)
+    limit = position_limit(config)
+    default_length = min(located.max_length or LONGEST, limit or LONGEST)
+    base = Base(
+        name=located.name,
+        backbone=backbone,
+        config=config,
+        architecture=architecture,
+        tokenizer=tokenizer,
+        pooling=check_pooling(pooling or located.pooling or architecture.pooling),
+        max_length=default_length,
+        digest=backbone_digest(backbone.named_parameters(), config.to_dict()),
+        folder=located.folder,
+    )
+    if max_length is not None:
+        object.__setattr__(base, "max_length", base.check_length(max_length))
+    return base
+
+
+def _read_config(folder: Path) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise UnsupportedBaseError(f"The config.json of base folder {folder.name!r} cannot be used: {reason}") from error
+
+
+def _read_backbone(folder: Path, config: Any, architecture: Architecture) -> nn.Module:
+    import torch
+    from transformers import AutoModel, T5EncoderModel
+
+    loader = T5EncoderModel if architecture.model_type == "t5" else AutoModel
+    extra = {"add_pooling_layer": False} if architecture.model_type == "roberta" else {}
+    try:
+        model, report = loader.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            **extra,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise BaseError(f"The weights of base folder {folder.name!r} cannot be read: {reason}") from error
+    missing = sorted(report["missing_keys"])
+    if missing and all("pooler." in name for name in missing):
+        # A BERT saved without its pooler: transformers would invent one at random.
+        model.pooler = None
+        missing = []
+    if missing:
+        raise BaseError(
+            f"The weights of base folder {folder.name!r} are incomplete: {len(missing)} tensors are missing, "
+            f"first {', '.join(missing[:3])}. Fetch the base again."
+        )
+    backbone: nn.Module = getattr(model, architecture.part) if architecture.part else model
+    return backbone.eval().requires_grad_(False)

@@ -1,0 +1,186 @@
+"""Heads: from the pooled vector of a text to its logits.
+
+A *free head* is one linear layer behind mean, first or last pooling. A *family head* computes what the
+architecture's ``ForSequenceClassification`` class in transformers computes, under the same parameter names, so
+that PEFT and ``pipeline`` read it. Shapes: B batch, D width, C classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lora_clf.base.architecture import Architecture
+from lora_clf.errors import UnsupportedBaseError
+
+
+def output_width(config: Any) -> int:
+    """The width of the backbone's last hidden states (OPT may project its own down)."""
+    return int(getattr(config, "word_embed_proj_dim", None) or config.hidden_size)
+
+
+class Head(nn.Module):
+    """Maps pooled vectors to logits: (B, D) -> (B, C).
+
+    Attributes:
+        pooling: how the pooled vector is made: "mean", "first" or "last".
+        uses_pooler: whether the backbone's own frozen pooler stands between the pooling and this head.
+    """
+
+    uses_pooler: ClassVar[bool] = False
+    pooling: str
+
+    def initialise(self, generator: torch.Generator, std: float) -> None:
+        """Draw the weights: matrices normal with deviation ``std``, norms one, biases zero."""
+        with torch.no_grad():
+            for parameter in self.parameters():
+                if parameter.ndim >= 2:
+                    parameter.normal_(0.0, std, generator=generator)
+                else:
+                    parameter.zero_()
+            for module in self.modules():
+                if isinstance(module, nn.LayerNorm):
+                    module.weight.fill_(1.0)
+
+
+class FreeHead(Head):
+    """One linear layer with a bias behind any pooling."""
+
+    def __init__(self, config: Any, classes: int, pooling: str) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.linear = nn.Linear(output_width(config), classes)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Logits of pooled vectors: (B, D) -> (B, C)."""
+        logits: Tensor = self.linear(pooled)
+        return logits
+
+
+class ScoreHead(Head):
+    """GPT-2, GPT-NeoX, OPT, Llama, Qwen: the last token and a linear layer without a bias."""
+
+    pooling = "last"
+
+    def __init__(self, config: Any, classes: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(output_width(config), classes, bias=False)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Logits of pooled vectors: (B, D) -> (B, C)."""
+        logits: Tensor = self.score(pooled)
+        return logits
+
+
+class PoolerHead(Head):
+    """BERT: the first token, the backbone's frozen pooler and a linear layer."""
+
+    pooling = "first"
+    uses_pooler = True
+
+    def __init__(self, config: Any, classes: int) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(config.hidden_size, classes)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Logits of pooled vectors: (B, D) -> (B, C)."""
+        logits: Tensor = self.classifier(pooled)
+        return logits
+
+
+class _DenseTanhOutput(nn.Module):
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, classes)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        logits: Tensor = self.out_proj(torch.tanh(self.dense(pooled)))
+        return logits
+
+
+class RobertaHead(Head):
+    """RoBERTa: the first token, dense, tanh, out_proj."""
+
+    pooling = "first"
+
+    def __init__(self, config: Any, classes: int) -> None:
+        super().__init__()
+        self.classifier = _DenseTanhOutput(config.hidden_size, classes)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Logits of pooled vectors: (B, D) -> (B, C)."""
+        logits: Tensor = self.classifier(pooled)
+        return logits
+
+
+class DistilBertHead(Head):
+    """DistilBERT: the first token, pre_classifier, ReLU, classifier."""
+
+    pooling = "first"
+
+    def __init__(self, config: Any, classes: int) -> None:
+        super().__init__()
+        self.pre_classifier = nn.Linear(config.dim, config.dim)
+        self.classifier = nn.Linear(config.dim, classes)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Logits of pooled vectors: (B, D) -> (B, C)."""
+        logits: Tensor = self.classifier(torch.relu(self.pre_classifier(pooled)))
+        return logits
+
+
+class _DenseActivationNorm(nn.Module):
+    def __init__(self, config: Any) -> None:
+        from transformers.activations import ACT2FN
+
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size, config.classifier_bias)
+        self.activation = ACT2FN[config.classifier_activation]
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        output: Tensor = self.norm(self.activation(self.dense(pooled)))
+        return output
+
+
+class ModernBertHead(Head):
+    """ModernBERT: first or mean pooling as its config says, dense, activation, norm, classifier."""
+
+    def __init__(self, config: Any, classes: int) -> None:
+        super().__init__()
+        self.pooling = "first" if config.classifier_pooling == "cls" else "mean"
+        self.head = _DenseActivationNorm(config)
+        self.classifier = nn.Linear(config.hidden_size, classes)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Logits of pooled vectors: (B, D) -> (B, C)."""
+        logits: Tensor = self.classifier(self.head(pooled))
+        return logits
+
+
+_FAMILIES: dict[str, type[ScoreHead | PoolerHead | RobertaHead | DistilBertHead | ModernBertHead]] = {
+    "score": ScoreHead,
+    "pooler": PoolerHead,
+    "roberta": RobertaHead,
+    "distilbert": DistilBertHead,
+    "modernbert": ModernBertHead,
+}
+
+
+def make_head(architecture: Architecture, config: Any, classes: int, pooling: str) -> Head:
+    """The head for ``pooling``: "mean", "first", "last" (free heads) or "family".
+
+    Raises:
+        UnsupportedBaseError: the architecture has no family head here (encoder-decoders).
+    """
+    if pooling != "family":
+        return FreeHead(config, classes, pooling)
+    if architecture.family is None:
+        raise UnsupportedBaseError(
+            f"A {architecture.model_type} base has no family head here: its classification class runs the decoder, "
+            f"which is not loaded. Use --pooling mean, first or last."
+        )
+    return _FAMILIES[architecture.family](config, classes)

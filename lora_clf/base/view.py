@@ -1,0 +1,137 @@
+"""A view: a fresh module tree over the base's own storage, with a head of its own.
+
+A strategy gets a view, never the base. Freezing, inserting layers and training happen in the view; what a strategy
+trains it clones inside the view first (`View.own`), so the base keeps its bytes while any number of views are in
+use. Shapes: B batch, T tokens, D width, C classes.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lora_clf.base.head import make_head
+from lora_clf.base.pooling import pool, right_padded
+from lora_clf.errors import UnsupportedBaseError
+
+if TYPE_CHECKING:
+    from lora_clf.base.base import Base
+
+
+def share(module: nn.Module) -> nn.Module:
+    """A copy of the module tree whose parameters and buffers are new objects over the same storage.
+
+    Tied parameters stay tied. Every parameter of the copy is frozen.
+    """
+    memo: dict[int, Any] = {}
+    for parameter in module.parameters():
+        memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+    for buffer in module.buffers():
+        memo[id(buffer)] = buffer.detach()
+    return copy.deepcopy(module, memo)
+
+
+class View(nn.Module):
+    """One classifier on a shared base: backbone, pooling and head.
+
+    Attributes:
+        backbone: the base's module tree, over the base's storage until a strategy takes parts as its own.
+        head: maps the pooled vector to logits.
+        pooling: "mean", "first", "last" or "family".
+        seed: what every random number of this view is drawn from.
+    """
+
+    def __init__(self, base: Base, classes: int, pooling: str, seed: int) -> None:
+        super().__init__()
+        self._base = (base,)  # In a tuple, lest it becomes a part of this module.
+        self.architecture = base.architecture
+        self.pooling = pooling
+        self.seed = seed
+        self.classes = classes
+        self.backbone = share(base.backbone)
+        self.head = make_head(base.architecture, base.config, classes, pooling)
+        self.head.initialise(self.generator("head"), float(getattr(base.config, "initializer_range", None) or 0.02))
+        self.head.to(base.device)
+        if self.head.uses_pooler and getattr(self.backbone, "pooler", None) is None:
+            raise UnsupportedBaseError(
+                f"The base {base.name} was saved without its pooler, which its family head needs. "
+                "Use --pooling mean, first or last."
+            )
+        if not self.head.uses_pooler and getattr(self.backbone, "pooler", None) is not None:
+            self.backbone.pooler = None  # Nothing reads its output, so nothing could train it.
+        self._frozen_modules = tuple(self.backbone.modules())
+        self.eval()
+
+    @property
+    def config(self) -> Any:
+        """The transformers config of the backbone (this view's own copy)."""
+        return self.backbone.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.head_parameters()[0].device
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks, first to last."""
+        return self.architecture.block_list(self.backbone)
+
+    @property
+    def final_norm(self) -> nn.Module | None:
+        """The norm behind the last block, where the architecture has one."""
+        name = self.architecture.final_norm
+        module = self.backbone.get_submodule(name) if name else None
+        return module
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """The parameters of the head."""
+        return list(self.head.parameters())
+
+    def fresh(self) -> View:
+        """A new view of the same base with the same pooling, classes and seed, as before any strategy."""
+        return View(self._base[0], self.classes, self.pooling, self.seed)
+
+    def generator(self, name: str) -> torch.Generator:
+        """A random generator that depends on the view's seed and ``name`` alone, whatever was drawn before."""
+        digest = hashlib.sha256(f"{self.seed}/{name}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+    def own(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Give the view its own copy of ``parameters`` and let them train: the base's storage stays as it is."""
+        for parameter in parameters:
+            parameter.data = parameter.data.clone()
+            parameter.requires_grad_(True)
+
+    def train(self, mode: bool = True) -> View:
+        """Set training mode for what a strategy added; the base's own layers never drop anything out."""
+        super().train(mode)
+        for module in self._frozen_modules:
+            module.training = False
+        return self
+
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """The last hidden states, padding on the right: (B, T), (B, T) -> (B, T, D)."""
+        extra = {"use_cache": False} if self.architecture.causal else {}
+        output = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **extra)
+        states: Tensor = output.last_hidden_state
+        return states
+
+    def pooled(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        """The head's input: (B, T, D), (B, T) -> (B, D)."""
+        vectors = pool(hidden, attention_mask, self.head.pooling)
+        if self.head.uses_pooler:
+            vectors = self.backbone.pooler(vectors.unsqueeze(1))  # type: ignore[operator]
+        return vectors
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Logits of a batch padded on either side: (B, T), (B, T) -> (B, C)."""
+        input_ids, attention_mask = right_padded(input_ids, attention_mask)
+        hidden = self.hidden(input_ids, attention_mask)
+        logits: Tensor = self.head(self.pooled(hidden, attention_mask))
+        return logits

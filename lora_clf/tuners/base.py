@@ -1,0 +1,178 @@
+"""What every strategy shares: the `Tuner` interface and `Tuned`, the handle of one prepared view.
+
+A strategy differs from the others in one thing: what may change. Its `Tuner.prepare` freezes nothing and moves
+nothing itself: a view arrives frozen; the strategy takes parameters as the view's own or inserts new ones, and
+returns a `Tuned`. Everything else here has a default that fits most strategies.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lora_clf.base.targets import Coverage
+from lora_clf.base.view import View
+from lora_clf.errors import NotMergeableError, StateError, TunerError
+
+
+@dataclass(frozen=True)
+class Tuner(ABC):
+    """A strategy: how a base is adapted. Its fields are its hyperparameters.
+
+    What holds for a strategy is declared here and checked both ways by the contract tests.
+
+    Attributes:
+        name: what the command line calls it.
+        summary: one line for people: what trains.
+        learning_rate: the default, found on folds of two data sets (benchmarks/learning_rates.py).
+        identity_at_init: whether a prepared view computes what the base computes, head aside.
+        mergeable: whether the trained change can be written into plain weights of the base's own layout.
+        changes_inputs: whether it changes what enters the first block, so that nothing below can be kept.
+        order: where it stands in lists.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    learning_rate: ClassVar[float]
+    identity_at_init: ClassVar[bool] = True
+    mergeable: ClassVar[bool] = True
+    changes_inputs: ClassVar[bool] = False
+    order: ClassVar[int] = 100
+
+    @abstractmethod
+    def prepare(self, view: View) -> Tuned:
+        """Make in ``view`` exactly what this strategy trains trainable, and return the handle.
+
+        Raises:
+            TargetError: the targets match nothing.
+            UsageError: more blocks than the base has.
+        """
+
+    def settings(self) -> dict[str, Any]:
+        """The hyperparameters, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def flags(cls) -> dict[str, Any]:
+        """The hyperparameters' names and defaults."""
+        return {field.name: field.default for field in fields(cls)}
+
+
+class Tuned:
+    """A view prepared by a strategy: carries the state of one run.
+
+    Attributes:
+        tuner: the strategy and its settings.
+        view: the classifier.
+        coverage: what the targets matched, for strategies that have targets.
+    """
+
+    def __init__(self, tuner: Tuner, view: View, coverage: Coverage | None = None) -> None:
+        self.tuner = tuner
+        self._view: View | None = view
+        self.coverage = coverage
+        for parameter in view.head.parameters():
+            parameter.requires_grad_(True)
+
+    @property
+    def view(self) -> View:
+        """The classifier.
+
+        Raises:
+            TunerError: it was removed.
+        """
+        if self._view is None:
+            raise TunerError(f"This {self.tuner.name} adapter was removed from its base; prepare or load it again.")
+        return self._view
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """What trains, by its name in the saved file: ``head.`` for the head, paths in the backbone for the rest."""
+        return {_saved_name(name): p for name, p in self.view.named_parameters() if p.requires_grad}
+
+    @property
+    def trainable_parameters(self) -> int:
+        """How many numbers train, head included."""
+        return sum(parameter.numel() for parameter in self.trainable().values())
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Copies of what trains, in fp32 on the CPU, by name."""
+        return {name: p.detach().to("cpu", torch.float32, copy=True) for name, p in self.trainable().items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over ``state``, which must hold exactly what trains.
+
+        Raises:
+            StateError: names are missing or unexpected, or shapes differ; all of them at once, and nothing is changed.
+        """
+        mine = self.trainable()
+        misshapen = [
+            f"{name} is {tuple(state[name].shape)}, expected {tuple(mine[name].shape)}"
+            for name in sorted(mine.keys() & state.keys())
+            if state[name].shape != mine[name].shape
+        ]
+        missing, unexpected = sorted(mine.keys() - state.keys()), sorted(state.keys() - mine.keys())
+        if missing or unexpected or misshapen:
+            raise StateError(
+                f"This state does not fit a {self.tuner.name} adapter with {self.tuner.settings()}",
+                missing=missing,
+                unexpected=unexpected,
+                misshapen=misshapen,
+            )
+        with torch.no_grad():
+            for name, parameter in mine.items():
+                parameter.copy_(state[name])
+
+    def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Optimizer groups: weight decay for matrices, none for norms and biases."""
+        matrices = [p for p in self.trainable().values() if p.ndim >= 2]
+        vectors = [p for p in self.trainable().values() if p.ndim < 2]
+        groups = [(matrices, weight_decay), (vectors, 0.0)]
+        return [{"params": p, "lr": learning_rate, "weight_decay": decay} for p, decay in groups if p]
+
+    def penalty(self) -> Tensor | None:
+        """A term to add to the loss, or None."""
+        return None
+
+    def after_step(self, step: int, total_steps: int) -> None:
+        """Called after every optimizer step (1-based)."""
+
+    def merge(self) -> View:
+        """A new view with the same function in plain weights; this one is left as it is.
+
+        Raises:
+            NotMergeableError: the strategy's change does not fit into the base's own layers.
+        """
+        if not self.tuner.mergeable:
+            raise NotMergeableError(f"{self.tuner.name} adds to the computation; its change fits no weights of the base.")
+        merged = self.view.fresh()
+        self._write_into(merged)
+        merged.head.load_state_dict(self.view.head.state_dict())
+        return merged.requires_grad_(False)
+
+    def _write_into(self, merged: View) -> None:
+        """Write the trained change of the backbone into ``merged``."""
+        target = dict(merged.backbone.named_parameters())
+        changed = {n: p for n, p in self.view.backbone.named_parameters() if p.requires_grad}
+        merged.own(target[name] for name in changed)
+        with torch.no_grad():
+            for name, parameter in changed.items():
+                target[name].copy_(parameter)
+
+    def remove(self) -> None:
+        """Drop the view: its memory goes, the base is as it always was."""
+        self._view = None
+
+
+def _saved_name(name: str) -> str:
+    return name.removeprefix("backbone.")
+
+
+def unfreeze(tuner: Tuner, view: View, parameters: Iterable[nn.Parameter]) -> Tuned:
+    """The handle of a strategy that trains ``parameters`` of the base and the head."""
+    view.own(parameters)
+    return Tuned(tuner, view)

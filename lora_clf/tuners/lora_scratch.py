@@ -1,0 +1,92 @@
+"""LoRA written by hand: two small layers, one on ``nn.Linear``, one on transformers' ``Conv1D``.
+
+Each *is* the layer it adapts: it takes over the base's own parameters, initialises nothing anew and draws no
+random number. `lora_clf.tuners.low_rank` has the drawing and the scaling.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.pytorch_utils import Conv1D
+
+from lora_clf.base.targets import linear_shape
+from lora_clf.base.view import View
+from lora_clf.tuners.low_rank import LowRank, LowRankTuned
+
+
+class _Factors(nn.Module):
+    """The factors A (r, in) and B (out, r), and the scaling: the part that both layers share."""
+
+    lora_A: nn.Linear
+    lora_B: nn.Linear
+
+    def add_factors(self, inputs: int, outputs: int, rank: int, scaling: float, dropout: float) -> None:
+        """Give this layer its factors, not yet initialised."""
+        weight: Tensor = self.weight  # type: ignore[assignment]
+        where = {"device": weight.device, "dtype": torch.float32}
+        self.scaling = scaling
+        self.lora_dropout = nn.Dropout(dropout)
+        self.lora_A = nn.utils.skip_init(nn.Linear, inputs, rank, bias=False, **where)
+        self.lora_B = nn.utils.skip_init(nn.Linear, rank, outputs, bias=False, **where)
+
+    def change(self, x: Tensor) -> Tensor:
+        """s · (x Aᵀ) Bᵀ: (B, T, in) -> (B, T, out)."""
+        inner = F.linear(self.lora_dropout(x), self.lora_A.weight)  # (B, T, r)
+        # Scaling the r wide inner product costs r / out of scaling the result.
+        return F.linear(inner * self.scaling, self.lora_B.weight)  # (B, T, out)
+
+
+class LoRALinear(_Factors, nn.Linear):
+    """An ``nn.Linear`` with low-rank factors beside its weight (out, in)."""
+
+    def __init__(self, base: nn.Linear, rank: int, scaling: float, dropout: float) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = base.in_features, base.out_features
+        self.weight, self.bias = base.weight, base.bias
+        self.add_factors(self.in_features, self.out_features, rank, scaling, dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, in) -> (B, T, out)."""
+        return F.linear(x, self.weight, self.bias) + self.change(x)
+
+
+class LoRAConv1D(_Factors, Conv1D):
+    """A transformers ``Conv1D`` with low-rank factors beside its weight (in, out)."""
+
+    def __init__(self, base: Conv1D, rank: int, scaling: float, dropout: float) -> None:
+        nn.Module.__init__(self)
+        self.nx, self.nf = base.nx, base.nf
+        self.weight, self.bias = base.weight, base.bias
+        self.add_factors(self.nx, self.nf, rank, scaling, dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, in) -> (B, T, out)."""
+        return torch.addmm(self.bias, x.flatten(0, -2), self.weight).view(*x.shape[:-1], self.nf) + self.change(x)
+
+
+@dataclass(frozen=True)
+class LoRAScratch(LowRank):
+    """Train low-rank factors beside the linear layers, with the layer written by hand (Hu et al. 2021)."""
+
+    name: ClassVar[str] = "lora-scratch"
+    summary: ClassVar[str] = "low-rank factors beside linear layers (written by hand) and the head"
+    learning_rate: ClassVar[float] = 5e-4
+    order: ClassVar[int] = 50
+
+    def prepare(self, view: View) -> LowRankTuned:
+        """Replace each target layer by its LoRA form."""
+        coverage = self.coverage(view)
+        factors = {}
+        for name in coverage.modules:
+            base = view.backbone.get_submodule(name)
+            kind = LoRAConv1D if isinstance(base, Conv1D) else LoRALinear
+            layer = kind(base, self.rank, self.scaling, self.dropout)  # type: ignore[arg-type]
+            assert linear_shape(layer) == linear_shape(base)
+            view.backbone.set_submodule(name, layer)
+            factors[name] = (layer.lora_A.weight, layer.lora_B.weight)
+        return LowRankTuned(self, view, coverage, factors)

@@ -1,0 +1,99 @@
+"""Tiny random bases of every architecture, built in the test: no file, no network."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModel, T5EncoderModel
+
+from lora_clf.base.architecture import architecture_of
+from lora_clf.base.base import Base
+from lora_clf.base.digest import backbone_digest
+from lora_clf.base.tokenizer import Tokens
+
+VOCABULARY = 300
+WIDTH, HEADS, BLOCKS, POSITIONS = 32, 4, 3, 96
+
+_ENCODER = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": BLOCKS,
+    "num_attention_heads": HEADS,
+    "intermediate_size": 48,
+    "max_position_embeddings": POSITIONS,
+}
+_DECODER = {**_ENCODER, "num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": WIDTH, "n_layer": BLOCKS, "n_head": HEADS, "n_positions": POSITIONS,
+             "bos_token_id": 1, "eos_token_id": 2},
+    "bert": _ENCODER,
+    "roberta": {**_ENCODER, "max_position_embeddings": POSITIONS + 2, "pad_token_id": 1},
+    "distilbert": {"dim": WIDTH, "n_layers": BLOCKS, "n_heads": HEADS, "hidden_dim": 48,
+                   "max_position_embeddings": POSITIONS},
+    "llama": _DECODER,
+    "qwen3": {**_DECODER, "head_dim": 8},
+    "gpt_neox": {**_ENCODER, "bos_token_id": 1, "eos_token_id": 2},
+    "modernbert": {**_ENCODER, "pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1,
+                   "eos_token_id": 2, "local_attention": 16, "global_attn_every_n_layers": 2},
+    "opt": {"hidden_size": WIDTH, "num_hidden_layers": BLOCKS, "num_attention_heads": HEADS, "ffn_dim": 48,
+            "max_position_embeddings": POSITIONS, "word_embed_proj_dim": WIDTH, "pad_token_id": 1},
+    "t5": {"d_model": WIDTH, "num_layers": BLOCKS, "num_heads": HEADS, "d_kv": 8, "d_ff": 48},
+    "bart": {"d_model": WIDTH, "encoder_layers": BLOCKS, "decoder_layers": 1, "encoder_attention_heads": HEADS,
+             "decoder_attention_heads": HEADS, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48,
+             "max_position_embeddings": POSITIONS},
+}  # fmt: skip
+ARCHITECTURE_NAMES = tuple(_SETTINGS)
+FAMILY_NAMES = tuple(name for name in ARCHITECTURE_NAMES if name not in ("t5", "bart"))
+
+
+@dataclass(frozen=True)
+class ByteTokenizer:
+    """One id a byte, shifted past the special ids; long enough for any test text."""
+
+    digest: str = "bytes"
+    pad_id: int = 0
+
+    def encode(self, texts: Sequence[str], max_length: int, side: str = "right") -> Tokens:
+        """Ids of the UTF-8 bytes of each text, at least one."""
+        ids = [np.frombuffer(text.encode() or b"\0", dtype=np.uint8).astype(np.int32) + 10 for text in texts]
+        return Tokens([row[:max_length] for row in ids], np.array([len(row) > max_length for row in ids]))
+
+
+def tiny_config(name: str) -> Any:
+    """The config of the tiny base ``name``."""
+    return AutoConfig.for_model(name, vocab_size=VOCABULARY, **copy.deepcopy(_SETTINGS[name]))
+
+
+def tiny_base(name: str = "bert", seed: int = 0, device: str = "cpu") -> Base:
+    """A random base of architecture ``name``: 3 blocks, 32 wide; weights large enough to tell mistakes apart."""
+    torch.manual_seed(seed)
+    config = tiny_config(name)
+    architecture = architecture_of(config)
+    if name == "t5":
+        backbone = T5EncoderModel(config).encoder
+    else:
+        model = AutoModel.from_config(config, **({"add_pooling_layer": False} if name == "roberta" else {}))
+        backbone = getattr(model, architecture.part) if architecture.part else model
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            if parameter.ndim >= 2:
+                parameter.normal_(0.0, 0.15)
+            else:
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+    backbone = backbone.eval().requires_grad_(False).to(device)
+    return Base(
+        name=f"tiny-{name}",
+        backbone=backbone,
+        config=config,
+        architecture=architecture,
+        tokenizer=ByteTokenizer(),
+        pooling=architecture.pooling,
+        max_length=64,
+        digest=backbone_digest(backbone.named_parameters(), config.to_dict()),
+        folder=Path("nowhere"),
+    )
