@@ -1,1 +1,1 @@
-"""Every strategy on the same footing: the same splits and seeds, plain baselines, one table of costs and gains."""
+"""Every strategy on the same footing: same splits and seeds, plain baselines, one table of cost and gain."""

@@ -1,0 +1,190 @@
+"""How often a classifier is right, and in which way it is wrong.
+
+Labels and predictions are class numbers 0 .. C-1. Wherever a quotient has nothing below the line (a class
+that was never predicted, no examples at all) it is 0.0, as in scikit-learn with ``zero_division=0``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from lora_clf.errors import UsageError
+from lora_clf.metrics.probability import calibration_error, cross_entropy
+
+Labels = npt.NDArray[np.integer] | Sequence[int]
+
+
+def _pair(labels: Labels, predicted: Labels) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    truth, guess = (np.asarray(values, dtype=np.intp) for values in (labels, predicted))
+    if truth.ndim != 1 or truth.shape != guess.shape:
+        raise UsageError(
+            f"Labels of shape {truth.shape} and predictions of shape {guess.shape} came; "
+            "expected one prediction for each label, both of shape (N,)."
+        )
+    return truth, guess
+
+
+def _ratio(above: float, below: float) -> float:
+    return float(above / below) if below else 0.0
+
+
+def confusion_matrix(labels: Labels, predicted: Labels, classes: int) -> npt.NDArray[np.int64]:
+    """Count how often each class was taken for each class: (C, C), row = truth, column = prediction."""
+    truth, guess = _pair(labels, predicted)
+    for numbers in (truth, guess):
+        if numbers.size and not 0 <= numbers.min() <= numbers.max() < classes:
+            raise UsageError(
+                f"Class numbers {numbers.min()} to {numbers.max()} came; expected 0 to {classes - 1}."
+            )
+    return np.bincount(truth * classes + guess, minlength=classes * classes).reshape(classes, classes)
+
+
+def accuracy(labels: Labels, predicted: Labels) -> float:
+    """Share of predictions that are right; 0.0 where there are none."""
+    truth, guess = _pair(labels, predicted)
+    return _ratio(float(np.count_nonzero(truth == guess)), truth.size)
+
+
+def _scores(matrix: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Precision, recall and F1 of each class: (C, 3)."""
+    hits = np.diag(matrix)
+    return np.array(
+        [
+            (_ratio(hit, guessed), _ratio(hit, true), _ratio(2 * hit, guessed + true))
+            for hit, guessed, true in zip(hits, matrix.sum(axis=0), matrix.sum(axis=1), strict=True)
+        ],
+        dtype=np.float64,
+    ).reshape(len(matrix), 3)
+
+
+def macro_f1(labels: Labels, predicted: Labels) -> float:
+    """Mean over classes of F1 = 2 TP / (2 TP + FP + FN), rare classes counting as much as common ones.
+
+    The classes are those that occur among the labels or the predictions: one that the part does not hold and
+    that was never predicted was neither found nor missed (as scikit-learn's ``f1_score(average="macro")``).
+    """
+    truth, guess = _pair(labels, predicted)
+    if not truth.size:
+        return 0.0
+    matrix = confusion_matrix(truth, guess, int(max(truth.max(), guess.max())) + 1)
+    occurs = (matrix.sum(axis=0) + matrix.sum(axis=1)) > 0
+    return float(_scores(matrix)[occurs, 2].mean())
+
+
+def matthews(labels: Labels, predicted: Labels) -> float:
+    """Correlation of labels and predictions, -1 to 1; 0 for a classifier that always says the same.
+
+    Matthews 1975 for two classes; for more the R_K of Gorodkin 2004, with s examples, c of them right, t_k of
+    class k and p_k predicted as k: (c s - t.p) / sqrt((s^2 - p.p) (s^2 - t.t)). 0.0 where either side holds
+    one class only.
+    """
+    truth, guess = _pair(labels, predicted)
+    if not truth.size:
+        return 0.0
+    matrix = confusion_matrix(truth, guess, int(max(truth.max(), guess.max())) + 1).astype(np.float64)
+    t, p, s = matrix.sum(axis=1), matrix.sum(axis=0), matrix.sum()
+    return _ratio(float(np.trace(matrix) * s - t @ p), float(np.sqrt((s * s - p @ p) * (s * s - t @ t))))
+
+
+def per_class(labels: Labels, predicted: Labels, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Precision, recall, F1 and support (number of examples) of each class, in the order of ``names``."""
+    matrix = confusion_matrix(labels, predicted, len(names))
+    return {
+        name: {
+            "precision": float(precision),
+            "recall": float(recall),
+            "f1": float(f1),
+            "support": int(support),
+        }
+        for name, (precision, recall, f1), support in zip(
+            names, _scores(matrix), matrix.sum(axis=1), strict=True
+        )
+    }
+
+
+def average_precision(hits: npt.ArrayLike, scores: npt.ArrayLike) -> float:
+    """Area under the precision-recall curve, without interpolation; 0.0 where there is no positive.
+
+    The mean of the precision at each threshold, weighted by the recall gained there: sum_n (R_n - R_{n-1})
+    P_n. Equal scores share a threshold, so the order of the examples does not matter.
+
+    Args:
+        hits: (N,) true where the example is of the positive class.
+        scores: (N,) higher where the classifier is surer of the positive class.
+    """
+    positive, score = np.asarray(hits, dtype=bool), np.asarray(scores, dtype=np.float64)
+    total = int(positive.sum())
+    if not total:
+        return 0.0
+    order = np.argsort(-score, kind="stable")
+    positive, score = positive[order], score[order]
+    last = np.append(score[1:] != score[:-1], True)  # where a run of equal scores ends
+    found = np.cumsum(positive)[last]
+    precision = found / (np.flatnonzero(last) + 1)
+    return float(np.sum(np.diff(found, prepend=0) / total * precision))
+
+
+def false_positive_rate(labels: Labels, predicted: Labels, positive: int) -> float:
+    """Share of the examples of other classes that were taken for ``positive``; 0.0 where there are none."""
+    truth, guess = _pair(labels, predicted)
+    others = guess[truth != positive]
+    return _ratio(float(np.count_nonzero(others == positive)), others.size)
+
+
+def summarise(
+    labels: Labels, probabilities: npt.ArrayLike, names: Sequence[str], positive: str | None = None
+) -> dict[str, object]:
+    """Every score of one set of predictions, ready for JSON.
+
+    The prediction is the class of the largest probability, the first of equals.
+
+    Args:
+        labels: (N,) class numbers.
+        probabilities: (N, C), each row summing to 1.
+        names: the C class names, in the order of the columns.
+        positive: the name of the class that is looked for (spam), or None.
+
+    Returns:
+        ``n``, ``accuracy``, ``macro_f1``, ``mcc``, ``loss`` (cross entropy, nats), ``calibration_error``,
+        ``confusion_matrix`` (rows = truth), ``labels`` (the names) and ``per_class``; with ``positive`` also
+        its ``precision``, ``recall``, ``f1``, ``pr_auc`` (average precision) and ``false_positive_rate``.
+
+    Raises:
+        UsageError: the shapes do not fit, or the rows are no probabilities.
+    """
+    truth = np.asarray(labels, dtype=np.intp)
+    table = np.asarray(probabilities, dtype=np.float64)
+    if table.shape != (truth.size, len(names)):
+        raise UsageError(f"Probabilities of shape {table.shape} came; expected {(truth.size, len(names))}.")
+    if (
+        not np.all(np.isfinite(table))
+        or np.any(table < 0)
+        or not np.allclose(table.sum(axis=1), 1, atol=1e-3)
+    ):
+        raise UsageError(
+            "Rows came that are no probabilities; expected numbers from 0 to 1 that sum to 1: use softmax."
+        )
+    guess = table.argmax(axis=1) if truth.size else truth
+    classes = per_class(truth, guess, names)
+    summary: dict[str, object] = {
+        "n": int(truth.size),
+        "accuracy": accuracy(truth, guess),
+        "macro_f1": macro_f1(truth, guess),
+        "mcc": matthews(truth, guess),
+        "loss": cross_entropy(truth, table),
+        "calibration_error": calibration_error(truth, table),
+        "confusion_matrix": confusion_matrix(truth, guess, len(names)).tolist(),
+        "labels": list(names),
+        "per_class": classes,
+    }
+    if positive is not None:
+        if positive not in names:
+            raise UsageError(f"Positive label {positive!r} came; there are: {', '.join(names)}.")
+        column = list(names).index(positive)
+        summary |= {key: classes[positive][key] for key in ("precision", "recall", "f1")}
+        summary["pr_auc"] = average_precision(truth == column, table[:, column])
+        summary["false_positive_rate"] = false_positive_rate(truth, guess, column)
+    return summary
