@@ -1,0 +1,199 @@
+"""One cell of a comparison in a process of its own: ``python -m lora_clf.comparison.cell``.
+
+A child, because that is the only way to know what one run costs: peak memory is the process's, and no run profits
+from what another left warm. The request comes as JSON on stdin. Events go to stdout, one JSON object a line: first
+some with ``"event": "progress"``, at last one with ``"done"`` or ``"failed"``. What was found lies in the cell's
+folder (`lora_clf.comparison.outcome`). When the parent is gone the next event cannot be written, and the child ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lora_clf.comparison.memory import current_bytes, peak_bytes, restart_peak
+from lora_clf.comparison.outcome import Outcome, Predictions, folder_bytes, write_outcome
+from lora_clf.comparison.plan import Cell
+from lora_clf.errors import BaseError, DataError, LoraClfError
+
+if TYPE_CHECKING:
+    from lora_clf.base.base import Base
+    from lora_clf.data.dataset import Dataset, Part
+    from lora_clf.training.result import Progress, Result
+
+Say = Callable[[dict[str, Any]], None]
+EVERY = 0.2  # seconds between two progress events
+
+
+def run_cell(cell: Cell, folder: Path, adapter: Path | None = None, say: Say | None = None) -> Outcome:
+    """Train one strategy with one seed and put what was found at ``folder``.
+
+    Args:
+        cell: what to do, with the digests of base and data.
+        folder: where the outcome goes, replacing what is there.
+        adapter: where the trained adapter goes; None measures its size and drops it.
+        say: told about the progress.
+
+    Raises:
+        DataError: the same arguments now give other data.
+        BaseError: the same name is now another base.
+    """
+    from lora_clf.training.loop import train
+    from lora_clf.training.settings import TrainSettings
+
+    base = cell.base.load()
+    data = cell.data.load(cell.split_seed, cell.fold)
+    _check(cell, base, data)
+    held = current_bytes()
+    restarted = restart_peak()
+    result = train(
+        base,
+        data,
+        cell.contender.tuner(),
+        TrainSettings(**cell.training, seed=cell.seed),
+        progress=_throttled(say) if say else None,
+    )
+    peak = peak_bytes()
+    with tempfile.TemporaryDirectory() as place:
+        saved = Path(adapter or Path(place) / "adapter")
+        if adapter is not None:
+            adapter.parent.mkdir(parents=True, exist_ok=True)
+        result.save(saved, force=True)
+        adapter_bytes = folder_bytes(saved)
+        tensor_bytes = (saved / "adapter_model.safetensors").stat().st_size
+    outcome = Outcome(
+        digest=cell.digest,
+        label=cell.contender.label,
+        strategy=cell.contender.strategy,
+        settings=cell.contender.settings,
+        seed=cell.seed,
+        split_seed=cell.split_seed,
+        fold=cell.fold,
+        trainable_parameters=result.trainable_parameters,
+        total_parameters=result.total_parameters,
+        share=result.share,
+        adapter_bytes=adapter_bytes,
+        tensor_bytes=tensor_bytes,
+        seconds=result.seconds,
+        cold_seconds=float(getattr(result, "cold_seconds", result.seconds)),
+        peak_memory_bytes=peak,
+        training_memory_bytes=max(0, peak - held) if restarted else 0,
+        device_memory_bytes=_device_memory(base),
+        history=result.history,
+        environment=environment(base),
+        scores={"validation": result.validation, "test": result.test},
+        test=_predictions(data, data.test, result.test_logits),
+        validation=_predictions(data, data.validation, _validation_logits(result, data)),
+    )
+    write_outcome(outcome, folder)
+    return outcome
+
+
+def environment(base: Base) -> dict[str, Any]:
+    """Versions, instruction set, threads and precision: what a number may depend on, and nothing that names a host."""
+    import platform
+    from importlib.metadata import version
+
+    import torch
+
+    names = ("torch", "transformers", "peft", "tokenizers", "numpy", "scikit-learn")
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "device": base.device.type,
+        **{name: version(name) for name in names},
+    }
+
+
+def _check(cell: Cell, base: Base, data: Dataset) -> None:
+    if base.digest != cell.base_digest or base.tokenizer_digest != cell.tokenizer_digest:
+        raise BaseError(
+            f"The base {base.name} has digest {base.digest[:12]} and tokenizer {base.tokenizer_digest[:12]}; the "
+            f"comparison began with {cell.base_digest[:12]} and {cell.tokenizer_digest[:12]}. Was it changed "
+            "meanwhile? Start the comparison again."
+        )
+    if data.digest != cell.data_digest:
+        raise DataError(
+            f"The data {data.name} has digest {data.digest[:12]}; the comparison began with "
+            f"{cell.data_digest[:12]}. Was the file changed meanwhile? Start the comparison again."
+        )
+
+
+def _predictions(data: Dataset, part: Part, logits: Any) -> Predictions:
+    import numpy as np
+
+    from lora_clf.metrics.probability import softmax
+
+    return Predictions(
+        np.asarray(part.rows, dtype=np.int64),
+        np.asarray(data.label_ids(part), dtype=np.int64),
+        np.asarray(softmax(np.asarray(logits, dtype=np.float64)), dtype=np.float64),
+    )
+
+
+def _validation_logits(result: Result, data: Dataset) -> Any:
+    kept = getattr(result, "validation_logits", None)
+    return result.adapter.logits(data.validation.texts) if kept is None else kept
+
+
+def _device_memory(base: Base) -> int | None:
+    import torch
+
+    return int(torch.cuda.max_memory_allocated(base.device)) if base.device.type == "cuda" else None
+
+
+def _throttled(say: Say) -> Callable[[Progress], None]:
+    last = 0.0
+
+    def tell(progress: Progress) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= EVERY or progress.step == progress.steps:
+            last = now
+            say({"event": "progress", **asdict(progress)})
+
+    return tell
+
+
+def main() -> int:
+    """Do what the request on stdin says; 0 where the cell is done, 1 where it failed."""
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever else is printed must not mix with the events
+
+    def say(event: dict[str, Any]) -> None:
+        channel.write(json.dumps(event) + "\n")
+        channel.flush()
+
+    request = json.load(sys.stdin)
+    try:
+        run_cell(
+            Cell.from_json(request["cell"]),
+            Path(request["folder"]),
+            Path(request["adapter"]) if request["adapter"] else None,
+            say,
+        )
+    except BrokenPipeError:  # nobody listens any more
+        return 1
+    except Exception as error:
+        if not isinstance(error, LoraClfError):
+            traceback.print_exc()
+        say({"event": "failed", "error": type(error).__name__, "message": str(error)})
+        return 1
+    say({"event": "done"})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

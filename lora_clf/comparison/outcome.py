@@ -1,0 +1,137 @@
+"""What one cell found, as it lies on disk: ``result.json`` and ``predictions.npz`` in the cell's folder.
+
+A folder is written beside its place and renamed into it, so a cell is there whole or not at all. Nothing in it is a
+text: predictions are row numbers and probabilities. Shapes: N rows, C classes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESULT = "result.json"
+PREDICTIONS = "predictions.npz"
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a classifier said about one part of the data.
+
+    Attributes:
+        rows: (N,) row numbers in the source.
+        labels: (N,) the true classes.
+        probabilities: (N, C).
+    """
+
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """(N,) whether the most probable class is the true one."""
+        right: NDArray[np.bool_] = self.probabilities.argmax(axis=1) == self.labels
+        return right
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What one cell found.
+
+    Attributes:
+        label: the contender's.
+        trainable_parameters: how many numbers trained, head included.
+        share: of all parameters of the classifier, 0 to 1.
+        adapter_bytes: the saved folder.
+        tensor_bytes: the safetensors file in it.
+        seconds: training, measured in the cell.
+        cold_seconds: training plus what the cell took from caches that others had filled.
+        peak_memory_bytes: of the child process, from its start.
+        training_memory_bytes: the peak while training above what the loaded base and data held.
+        device_memory_bytes: the peak on the accelerator, None on the CPU.
+        history: one entry an epoch.
+        environment: versions, threads, precision and the like.
+        scores: `metrics.summarise` of the parts "validation" and "test".
+        validation, test: the predictions.
+    """
+
+    digest: str
+    label: str
+    strategy: str
+    settings: dict[str, Any]
+    seed: int
+    split_seed: int
+    fold: int | None
+    trainable_parameters: int
+    total_parameters: int
+    share: float
+    adapter_bytes: int
+    tensor_bytes: int
+    seconds: float
+    cold_seconds: float
+    peak_memory_bytes: int
+    training_memory_bytes: int
+    device_memory_bytes: int | None
+    history: list[dict[str, Any]]
+    environment: dict[str, Any]
+    scores: dict[str, dict[str, Any]]
+    test: Predictions = field(repr=False)
+    validation: Predictions = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the predictions, as plain JSON values."""
+        hidden = ("test", "validation")
+        shallow = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in hidden}
+        return shallow
+
+
+def write_outcome(outcome: Outcome, folder: Path) -> None:
+    """Put ``outcome`` at ``folder``, whole or not at all, in place of what was there."""
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    arrays = {
+        f"{part}_{name}": array
+        for part in ("test", "validation")
+        for name, array in vars(getattr(outcome, part)).items()
+    }
+    np.savez(partial / PREDICTIONS, **arrays)
+    text = json.dumps(outcome.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
+    (partial / RESULT).write_text(text + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
+
+
+def read_outcome(folder: Path, digest: str | None = None) -> Outcome | None:
+    """The outcome in ``folder``; None where there is none, it is broken, or it is of another ``digest``."""
+    try:
+        value = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        if digest is not None and value["digest"] != digest:
+            return None
+        with np.load(folder / PREDICTIONS, allow_pickle=False) as arrays:
+            parts = {
+                part: Predictions(
+                    arrays[f"{part}_rows"].astype(np.int64),
+                    arrays[f"{part}_labels"].astype(np.int64),
+                    arrays[f"{part}_probabilities"].astype(np.float64),
+                )
+                for part in ("test", "validation")
+            }
+        return Outcome(**value, **parts)
+    except (OSError, ValueError, KeyError, TypeError):  # absent or half written: the cell runs again
+        return None
+
+
+def folder_bytes(folder: Path) -> int:
+    """How many bytes the files of ``folder`` have."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
