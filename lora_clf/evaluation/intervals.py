@@ -177,10 +177,10 @@ def crossed_mean(
 
         variance = by_seed + by_cluster - interaction, at least by_cluster
 
-    The interval is value +- t sqrt(variance), t with Satterthwaite's (1946) degrees of freedom: three seeds are
-    few, and where seeds matter the interval has to show it. The pigeonhole bootstrap (Owen 2007) resamples the
-    same two factors, but counts the interaction up to three times: in simulations of five seeds its intervals
-    were 15 to 40 % wider than these, which keep their promise.
+    The interval is value +- t sqrt(variance), t with Satterthwaite's (1946) degrees of freedom: three seeds
+    are few, and where seeds matter the interval has to show it. The pigeonhole bootstrap (Owen 2007)
+    resamples the same two factors, but counts the interaction up to three times: in simulations of five seeds
+    its intervals were 15 to 40 % wider than these, which keep their promise.
 
     Added is the variance of half a pseudo-item on either side (after Agresti and Min 2005), so that two
     classifiers that happen to agree on every item are not called equal for certain; the less, the less seeds
