@@ -1,0 +1,276 @@
+"""Which texts are near copies of each other: character-5-gram Jaccard, its components, and the nearest copy.
+
+The similarity of two texts is ``|A & B| / |A | B|`` over their sets of character 5-grams (a text shorter than
+five characters is one gram). It is taken twice, on the text as written and with case and runs of white space
+folded, and the larger counts: what an uncased tokenizer cannot tell apart is a copy, and no copy by the plain
+definition is missed.
+
+Up to ``EXACT_ROWS`` texts the answer is exact. Two texts with Jaccard >= t share a gram within the first
+``n - ceil(t n) + 1`` grams of each, when every text's grams stand in the same order (Bayardo, Ma and Srikant,
+"Scaling up all pairs similarity search", 2007). With the rarest grams first, few pairs do; these are counted.
+Above that size (or where even this is too much work) MinHash signatures propose the pairs (Broder 1997): each
+proposed pair is still counted exactly, so nothing is called a copy that is not one, and a pair at 0.7 is
+missed with probability below 1e-7, one at 0.5 with 1.6 %.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from lora_clf.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+GRAM = 5
+THRESHOLD = 0.7
+EXACT_ROWS = 20_000
+WORK_LIMIT = 3_000_000_000  # products of the prefix index, about half a minute on one core
+BANDS, ROWS_PER_BAND = 64, 4
+BUCKET_REACH = 32  # in a bucket of more texts than this each meets that many others: bounds the work
+VERIFY_GRAMS = 4_000_000
+
+Method = Literal["auto", "exact", "minhash"]
+_Found = tuple["NDArray[np.int64]", "NDArray[np.int64]", "NDArray[np.float64]"]
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Every pair of texts at or above a similarity: ``left < right`` (P,) and ``similarity`` (P,)."""
+
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+    similarity: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+
+def fold(text: str) -> str:
+    """The text with case folded and every run of white space as one space, none at the ends."""
+    return re.sub(r"\s+", " ", text.casefold()).strip()
+
+
+def similarity(first: str, second: str) -> float:
+    """How alike two texts are, 0 to 1: the definition in five lines, for reading and for tests."""
+
+    def jaccard(a: str, b: str) -> float:
+        one, two = ({t[i : i + GRAM] for i in range(max(1, len(t) - GRAM + 1))} for t in (a, b))
+        return len(one & two) / len(one | two)
+
+    return max(jaccard(first, second), jaccard(fold(first), fold(second)))
+
+
+def similar_pairs(texts: Sequence[str], threshold: float = THRESHOLD, method: Method = "auto") -> Pairs:
+    """All pairs of ``texts`` with a similarity of at least ``threshold``, sorted by (left, right)."""
+    found = list(_found(texts, threshold, method))
+    if not found:
+        none = np.empty(0, np.int64)
+        return Pairs(none, none, np.empty(0))
+    left, right, value = (np.concatenate(column) for column in zip(*found, strict=True))
+    order = np.lexsort((-value, right, left))
+    left, right, value = left[order], right[order], value[order]
+    first = np.ones(len(left), bool)  # a pair found as written and folded counts once, with the larger value
+    first[1:] = (left[1:] != left[:-1]) | (right[1:] != right[:-1])
+    return Pairs(left[first], right[first], value[first])
+
+
+def components(
+    texts: Sequence[str], threshold: float = THRESHOLD, method: Method = "auto"
+) -> NDArray[np.int64]:
+    """The near-copy group of each text (N,): the position of the first text of its connected component.
+
+    Two texts are in one group when a chain of near copies leads from one to the other, so that no pair at or
+    above ``threshold`` is ever in two groups.
+    """
+    unique, first, inverse = _unique(texts)
+    parent = np.arange(len(unique))
+    for left, right, _ in _found(unique, threshold, method):
+        parent = _joined(parent, left, right)
+    return first[parent][inverse]
+
+
+def nearest(
+    queries: Sequence[str], references: Sequence[str], threshold: float = 0.5, method: Method = "auto"
+) -> NDArray[np.float64]:
+    """How like the likest reference each query is (Q,): 0.0 where no reference reaches ``threshold``."""
+    unique, _, inverse = _unique([*queries, *references])
+    asked, held = np.zeros(len(unique), bool), np.zeros(len(unique), bool)
+    asked[inverse[: len(queries)]] = True
+    held[inverse[len(queries) :]] = True
+    best = np.where(asked & held, 1.0, 0.0)
+    for left, right, value in _found(unique, threshold, method):
+        for one, other in ((left, right), (right, left)):
+            use = asked[one] & held[other]
+            np.maximum.at(best, one[use], value[use])
+    return best[inverse[: len(queries)]]
+
+
+def method_for(rows: int, method: Method = "auto") -> str:
+    """``exact`` or ``minhash``: what ``auto`` means for so many texts."""
+    if method not in ("auto", "exact", "minhash"):
+        raise UsageError(f"Unknown method {method!r} for near copies. There are: auto, exact, minhash.")
+    return ("exact" if rows <= EXACT_ROWS else "minhash") if method == "auto" else method
+
+
+def join_groups(*columns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The finest grouping that keeps together what any of the ``columns`` keeps together, each (N,)."""
+    parent = np.arange(len(columns[0]))
+    for column in columns:
+        _, first, inverse = np.unique(column, return_index=True, return_inverse=True)
+        parent = _joined(parent, first[inverse], np.arange(len(column)))
+    return parent
+
+
+def _unique(texts: Sequence[str]) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
+    """Each different text once, its first position, and for every text its place among the different ones."""
+    places: dict[str, int] = {}
+    inverse = np.fromiter((places.setdefault(text, len(places)) for text in texts), np.int64, len(texts))
+    first = np.full(len(places), len(texts), np.int64)
+    np.minimum.at(first, inverse, np.arange(len(texts)))
+    return list(places), first, inverse
+
+
+def _joined(
+    parent: NDArray[np.int64], left: NDArray[np.int64], right: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """``parent`` after linking left to right; each entry is the smallest member of its component."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    size = len(parent)
+    rows, columns = np.concatenate([left, np.arange(size)]), np.concatenate([right, parent])
+    graph = coo_matrix((np.ones(len(rows), np.int8), (rows, columns)), shape=(size, size))
+    _, label = connected_components(graph, directed=False)
+    _, first = np.unique(label, return_index=True)
+    return np.asarray(first[label], np.int64)
+
+
+def _found(texts: Sequence[str], threshold: float, method: Method) -> Iterator[_Found]:
+    """Pieces of (left, right, similarity) with left < right; a pair may come more than once."""
+    if not 0.0 < threshold <= 1.0:
+        raise UsageError(f"The near-copy threshold is {threshold}; it lies above 0 and up to 1.")
+    chosen = method_for(len(texts), method)
+    if len(texts) < 2:
+        return
+    for version in (list(texts), [fold(text) for text in texts]):
+        grams = _gram_matrix(version)
+        prefixes = _prefixes(grams, threshold) if chosen == "exact" else None
+        if prefixes is not None and method == "auto" and _work(prefixes) > WORK_LIMIT:
+            prefixes = None
+        candidates = _banded(grams) if prefixes is None else _sharing(prefixes, grams, threshold)
+        for left, right in candidates:
+            yield from _counted(grams, left, right, threshold)
+
+
+def _gram_matrix(texts: Sequence[str]) -> Any:
+    """A sparse 0/1 matrix (N, grams), rarest gram first, column numbers sorted in each row."""
+    from scipy.sparse import csr_matrix
+
+    padded = [text.ljust(GRAM, "\x00") if len(text) < GRAM else text for text in texts]
+    lengths = np.fromiter(map(len, padded), np.int64, len(padded))
+    data = "".join(padded).encode("utf-32-le", "surrogatepass")
+    letters, places = np.unique(np.frombuffer(data, "<u4"), return_inverse=True)
+    alphabet, codes = len(letters), places.astype(np.uint64)
+    ends = len(codes) - GRAM + 1
+    if alphabet**GRAM < 2**64:
+        packed: NDArray[np.uint64] = np.zeros(ends, np.uint64)
+        for step in range(GRAM):
+            packed = packed * np.uint64(alphabet) + codes[step : ends + step]
+    else:  # scripts of many thousand characters: number pairs, then pairs of pairs: five still fit
+        _, two = np.unique(codes[:-1] * np.uint64(alphabet) + codes[1:], return_inverse=True)
+        two = two.astype(np.uint64)
+        _, four = np.unique(two[:-2] * np.uint64(int(two.max()) + 1) + two[2:], return_inverse=True)
+        packed = four[:ends].astype(np.uint64) * np.uint64(alphabet) + codes[GRAM - 1 :]
+    counts = lengths - GRAM + 1
+    text_of = np.repeat(np.arange(len(padded)), counts)
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    within = np.arange(len(text_of)) - np.repeat(np.cumsum(counts) - counts, counts)
+    _, gram = np.unique(packed[starts[text_of] + within], return_inverse=True)
+    number = int(gram.max()) + 1
+    once = np.unique(text_of * number + gram)
+    text_of, gram = np.divmod(once, number)
+    frequency = np.bincount(gram, minlength=number)
+    rank = np.empty(number, np.int64)
+    rank[np.argsort(frequency, kind="stable")] = np.arange(number)
+    shape = (len(padded), number)
+    matrix = csr_matrix((np.ones(len(gram), np.int32), (text_of, rank[gram])), shape=shape)
+    matrix.sort_indices()
+    return matrix
+
+
+def _prefixes(grams: Any, threshold: float) -> Any:
+    """``grams`` with only the entries of each row that a pair at ``threshold`` must share one of."""
+    from scipy.sparse import csr_matrix
+
+    sizes = np.diff(grams.indptr)
+    kept = sizes - np.ceil(threshold * sizes - 1e-9).astype(np.int64) + 1
+    position = np.arange(grams.nnz) - np.repeat(grams.indptr[:-1], sizes)
+    keep = position < np.repeat(kept, sizes)
+    indptr = np.concatenate([[0], np.cumsum(kept)])
+    return csr_matrix((grams.data[keep], grams.indices[keep], indptr), shape=grams.shape)
+
+
+def _work(prefixes: Any) -> int:
+    frequency = np.bincount(prefixes.indices).astype(np.float64)
+    return int((frequency**2).sum())
+
+
+def _sharing(
+    prefixes: Any, grams: Any, threshold: float
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Pairs that share a prefix gram and whose sizes allow the threshold."""
+    sizes = np.diff(grams.indptr)
+    by_gram = prefixes.T.tocsr()
+    step = max(1, min(prefixes.shape[0], math.ceil(2e7 * prefixes.shape[0] / max(1, _work(prefixes)))))
+    for start in range(0, prefixes.shape[0], step):
+        shared = (prefixes[start : start + step] @ by_gram).tocoo()
+        left, right = shared.row.astype(np.int64) + start, shared.col.astype(np.int64)
+        small, large = np.minimum(sizes[left], sizes[right]), np.maximum(sizes[left], sizes[right])
+        use = (left < right) & (small >= threshold * large - 1e-9)
+        yield left[use], right[use]
+
+
+def _banded(grams: Any) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Pairs that agree in a band of their MinHash signatures; fixed constants, so the same on every run."""
+    draw = np.random.default_rng(20_000)
+    gram_keys = draw.integers(0, 2**63, grams.shape[1], np.uint64)
+    total = grams.shape[0]
+    for _ in range(BANDS):
+        band = np.zeros(total, np.uint64)
+        for odd in draw.integers(0, 2**63, ROWS_PER_BAND, np.uint64) | np.uint64(1):
+            mixed = (gram_keys ^ (gram_keys >> np.uint64(31))) * odd
+            mixed ^= mixed >> np.uint64(29)
+            lowest = np.minimum.reduceat(mixed[grams.indices], grams.indptr[:-1])
+            band = (band ^ lowest) * np.uint64(0x9E3779B97F4A7C15)
+            band ^= band >> np.uint64(32)
+        order = np.lexsort((draw.permutation(total), band))
+        for reach in range(1, min(BUCKET_REACH, total - 1) + 1):
+            same = np.flatnonzero(band[order[:-reach]] == band[order[reach:]])
+            if not len(same):
+                break
+            one, other = order[same], order[same + reach]
+            yield np.minimum(one, other), np.maximum(one, other)
+
+
+def _counted(
+    grams: Any, left: NDArray[np.int64], right: NDArray[np.int64], threshold: float
+) -> Iterator[_Found]:
+    """The pairs whose true Jaccard reaches the threshold, in pieces that fit in memory."""
+    sizes = np.diff(grams.indptr).astype(np.int64)
+    cost = np.cumsum(sizes[left] + sizes[right])
+    cuts = np.searchsorted(cost, np.arange(VERIFY_GRAMS, cost[-1] if len(cost) else 0, VERIFY_GRAMS))
+    for one, other in zip(np.split(left, cuts), np.split(right, cuts), strict=True):
+        if not len(one):
+            continue
+        both = np.asarray(grams[one].multiply(grams[other]).sum(axis=1)).ravel()
+        value = both / (sizes[one] + sizes[other] - both)
+        use = value >= threshold
+        if use.any():
+            yield one[use], other[use], value[use]
