@@ -1,0 +1,200 @@
+"""Reads a table of texts from any of the formats people have, keeping every row or saying which it could not.
+
+CSV and its relatives (the delimiter is found in the header line), JSON Lines, a JSON list, Parquet, the raw
+``SMSSpamCollection`` (``label<TAB>text``, no header, no quoting) and a zip that holds one of these. What a
+file is follows from its content, not from its name. Rows are numbered from 1, the header not counted; blank
+lines between rows are not rows.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+import zlib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from lora_clf.data.delimited import parse_delimited
+from lora_clf.data.table import Table, filled_lines, from_records
+from lora_clf.errors import DataError, UsageError
+
+SMS_MEMBER = "SMSSpamCollection"
+SMS_LABELS = ("ham", "spam")
+LARGEST_MEMBER = 2_000_000_000  # bytes unpacked from a zip
+
+
+def read_table(path: str | Path, *, encoding: str | None = None) -> Table:
+    """Read one file, whatever its format.
+
+    ``encoding`` names the one of a text file that is not UTF-8 (``cp1252``, ``iso-8859-1``, ``utf-16``).
+    Raises DataError where there is no such file or its bytes are no table at all; single rows that could not
+    be read are listed in ``problems`` of the table.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(_not_there(path)) from None
+    except OSError as error:
+        raise DataError(f"{path.name} cannot be read: {error.strerror or error}.") from error
+    return parse_table(data, path.name, encoding=encoding)
+
+
+def parse_table(data: bytes, name: str, *, encoding: str | None = None) -> Table:
+    """The table in ``data``, the bytes of a file called ``name``."""
+    if data.startswith(b"PK\x03\x04"):
+        member, data = _unpacked(data, name)
+        return parse_table(data, f"{name}/{member}", encoding=encoding)
+    if data.startswith(b"PAR1"):
+        return _parquet(data, name)
+    if data.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")):
+        raise DataError(f"{name} is a compressed file. Unpack it first, or use a zip.")
+    text = decoded(data, name, encoding)
+    if not text.strip():
+        raise DataError(f"{name} is empty. Expected a table with a column of texts and one of labels.")
+    start = text.lstrip()[:1]
+    if is_raw_sms(text):
+        return _raw_sms(text, name)
+    if start == "{":
+        return _json_lines(text, name)
+    if start == "[" and name.lower().endswith((".json", ".jsonl")):
+        return _json_list(text, name)
+    return parse_delimited(text, name)
+
+
+def decoded(data: bytes, name: str, encoding: str | None = None) -> str:
+    """The text of a file; without ``encoding`` it must be UTF-8, with or without a byte order mark."""
+    if encoding is None and data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(
+            f"{name} is UTF-16; expected UTF-8. Save it as UTF-8 ('CSV UTF-8' in a spreadsheet) or give "
+            f"encoding='utf-16' (--encoding utf-16)."
+        )
+    try:
+        return data.decode(encoding or "utf-8-sig")
+    except LookupError:
+        raise UsageError(
+            f"Unknown encoding {encoding!r}. There are, among others: utf-8, cp1252, iso-8859-1, utf-16."
+        ) from None
+    except UnicodeDecodeError as error:
+        if encoding is not None:
+            raise DataError(
+                f"{name} is not {encoding}: byte {error.start + 1:,} of the file cannot be read as that. "
+                f"Without an encoding the file is read as UTF-8."
+            ) from None
+    problems = []
+    for number, line in enumerate(data.split(b"\n"), 1):
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            seen = line[max(0, error.start - 20) : error.start + 20].decode("cp1252", "replace").strip()
+            problems.append(
+                f"line {number}, byte {error.start + 1} of the line: 0x{line[error.start]:02X} near {seen!r}"
+            )
+    raise DataError(
+        f"{name} is not UTF-8: {len(problems)} of its lines hold bytes that UTF-8 does not have. It is "
+        f"probably Windows-1252 or ISO-8859-1. Save it as UTF-8 ('CSV UTF-8' in a spreadsheet), or give "
+        f"encoding='cp1252' (--encoding cp1252).",
+        problems,
+    )
+
+
+def is_raw_sms(text: str) -> bool:
+    """Whether a file has the form of ``SMSSpamCollection``: ham or spam, a tab, the text, and no header."""
+    fields = text.split("\n", 1)[0].rstrip("\r").split("\t")
+    return len(fields) == 2 and fields[0] in SMS_LABELS
+
+
+def _not_there(path: Path) -> str:
+    folder = path.parent
+    names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    near = get_close_matches(path.name, names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    if path.parent != Path(".") and not folder.is_dir():
+        hint = f" The folder {folder.name!r} is not there either."
+    return f"There is no file {path.name!r}.{hint} Expected a CSV, TSV, JSONL, Parquet or zip file."
+
+
+def _unpacked(data: bytes, name: str) -> tuple[str, bytes]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            member = _table_member(archive, name)
+            with archive.open(member) as stream:
+                content = stream.read(LARGEST_MEMBER)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
+        raise DataError(f"{name} is a zip that cannot be unpacked ({error}). Unpack it yourself.") from error
+    if content.startswith(b"PK\x03\x04"):
+        raise DataError(f"{name} holds another zip. Unpack it and give the table inside.")
+    return member.filename, content
+
+
+def _table_member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    members = [info for info in archive.infolist() if not info.is_dir() and "__MACOSX" not in info.filename]
+    names = [info.filename for info in members]
+    if "[Content_Types].xml" in names:
+        raise DataError(f"{name} is an office document. Save the sheet as 'CSV UTF-8' and give that file.")
+    found = [info for info in members if Path(info.filename).name == SMS_MEMBER]
+    if not found:
+        found = [info for info in members if not Path(info.filename).name.lower().startswith("readme")]
+    if len(found) != 1:
+        raise DataError(
+            f"{name} holds {len(found)} files; expected one table. There are: "
+            f"{', '.join(names[:10]) or 'none'}. Unpack it and give one of them."
+        )
+    if found[0].file_size > LARGEST_MEMBER:
+        raise DataError(f"{found[0].filename} in {name} is over {LARGEST_MEMBER:,} bytes. Unpack it first.")
+    return found[0]
+
+
+def _raw_sms(text: str, name: str) -> Table:
+    labels: list[str | None] = []
+    texts: list[str | None] = []
+    rows, problems = [], []
+    for number, line in enumerate(filled_lines(text), 1):
+        label, tab, message = line.partition("\t")
+        if not tab:
+            problems.append(f"row {number}: no tab between label and text: {line[:40]!r}")
+            continue
+        rows.append(number)
+        labels.append(label)
+        texts.append(message)
+    columns = {"label": tuple(labels), "text": tuple(texts)}
+    return Table(name, columns, tuple(rows), tuple(problems), raw_sms=text)
+
+
+def _json_lines(text: str, name: str) -> Table:
+    records: list[tuple[int, Any]] = []
+    problems = []
+    for number, line in enumerate((line for line in filled_lines(text) if line.strip()), 1):
+        try:
+            records.append((number, json.loads(line)))
+        except (ValueError, RecursionError) as error:
+            problems.append(f"row {number}: not JSON ({error}): {line[:40]!r}")
+    return from_records(records, name, problems)
+
+
+def _json_list(text: str, name: str) -> Table:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{name} is not JSON: {error}.") from None
+    return from_records(list(enumerate(values, 1)), name, [])
+
+
+def _parquet(data: bytes, name: str) -> Table:
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise DataError(
+            f"{name} is Parquet: that needs pyarrow (pip install pyarrow). Or save it as CSV."
+        ) from None
+    try:
+        content = parquet.read_table(io.BytesIO(data))
+    except Exception as error:  # pyarrow raises its own kinds, all of them about the file
+        raise DataError(f"{name} is a broken Parquet file: {error}.") from error
+    named = zip(content.column_names, content.columns, strict=True)
+    values = {column: chunks.to_pylist() for column, chunks in named}
+    records = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+    table = from_records(list(enumerate(records, 1)), name, [])
+    return table if records else Table(name, {column: () for column in values}, ())
