@@ -1,0 +1,281 @@
+"""A corpus: the labelled texts of one source before they are split, checked as a whole."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+
+from lora_clf.data.reader import SMS_MEMBER, read_table
+from lora_clf.data.table import Table, missing_columns
+from lora_clf.errors import DataError, UsageError
+
+SOURCES = ("demo", "sms-spam")
+FEW = 20
+
+# Names people give to such columns, the likeliest first; v1 and v2 are those of a spam.csv that many have.
+TEXT_NAMES = (
+    *("text", "message", "sms", "sentence", "content", "body", "review", "comment", "question", "query"),
+    *("utterance", "tweet", "post", "email", "mail", "document", "article", "transcript", "description"),
+    *("summary", "title", "input", "texts", "messages", "v2"),
+)
+LABEL_NAMES = (
+    *(
+        "label",
+        "category",
+        "class",
+        "target",
+        "sentiment",
+        "intent",
+        "topic",
+        "tag",
+        "type",
+        "rating",
+        "score",
+    ),
+    *("stars", "output", "labels", "y", "is_spam", "spam", "v1"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Labelled texts: ``texts[i]`` has the label ``labels[i]`` and comes from row ``rows[i]`` of the source.
+
+    Rows are numbered from 1, the header not counted. ``columns`` holds further columns that were asked for
+    (a group, a marker of hard rows), each as long as ``texts``.
+    """
+
+    texts: tuple[str, ...]
+    labels: tuple[str, ...]
+    rows: tuple[int, ...]
+    columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, places: Sequence[int]) -> Part:
+        """The rows at ``places``, in that order."""
+        return Part(
+            tuple(self.texts[place] for place in places),
+            tuple(self.labels[place] for place in places),
+            tuple(self.rows[place] for place in places),
+            {name: tuple(column[place] for place in places) for name, column in self.columns.items()},
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """One source: its rows, what it is called, where it comes from and what is worth a warning."""
+
+    name: str
+    part: Part
+    licence: str | None
+    source: str
+    warnings: tuple[str, ...]
+    text_column: str
+    label_column: str
+    table: Table
+
+
+def load_corpus(
+    source: str | Path = "sms-spam",
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    columns: Sequence[str] = (),
+    required: Sequence[str] = (),
+    encoding: str | None = None,
+    skip_bad_rows: bool = False,
+) -> Corpus:
+    """Read a source and check it row by row: ``sms-spam``, ``demo``, or the path of a table.
+
+    ``columns`` are carried along; those of them that are ``required`` may not be empty. Rows that cannot be
+    used raise one DataError that lists them all; with ``skip_bad_rows`` they are left out and each is named
+    in ``warnings``.
+    """
+    table, name, licence, origin = _source_table(source, encoding)
+    if name == "demo":
+        columns = tuple(dict.fromkeys([*columns, *(set(table.columns) & {"hard"})]))
+    text_column, label_column = find_columns(table, text_column, label_column, columns)
+    return checked(
+        table,
+        text_column,
+        label_column,
+        columns,
+        required=required,
+        name=name,
+        licence=licence,
+        origin=origin,
+        skip_bad_rows=skip_bad_rows,
+    )
+
+
+def checked(
+    table: Table,
+    text_column: str,
+    label_column: str,
+    columns: Sequence[str] = (),
+    *,
+    required: Sequence[str] = (),
+    name: str,
+    licence: str | None = None,
+    origin: str = "",
+    skip_bad_rows: bool = False,
+) -> Corpus:
+    """The usable rows of ``table`` as a corpus; every row that is not usable is a problem with its number."""
+    problems = list(table.problems)
+    texts, labels = table.columns[text_column], table.columns[label_column]
+    usable = []
+    for place, (row, text, label) in enumerate(zip(table.rows, texts, labels, strict=True)):
+        reasons = []
+        if text is None or not text.strip():
+            reasons.append(f"no text in column {text_column!r}")
+        elif re.search("[\ud800-\udfff]", text):
+            reasons.append("the text holds half of a character (a lone surrogate)")
+        if label is None or not label.strip():
+            reasons.append(f"no label in column {label_column!r}")
+        reasons.extend(
+            f"nothing in column {column!r}" for column in required if not table.columns[column][place]
+        )
+        if reasons:
+            problems.append(f"row {row}: {', '.join(reasons)}")
+        else:
+            usable.append(place)
+    if problems and not skip_bad_rows:
+        raise DataError(
+            f"{table.name} cannot be used as it is: {_number(len(problems), 'row')} of "
+            f"{len(table) + len(table.problems):,}. Correct them, or leave them out with skip_bad_rows "
+            f"(--skip-bad-rows).",
+            problems,
+        )
+    part = Part(
+        tuple(str(texts[place]) for place in usable),
+        tuple(str(labels[place]).strip() for place in usable),
+        tuple(table.rows[place] for place in usable),
+        {
+            name: tuple(table.columns[name][place] or "" for place in usable)
+            for name in dict.fromkeys(columns)
+        },
+    )
+    warnings = [f"left out {problem}" for problem in problems]
+    warnings += _swallowed_rows(part)
+    return Corpus(name, part, licence, origin, tuple(warnings), text_column, label_column, table)
+
+
+def label_problems(labels: Sequence[str], rows: Sequence[int]) -> list[str]:
+    """Why nothing can be learnt from such labels: none, only one class, or a label that occurs once."""
+    counts = Counter(labels)
+    if not counts:
+        return ["there is no row with a text and a label"]
+    problems = []
+    if len(counts) == 1:
+        problems.append(f"there is only one class, {labels[0]!r}; a classifier needs at least two")
+    for label in sorted(label for label, count in counts.items() if count == 1):
+        problems.append(
+            f"label {label!r} occurs once (row {rows[labels.index(label)]}); at least 2 are needed, one to "
+            f"learn from and one to test on"
+        )
+    return problems
+
+
+def label_warnings(labels: Sequence[str]) -> list[str]:
+    """What is doubtful about the labels: classes with few rows, names that differ in case only."""
+    counts = Counter(labels)
+    warnings = [
+        f"class {label!r} has {counts[label]} examples; below {FEW} its figures mean little"
+        for label in sorted(counts)
+        if counts[label] < FEW
+    ]
+    by_case: dict[str, list[str]] = {}
+    for label in sorted(counts):
+        by_case.setdefault(label.casefold(), []).append(label)
+    for names in by_case.values():
+        if len(names) > 1:
+            warnings.append(f"labels that differ in case only are taken as different: {', '.join(names)}")
+    return warnings
+
+
+def find_columns(
+    table: Table, text_column: str | None, label_column: str | None, columns: Sequence[str] = ()
+) -> tuple[str, str]:
+    """The columns of texts and labels: those asked for, else those with a usual name; problems at once."""
+    problems = missing_columns(table, [text_column, label_column, *columns])
+    text = text_column or usual_column(table, TEXT_NAMES, {label_column, *columns})
+    label = label_column or usual_column(table, LABEL_NAMES, {text, *columns})
+    others = [column for column in table.columns if column not in columns]
+    if len(others) == 2:  # where one of two is known, the other is the other
+        text = text or next((column for column in others if column != label and label in others), None)
+        label = label or next((column for column in others if column != text and text in others), None)
+    there = ", ".join(table.columns) or "none"
+    for kind, found in (("text", text), ("label", label)):
+        if found is None:
+            problems.append(
+                f"no column is known to hold the {kind}s. There are: {there}. Name one with {kind}_column "
+                f"(--{kind}-column); if the file has no header line, add one, such as: label,text"
+            )
+    if text is not None and text == label:
+        problems.append(f"column {text!r} cannot be both the texts and the labels. There are: {there}.")
+    if problems or text is None or label is None:
+        raise DataError(f"{table.name} does not have the columns it needs.", [*problems, *table.problems])
+    return text, label
+
+
+def usual_column(table: Table, names: Sequence[str], taken: set[str | None]) -> str | None:
+    """The first of ``names`` that the table has, whatever its case."""
+    lowered: dict[str, str] = {}
+    for column in table.columns:
+        if column not in taken:
+            lowered.setdefault(column.lower().replace(" ", "_"), column)
+    return next((lowered[name] for name in names if name in lowered), None)
+
+
+def _source_table(source: str | Path, encoding: str | None) -> tuple[Table, str, str | None, str]:
+    """The table, and its name, licence and attribution; the latter never a path of this machine."""
+    from lora_clf.data import demo, sms_spam  # here, because most tables need no network code
+
+    if source == "demo":
+        return demo.read_demo(), "demo", demo.LICENCE, demo.ATTRIBUTION
+    if source == "sms-spam":
+        path = sms_spam.locate()
+    else:
+        path = Path(source).expanduser()
+        if isinstance(source, str) and not path.exists() and re.fullmatch(r"[\w-]+", source):
+            near = get_close_matches(source, SOURCES, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise UsageError(
+                f"Unknown data {source!r}.{hint} There are: {', '.join(SOURCES)}; or give the path of a CSV, "
+                f"TSV, JSONL or Parquet file."
+            )
+        if path.is_dir():
+            if not (path / SMS_MEMBER).is_file():
+                raise DataError(
+                    f"{path.name!r} is a folder; expected a file, or a folder with train.csv and test.csv. "
+                    f"There are: {', '.join(sorted(os.listdir(path))[:10]) or 'no files'}."
+                )
+            path = path / SMS_MEMBER
+    table = read_table(path, encoding=encoding)
+    if table.raw_sms is not None and sms_spam.is_genuine(table.raw_sms.encode("utf-8")):
+        return table, "sms-spam", sms_spam.LICENCE, sms_spam.ATTRIBUTION
+    return table, path.stem, None, path.name
+
+
+def _swallowed_rows(part: Part) -> list[str]:
+    """Warn of texts with a line that looks like a row of its own: a stray quote has probably eaten it."""
+    counts: Mapping[str, int] = Counter(part.labels)
+    if len(counts) > 100:
+        return []
+    either = "|".join(re.escape(label) for label in sorted(counts))
+    row = re.compile(rf"\n(?:(?:{either})[,;\t|]|[^\n]*[,;\t|](?:{either})(?:\n|$))")
+    return [
+        f"row {number} holds a line break and what looks like another row: is a quote missing or stray there?"
+        for number, text in zip(part.rows, part.texts, strict=True)
+        if "\n" in text and row.search(text)
+    ]
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
