@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers import AutoConfig, AutoModel, T5EncoderModel
 
 from lora_clf.base.architecture import architecture_of
 from lora_clf.base.base import Base
 from lora_clf.base.digest import backbone_digest
 from lora_clf.base.tokenizer import Tokens
+from lora_clf.tuners.base import Tuned
 
 VOCABULARY = 300
 WIDTH, HEADS, BLOCKS, POSITIONS = 32, 4, 3, 96
@@ -97,3 +99,20 @@ def tiny_base(name: str = "bert", seed: int = 0, device: str = "cpu") -> Base:
         digest=backbone_digest(backbone.named_parameters(), config.to_dict()),
         folder=Path("nowhere"),
     )
+
+
+def batch(seed: int = 0, rows: int = 4, width: int = 11) -> tuple[Tensor, Tensor]:
+    """Random ids and a mask with padding on the right: (B, T), (B, T)."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(2, width + 1, (rows, 1), generator=generator)
+    lengths[0] = width
+    mask = (torch.arange(width)[None] < lengths).long()
+    return torch.randint(10, 266, (rows, width), generator=generator) * mask, mask
+
+
+def randomise(tuned: Tuned, seed: int = 7) -> None:
+    """Move everything that trains away from where it started: what is zero hides mistakes."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in tuned.trainable().values():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)

@@ -29,10 +29,12 @@ def share(module: nn.Module) -> nn.Module:
     Tied parameters stay tied. Every parameter of the copy is frozen.
     """
     memo: dict[int, Any] = {}
+    # ``data`` and not ``detach()``, whose version counter would be shared: autograd would take a training step of
+    # one view for a change of another's weights.
     for parameter in module.parameters():
-        memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+        memo[id(parameter)] = nn.Parameter(parameter.data, requires_grad=False)
     for buffer in module.buffers():
-        memo[id(buffer)] = buffer.detach()
+        memo[id(buffer)] = buffer.data
     return copy.deepcopy(module, memo)
 
 
@@ -54,7 +56,9 @@ class View(nn.Module):
         self.seed = seed
         self.classes = classes
         self.backbone = share(base.backbone)
-        self.head = make_head(base.architecture, base.config, classes, pooling)
+        with torch.device("meta"):  # Nothing is drawn here from the caller's random numbers.
+            head = make_head(base.architecture, base.config, classes, pooling)
+        self.head = head.to_empty(device="cpu")
         self.head.initialise(self.generator("head"), float(getattr(base.config, "initializer_range", None) or 0.02))
         self.head.to(base.device)
         if self.head.uses_pooler and getattr(self.backbone, "pooler", None) is None:
@@ -131,7 +135,11 @@ class View(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits of a batch padded on either side: (B, T), (B, T) -> (B, C)."""
-        input_ids, attention_mask = right_padded(input_ids, attention_mask)
+        return self.classify(*right_padded(input_ids, attention_mask))
+
+    def classify(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Logits of a batch padded on the right, which is not checked: (B, T), (B, T) -> (B, C)."""
         hidden = self.hidden(input_ids, attention_mask)
-        logits: Tensor = self.head(self.pooled(hidden, attention_mask))
+        with torch.autocast(hidden.device.type, enabled=False):  # The head and what follows stay in fp32.
+            logits: Tensor = self.head(self.pooled(hidden.float(), attention_mask))
         return logits

@@ -1,0 +1,25 @@
+"""Which attention kernel a batch runs through: equal results, different speed.
+
+PyTorch's fused kernel is the faster one except in the backward pass on a CPU, where at the lengths of short texts
+it takes about twice the time of the plain computation (benchmarks/results/attention.json).
+"""
+
+from __future__ import annotations
+
+from lora_clf.base.view import View
+
+REFERENCE = "eager"
+FUSED = "sdpa"
+EAGER_TOKENS = 256  # up to this length the plain computation trains faster on a CPU
+
+
+def choose_attention(view: View, tokens: int, *, training: bool) -> None:
+    """Set the kernel for batches of ``tokens`` tokens a text."""
+    plain = training and view.device.type == "cpu" and tokens <= EAGER_TOKENS
+    set_attention(view, REFERENCE if plain else FUSED)
+
+
+def set_attention(view: View, name: str) -> None:
+    """Set the kernel by transformers' name for it."""
+    # Read at every forward pass by every attention layer; set_attn_implementation would rebuild far more.
+    view.config._attn_implementation = name

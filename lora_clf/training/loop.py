@@ -1,0 +1,261 @@
+"""The training loop: one for all strategies, or a comparison would compare scripts.
+
+It knows nothing of what a strategy trains. Shapes: B batch, T tokens, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lora_clf.adapters.adapter import Adapter, make_header
+from lora_clf.base.base import Base
+from lora_clf.base.tokenizer import Tokens
+from lora_clf.data.dataset import Dataset, Part
+from lora_clf.errors import TrainingError
+from lora_clf.inference.attention import choose_attention
+from lora_clf.inference.batches import collate, training_rows
+from lora_clf.inference.precision import autocast, cast_frozen, resolve_precision
+from lora_clf.inference.predict import logits
+from lora_clf.metrics.classification import summarise
+from lora_clf.metrics.probability import softmax
+from lora_clf.training.result import Progress, Result
+from lora_clf.training.schedule import warmup_decay
+from lora_clf.training.settings import TrainSettings
+from lora_clf.tuners.base import Tuned, Tuner
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def train(
+    base: Base,
+    data: Dataset,
+    tuner: Tuner,
+    settings: TrainSettings | None = None,
+    *,
+    pooling: str | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Result:
+    """Tune ``base`` into a classifier of ``data`` and score it.
+
+    The base itself is not changed. The weights of the epoch with the lowest validation loss are kept. The
+    base's own dropout is off, in frozen and in trained layers alike; a strategy's ``dropout`` is its own.
+
+    Args:
+        base: the shared base.
+        data: training, validation and test parts.
+        tuner: the strategy, as ``LoRA(rank=8)``.
+        settings: epochs, batch size, learning rate, seed and so on.
+        pooling: "mean", "first", "last" or "family" in place of the base's default.
+        progress: called after every optimizer step.
+
+    Raises:
+        UsageError: a setting does not fit the base.
+        TargetError: the strategy's targets match nothing.
+        TrainingError: the loss is no longer a finite number.
+    """
+    settings = settings or TrainSettings()
+    started = time.perf_counter()
+    precision = resolve_precision(settings.precision, base.device)
+    max_length = base.check_length(settings.max_length)
+    run = _Run(
+        base=base,
+        data=data,
+        settings=settings,
+        learning_rate=settings.lr or tuner.learning_rate,
+        precision=precision,
+        tokens={name: base.encode(part.texts, max_length) for name, part in _parts(data).items()},
+        tuned=tuner.prepare(base.view(len(data.labels), pooling, settings.seed)),
+        progress=progress,
+    )
+    best = run.fit()
+    # The trained state moves into a fresh view: frozen matrices that were cast for speed stay behind.
+    tuned = tuner.prepare(run.tuned.view.fresh())
+    tuned.load_state_dict(best.state)
+    trainable = tuned.trainable_parameters
+    total = sum(parameter.numel() for parameter in tuned.view.parameters())
+    cast_frozen(run.tuned.view, precision)
+    run.tuned.load_state_dict(best.state)
+    scores = {name: run.evaluate(name) for name in ("validation", "test")}
+    header = make_header(
+        base,
+        tuned,
+        labels=data.labels,
+        positive_label=data.positive_label,
+        max_length=max_length,
+        seed=settings.seed,
+        precision=precision,
+        data_name=data.name,
+        data_digest=data.digest,
+        licence=data.licence,
+        training=replace(settings, lr=run.learning_rate, precision=precision).as_dict(),
+        metrics={name: metrics for name, (_, metrics) in scores.items()},
+    )
+    return Result(
+        adapter=Adapter(base, tuned, header),
+        history=run.history,
+        best_epoch=best.epoch,
+        validation=scores["validation"][1],
+        test=scores["test"][1],
+        validation_logits=scores["validation"][0],
+        test_logits=scores["test"][0],
+        trainable_parameters=trainable,
+        total_parameters=total,
+        training_seconds=run.training_seconds,
+        seconds=time.perf_counter() - started,
+        warnings=tuple(data.warnings),
+    )
+
+
+def _parts(data: Dataset) -> dict[str, Part]:
+    return {"train": data.train, "validation": data.validation, "test": data.test}
+
+
+@dataclass(frozen=True)
+class _Best:
+    """The weights of the best epoch so far."""
+
+    epoch: int
+    loss: float
+    state: dict[str, Tensor]
+
+
+class _Run:
+    """The moving parts of one run: the view, the optimizer, the clock."""
+
+    def __init__(
+        self,
+        *,
+        base: Base,
+        data: Dataset,
+        settings: TrainSettings,
+        learning_rate: float,
+        precision: str,
+        tokens: dict[str, Tokens],
+        tuned: Tuned,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self.data = data
+        self.settings = settings
+        self.learning_rate = learning_rate
+        self.precision = precision
+        self.tokens = tokens
+        self.tuned = tuned
+        self.view = tuned.view
+        self.progress = progress
+        self.device = base.device
+        self.labels = {name: data.label_ids(part) for name, part in _parts(data).items()}
+        self.lengths = np.array([len(row) for row in tokens["train"].ids], dtype=np.int64)
+        self.history: list[dict[str, Any]] = []
+        self.training_seconds = 0.0
+        batches = math.ceil(len(self.lengths) / settings.batch_size)
+        self.steps_per_epoch = math.ceil(batches / settings.accumulate)
+        self.steps = self.steps_per_epoch * settings.epochs
+        self.step = 0
+        cast_frozen(self.view, precision)
+        groups = tuned.parameter_groups(learning_rate, settings.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=self.device.type in ("cpu", "cuda"))
+        self.peaks = [group["lr"] for group in self.optimizer.param_groups]
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def fit(self) -> _Best:
+        """Train for all epochs, or until patience runs out; the best epoch's weights."""
+        best: _Best | None = None
+        for epoch in range(1, self.settings.epochs + 1):
+            train_loss = self._epoch(epoch)
+            _, metrics = self.evaluate("validation")
+            self.history.append(
+                {
+                    "epoch": epoch,
+                    "train_loss": train_loss,
+                    "examples": epoch * len(self.lengths),
+                    "validation": metrics,
+                }
+            )
+            self._report(epoch, train_loss, metrics)
+            if best is None or metrics["loss"] < best.loss:
+                best = _Best(epoch, metrics["loss"], self.tuned.state_dict())
+            elif self.settings.patience is not None and epoch - best.epoch >= self.settings.patience:
+                break
+        assert best is not None
+        return best
+
+    def _epoch(self, epoch: int) -> float:
+        """One pass over the training part; the mean loss."""
+        settings = self.settings
+        batches = training_rows(self.lengths, settings.batch_size, settings.seed, epoch - 1)
+        total = torch.zeros((), device=self.device)
+        done = 0
+        self.view.train()
+        started = time.perf_counter()
+        for first in range(0, len(batches), settings.accumulate):
+            group = batches[first : first + settings.accumulate]
+            # The mean over all rows of the step, so that accumulated batches weigh as their sizes.
+            rows_in_step = sum(len(rows) for rows in group)
+            self._set_rate()
+            # Dropout of a step depends on the seed and the step alone, whatever was drawn before.
+            with torch.random.fork_rng(devices=[], enabled=True):
+                torch.manual_seed((settings.seed * 1_000_003 + self.step) % 2**63)
+                for rows in group:
+                    total += self._backward(rows, rows_in_step)
+            penalty = self.tuned.penalty()
+            if penalty is not None:
+                penalty.backward()  # type: ignore[no-untyped-call]
+            if settings.clip:
+                torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.step += 1
+            self.tuned.after_step(self.step, self.steps)
+            done += rows_in_step
+            if self.device.type == "cpu" or self.step % 20 == 0 or self.step % self.steps_per_epoch == 0:
+                self._check_finite(float(total), epoch)
+                self._report(epoch, float(total) / done, None, time.perf_counter() - started)
+        mean = float(total) / done
+        self.training_seconds += time.perf_counter() - started
+        return mean
+
+    def _backward(self, rows: NDArray[np.int64], rows_in_step: int) -> Tensor:
+        """Add the gradients of one batch; the sum of its losses."""
+        batch = collate(self.tokens["train"].ids, rows).to(self.device)
+        labels = torch.from_numpy(self.labels["train"][rows]).to(self.device)  # (B,)
+        choose_attention(self.view, batch.input_ids.shape[1], training=True)
+        with autocast(self.precision, self.device):
+            answers = self.view.classify(batch.input_ids, batch.attention_mask)  # (B, C)
+        loss = F.cross_entropy(answers.float(), labels, reduction="sum")
+        (loss / rows_in_step).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _set_rate(self) -> None:
+        share = warmup_decay(self.step, self.steps, self.settings.warmup)
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * share
+
+    def _check_finite(self, loss: float, epoch: int) -> None:
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"The loss became {loss} at step {self.step} of {self.steps} (epoch {epoch}) with a learning rate of "
+                f"{self.learning_rate:g}. Nothing was saved. Try --lr {self.learning_rate / 10:g}."
+            )
+
+    def evaluate(self, part: str) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Logits (N, C) and metrics of "validation" or "test"."""
+        answers = logits(self.view, self.tokens[part], precision=self.precision)
+        metrics = summarise(self.labels[part], softmax(answers), self.data.labels, self.data.positive_label)
+        return answers, metrics
+
+    def _report(
+        self, epoch: int, loss: float, validation: dict[str, Any] | None, running: float = 0.0
+    ) -> None:
+        if self.progress is not None:
+            seconds = self.training_seconds + running
+            self.progress(Progress(self.step, self.steps, epoch, self.settings.epochs, loss, seconds, validation))

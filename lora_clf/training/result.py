@@ -1,0 +1,81 @@
+"""What a training run returns: the adapter, how it came about and what it scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lora_clf.adapters.adapter import Adapter
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands, after one optimizer step.
+
+    Attributes:
+        step: optimizer steps done, of ``steps``.
+        epoch: the running epoch, from 1, of ``epochs``.
+        loss: the mean training loss of this epoch so far.
+        seconds: since the first step.
+        validation: the metrics of the epoch just ended, once an epoch.
+    """
+
+    step: int
+    steps: int
+    epoch: int
+    epochs: int
+    loss: float
+    seconds: float
+    validation: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The outcome of `lora_clf.train`.
+
+    Attributes:
+        adapter: the trained classifier, ready to predict and to save.
+        history: one entry an epoch: epoch, train_loss, examples, validation (metrics).
+        best_epoch: the epoch whose weights were kept.
+        validation: metrics on the validation part.
+        test: metrics on the test part.
+        validation_logits: (N, C), rows in the part's order.
+        test_logits: (N, C), rows in the part's order.
+        trainable_parameters: how many numbers trained, head included.
+        total_parameters: of the tuned classifier: base, inserted parameters and head.
+        training_seconds: the steps of this run alone, without evaluations.
+        seconds: everything after the base and the data were loaded.
+        warnings: what a person should know about this run.
+    """
+
+    adapter: Adapter
+    history: list[dict[str, Any]]
+    best_epoch: int
+    validation: dict[str, Any]
+    test: dict[str, Any]
+    validation_logits: NDArray[np.float32]
+    test_logits: NDArray[np.float32]
+    trainable_parameters: int
+    total_parameters: int
+    training_seconds: float
+    seconds: float
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def share(self) -> float:
+        """Trainable over all parameters."""
+        return self.trainable_parameters / self.total_parameters
+
+    def save(self, folder: str | Path, *, force: bool = False) -> Path:
+        """Write the adapter to ``folder``.
+
+        Raises:
+            AdapterExistsError: there is something there already and ``force`` was not given.
+        """
+        return self.adapter.save(folder, force=force)
