@@ -1,0 +1,119 @@
+"""`lora-clf adapters list | inspect`: what adapters are there, and what one of them is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lora_clf.cli.flags import Json
+from lora_clf.cli.output import document, line, note, percent, size, table
+from lora_clf.cli.places import folder_bytes
+from lora_clf.cli.scores import show_scores
+from lora_clf.errors import AdapterError, AdapterNotFoundError
+
+app = typer.Typer(help="List or inspect saved adapters.", no_args_is_help=True, add_completion=False)
+HOME = Path("my-adapters")
+
+
+@app.command("list")
+def list_adapters(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to look.")] = HOME,
+    as_json: Json = False,
+) -> None:
+    """List the adapters in a folder: task, labels, base, strategy, size and test score of each."""
+    from lora_clf.adapters.adapter import list_adapters as find
+
+    if not folder.is_dir():
+        raise AdapterNotFoundError(
+            f"There is no folder {str(folder)!r}. `lora-clf train` makes {HOME}; or name another folder."
+        )
+    found = []
+    for place in find(folder):
+        try:
+            found.append(facts(Path(place)))
+        except AdapterError as error:  # one broken adapter must not hide the others
+            note(f"{place}: {error}")
+    if as_json:
+        document(found)
+        return
+    if not found:
+        line(f"No adapters in {folder}.")
+        return
+    table(
+        ("adapter", "labels", "base", "strategy", "size", "test accuracy", "test macro-F1"),
+        [
+            (
+                each["adapter"],
+                _short(each["labels"]),
+                each["base_name"],
+                each["strategy"],
+                size(each["adapter_bytes"]),
+                percent(each["metrics"].get("test", {}).get("accuracy")),
+                percent(each["metrics"].get("test", {}).get("macro_f1")),
+            )
+            for each in found
+        ],
+    )
+
+
+@app.command()
+def inspect(
+    adapter: Annotated[Path, typer.Argument(help="The adapter's folder.")], as_json: Json = False
+) -> None:
+    """Show what a person wants to know before using an adapter; reads the header, not the base."""
+    found = facts(adapter)
+    if as_json:
+        document(found)
+        return
+    settings = ", ".join(f"{name} {_value(value)}" for name, value in found["settings"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(found["versions"].items()))
+    table(
+        ("what", "value"),
+        [
+            ("adapter", found["adapter"]),
+            ("task", f"{found['task']}, {len(found['labels'])} labels: {_short(found['labels'])}"),
+            ("positive label", found["positive_label"]),
+            ("base", f"{found['base_name']} ({found['architecture']}, digest {found['base_digest'][:12]})"),
+            ("strategy", f"{found['strategy']}{f' ({settings})' if settings else ''}"),
+            ("parameters", f"{found['parameters']:,}"),
+            ("size", size(found["adapter_bytes"])),
+            ("head, pooling", f"{found['head']}, {found['pooling']}"),
+            ("tokens read", f"{found['max_length']:,}, cut on the {found['truncation']}"),
+            ("threshold", found["threshold"]),
+            ("temperature", found["temperature"]),
+            ("data", f"{found['data_name']} ({found['licence'] or 'licence not known'})"),
+            ("seed", str(found["seed"])),
+            ("precision", found["precision"]),
+            ("versions", versions),
+            ("digest", found["digest"]),
+        ],
+    )
+    line()
+    scores = {name: part for name, part in found["metrics"].items() if "confusion_matrix" in part}
+    if scores:
+        show_scores(scores, found["positive_label"])
+    line(f'Use it: lora-clf predict {adapter} "..."')
+
+
+def facts(adapter: Path) -> dict[str, Any]:
+    """The header of the adapter in a folder, with the folder's name and size."""
+    from lora_clf.adapters.adapter import read_header
+
+    header = read_header(adapter)
+    return {
+        "adapter": str(adapter),
+        "adapter_bytes": folder_bytes(adapter),
+        "parameters": header.parameters,
+        **header.as_dict(),
+    }
+
+
+def _short(labels: list[str], shown: int = 8) -> str:
+    more = f" and {len(labels) - shown} more" if len(labels) > shown else ""
+    return ", ".join(labels[:shown]) + more
+
+
+def _value(value: object) -> str:
+    return "all" if value is None else str(value)

@@ -1,0 +1,216 @@
+"""`lora-clf compare`: every strategy on the same footing, in one table with what each costs."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lora_clf.cli.failure import Interrupted
+from lora_clf.cli.flags import BaseFlags, DataFlags, Json, StrategyFlags, TrainFlags, takes
+from lora_clf.cli.output import document, line, note, seconds, table
+from lora_clf.cli.places import file_name
+from lora_clf.cli.quiet import quiet_third_parties
+from lora_clf.cli.sources import one_source
+from lora_clf.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from lora_clf.comparison.comparison import Comparison
+    from lora_clf.comparison.run import PlanProgress
+
+app = typer.Typer(add_completion=False)
+HOME = Path("runs")
+
+
+@app.command()
+@takes
+def compare(
+    source: Annotated[
+        str | None, typer.Argument(metavar="DATA", help="A table, or a corpus: sms-spam, demo.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="The same as DATA.", rich_help_panel="Data")] = None,
+    strategies: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated names, or all; by default the five best known."),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="How many (3), or which (0,1,5).")] = "3",
+    folds: Annotated[
+        int | None, typer.Option(help="Cut all rows into so many folds, each the test part once.")
+    ] = None,
+    resplit: Annotated[bool, typer.Option("--resplit", help="A new split with every seed.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the split that all seeds share.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Where results, plots and report go; by default runs/DATA.")
+    ] = None,
+    save_adapters: Annotated[
+        bool, typer.Option("--save-adapters", help="Keep the trained adapters.")
+    ] = False,
+    plot_format: Annotated[str, typer.Option(help="png, svg or pdf.")] = "png",
+    as_json: Json = False,
+    *,
+    tuning: StrategyFlags,
+    shared: BaseFlags,
+    columns: DataFlags,
+    loop: TrainFlags,
+) -> None:
+    """Try every strategy on the same footing and show what each costs and buys.
+
+    Strategy flags go to those of the strategies that have them. Finished runs are kept in --out: the same
+    command again does only what is missing.
+    """
+    quiet_third_parties()
+    origin = one_source(source, data)
+    names = chosen(strategies)
+    settings = tuning.each(names)
+    counted = numbers(seeds)
+    from lora_clf.base.base import pick_device
+    from lora_clf.comparison.plan import BaseArguments
+    from lora_clf.comparison.run import compare as run_comparison
+
+    pick_device(shared.device)
+    folder = out or HOME / file_name(origin)
+    try:
+        with plan_progress() as progress:
+            found = run_comparison(
+                BaseArguments(shared.base, shared.revision, shared.device, shared.pooling, shared.max_length),
+                origin,
+                names,
+                seeds=counted,
+                out=folder,
+                strategy_settings=settings,
+                training=dict(loop),
+                data_settings=columns.settings() if folds is None else fold_settings(columns),
+                folds=folds,
+                resplit=resplit,
+                split_seed=seed,
+                save_adapters=save_adapters,
+                plot_format=plot_format,
+                command=shlex.join(["lora-clf", *sys.argv[1:]]),
+                progress=progress,
+            )
+    except KeyboardInterrupt as error:
+        raise Interrupted(
+            f"Interrupted. Finished runs are kept in {folder}; the same command does only what is missing."
+        ) from error
+    if as_json:
+        value = found.to_json()
+        del value["predictions"]  # long; they are in the results file
+        document({**value, "out": str(folder)})
+    else:
+        show(found, folder)
+    if found.failures:
+        raise typer.Exit(1)
+
+
+def chosen(strategies: str | None) -> list[str]:
+    """The strategies' names: the five of the first table, those listed, or all.
+
+    Raises:
+        UsageError: there is no such strategy.
+    """
+    from lora_clf import tuners
+    from lora_clf.comparison.plan import STRATEGIES
+
+    if strategies is None:
+        return list(STRATEGIES)
+    if strategies.strip() == "all":
+        return list(tuners.strategies())
+    names = [name.strip() for name in strategies.split(",") if name.strip()]
+    if not names:
+        raise UsageError(
+            f"--strategies {strategies!r} names none. There are: {', '.join(tuners.strategies())}."
+        )
+    for name in names:
+        if name not in tuners.strategies():
+            raise unknown("strategy", name, tuners.strategies())
+    return names
+
+
+def numbers(seeds: str) -> int | list[int]:
+    """``"3"`` is three seeds, ``"0,1,5"`` are these.
+
+    Raises:
+        UsageError: neither.
+    """
+    try:
+        values = [int(piece) for piece in seeds.split(",") if piece.strip()]
+    except ValueError:
+        values = []
+    if not values or min(values) < 0 or values == [0]:
+        raise UsageError(f"--seeds {seeds}: expected how many, as 3, or which, as 0,1,5.")
+    return values[0] if len(values) == 1 and "," not in seeds else values
+
+
+def fold_settings(columns: DataFlags) -> dict[str, Any]:
+    """What says how a table is read, and the protocol by which it is cut into folds."""
+    return {**columns.table_settings(beside=("protocol",)), "protocol": columns.protocol}
+
+
+def show(found: Comparison, folder: Path) -> None:
+    """Print the table, what has to be known to read it, the answer and the files."""
+    from lora_clf.comparison.table import as_rich, cells_of, columns_of, footnotes
+
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(as_rich(found))
+    else:
+        table([column.heading for column in columns_of(found)], cells_of(found))
+    line()
+    for remark in footnotes(found):
+        line(remark)
+    line()
+    line(found.verdict)
+    line(f"Report, table, plots and results: {folder}")
+
+
+@contextmanager
+def plan_progress() -> Iterator[Callable[[PlanProgress], None]]:
+    """A callback for the comparison: on stderr, a bar for the whole plan in a terminal, elsewhere a line a run."""
+    if not sys.stderr.isatty():
+        yield _lines
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %, {task.fields[left]}"),
+        console=console,
+        transient=True,
+    ) as bar:
+        task = bar.add_task("loading", total=None, left="")
+
+        def drawn(now: PlanProgress) -> None:
+            inside = now.step / now.steps if now.steps else 0.0
+            left = "" if now.seconds_left is None else f"{seconds(now.seconds_left)} left"
+            place = f"run {min(now.done + 1, now.total)} of {now.total} {now.cell}".rstrip()
+            bar.update(task, description=place, completed=now.done + inside, total=now.total, left=left)
+            if text := _words(now):
+                console.print(text, highlight=False, markup=False)
+
+        yield drawn
+
+
+def _lines(now: PlanProgress) -> None:
+    if text := _words(now):
+        note(text)
+
+
+def _words(now: PlanProgress) -> str:
+    """The line for an event that deserves one."""
+    if now.event == "estimate":
+        return now.message
+    if now.event not in ("done", "kept", "failed"):
+        return ""
+    left = "" if not now.seconds_left else f", {seconds(now.seconds_left)} left"
+    text = f"{now.cell}: {'kept from before' if now.event == 'kept' else now.event}"
+    text += f", {now.done} of {now.total}{left}" if now.event != "kept" else ""
+    return f"{text}: {now.message}" if now.message else text

@@ -1,0 +1,107 @@
+"""`lora-clf data prepare | leaks`: split a data set into files, and find copies across its parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lora_clf.cli.flags import DataFlags, Force, Json, Seed, takes
+from lora_clf.cli.output import document, line, note
+from lora_clf.cli.places import check_free
+from lora_clf.cli.sources import leak_lines, one_source, show_source
+from lora_clf.errors import UsageError
+
+if TYPE_CHECKING:
+    from lora_clf.data.dataset import Dataset
+
+app = typer.Typer(
+    help="Look into a data set, split it, find copies across its parts.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+Source = Annotated[str | None, typer.Argument(metavar="DATA", help="A table, or a corpus: sms-spam, demo.")]
+SourceFlag = Annotated[str | None, typer.Option("--data", help="The same as DATA.", rich_help_panel="Data")]
+
+
+@app.command()
+@takes
+def prepare(
+    source: Source = None,
+    data: SourceFlag = None,
+    out: Annotated[Path | None, typer.Option(help="The folder for train, validation and test.csv.")] = None,
+    seed: Seed = 0,
+    force: Force = False,
+    as_json: Json = False,
+    *,
+    columns: DataFlags,
+) -> None:
+    """Write train.csv, validation.csv and test.csv, which every command then takes as DATA."""
+    from lora_clf.data.dataset import load_data
+    from lora_clf.data.export import export
+
+    origin = one_source(source, data)
+    if out is None:
+        raise UsageError("No place for the files came. Give --out FOLDER.")
+    check_free(out, force)
+    dataset = load_data(origin, **columns.settings(), seed=seed)
+    _warn(dataset)
+    export(dataset, out, force=force)
+    files = {name: out / f"{name}.csv" for name in dataset.parts}
+    if as_json:
+        document({**facts(dataset), "files": {name: str(file) for name, file in files.items()}})
+        return
+    show_source(dataset, columns.positive_label)
+    line(leak_lines(dataset))
+    for name, file in files.items():
+        line(f"Wrote {file} ({len(dataset.parts[name]):,} rows).")
+    line(f"Use it: lora-clf train {out}")
+
+
+@app.command()
+@takes
+def leaks(
+    source: Source = None,
+    data: SourceFlag = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+    *,
+    columns: DataFlags,
+) -> None:
+    """Show how many validation and test texts have a copy, exact or near, in training; by class."""
+    from lora_clf.data.dataset import load_data
+
+    dataset = load_data(one_source(source, data), **columns.settings(), seed=seed)
+    _warn(dataset)
+    report = dataset.leaks()
+    if as_json:
+        document({**facts(dataset), "leaks": report.as_dict()})
+        return
+    show_source(dataset, columns.positive_label)
+    line()
+    line("Texts with a copy in training (like: Jaccard of character 5-grams):")
+    line(report.as_text())
+
+
+def facts(dataset: Dataset) -> dict[str, Any]:
+    """What a data set is, ready for JSON; no texts."""
+    return {
+        "name": dataset.name,
+        "source": dataset.source,
+        "licence": dataset.licence,
+        "protocol": dataset.protocol,
+        "digest": dataset.digest,
+        "labels": list(dataset.labels),
+        "positive_label": dataset.positive_label,
+        "warnings": list(dataset.warnings),
+        "parts": {
+            name: {"rows": len(part), "labels": {label: part.labels.count(label) for label in dataset.labels}}
+            for name, part in dataset.parts.items()
+        },
+    }
+
+
+def _warn(dataset: Dataset) -> None:
+    for warning in dataset.warnings:
+        note(f"Warning: {warning.rstrip('.')}.")

@@ -1,0 +1,118 @@
+"""`lora-clf evaluate`: score a saved adapter on labelled data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lora_clf.cli.flags import DataFlags, Json, takes
+from lora_clf.cli.opening import open_adapter
+from lora_clf.cli.output import document, line, note
+from lora_clf.cli.quiet import quiet_third_parties
+from lora_clf.cli.scores import show_scores
+from lora_clf.cli.sources import one_source, show_source
+from lora_clf.errors import DataError
+
+if TYPE_CHECKING:
+    from lora_clf.adapters.adapter import Adapter
+    from lora_clf.data.corpus import Part
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+@takes
+def evaluate(
+    adapter: Annotated[Path, typer.Argument(help="The adapter's folder.")],
+    source: Annotated[
+        str | None, typer.Argument(metavar="DATA", help="A table, or a corpus: sms-spam, demo.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="The same as DATA.", rich_help_panel="Data")] = None,
+    all_rows: Annotated[
+        bool, typer.Option("--all-rows", help="Score every row of the table; do not split it.")
+    ] = False,
+    base: Annotated[str | None, typer.Option(help="The base; by default the adapter's own.")] = None,
+    revision: Annotated[str | None, typer.Option(help="A Hub revision, where --base is a Hub id.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    seed: Annotated[int | None, typer.Option(help="Of the split; by default the adapter's.")] = None,
+    as_json: Json = False,
+    *,
+    columns: DataFlags,
+) -> None:
+    """Score a saved adapter on labelled data: on the validation and test parts, or on every row."""
+    quiet_third_parties()
+    from lora_clf.adapters.adapter import read_header
+    from lora_clf.data.dataset import load_data, load_table
+
+    origin = one_source(source, data)
+    header = read_header(adapter)
+    if all_rows:
+        parts = {"all": load_table(origin, **columns.table_settings())}
+        protocol, same = "all rows", False
+        positive = columns.positive_label or header.positive_label
+    else:
+        dataset = load_data(origin, **columns.settings(), seed=header.seed if seed is None else seed)
+        parts = {"validation": dataset.validation, "test": dataset.test}
+        protocol, same = dataset.protocol, dataset.digest == header.data_digest
+        positive = columns.positive_label or header.positive_label or dataset.positive_label
+        if not as_json:
+            show_source(dataset, columns.positive_label)
+    for name, part in parts.items():
+        check_labels(part, name, header.labels)
+    if not same:
+        note(
+            "These are not the parts that the adapter was trained with (another table, split or seed): "
+            "texts of its training may be among them."
+        )
+    loaded = open_adapter(adapter, base, revision, device)
+    scores = {name: score(loaded, part, positive) for name, part in parts.items()}
+    if as_json:
+        document(
+            {
+                "validation": None,
+                "test": None,
+                **scores,
+                "adapter": str(adapter),
+                "labels": list(loaded.labels),
+                "positive_label": positive,
+                "protocol": protocol,
+                "same_split_as_training": same,
+            }
+        )
+        return
+    line(f"Adapter: {adapter}, {header.strategy} on {header.base_name}, labels {', '.join(header.labels)}.")
+    line()
+    show_scores(scores, positive)
+
+
+def score(adapter: Adapter, part: Part, positive: str | None) -> dict[str, Any]:
+    """The scores of ``adapter`` on ``part``."""
+    import numpy as np
+
+    from lora_clf.metrics.classification import summarise
+    from lora_clf.metrics.probability import softmax
+
+    numbers = {label: number for number, label in enumerate(adapter.labels)}
+    truth = np.array([numbers[label] for label in part.labels], dtype=np.int64)
+    logits = adapter.logits(part.texts)
+    if positive not in adapter.labels:
+        positive = None
+    return summarise(truth, softmax(logits), adapter.labels, positive)
+
+
+def check_labels(part: Part, name: str, labels: tuple[str, ...]) -> None:
+    """Refuse rows whose label the adapter does not know.
+
+    Raises:
+        DataError: there are such rows; each label is listed with how many rows have it.
+    """
+    from collections import Counter
+
+    strange = Counter(label for label in part.labels if label not in labels)
+    if strange:
+        raise DataError(
+            f"The {name} rows have labels that the adapter does not know; it knows: {', '.join(labels)}.",
+            [f"{label!r}: {count:,} rows" for label, count in strange.most_common()],
+        )

@@ -1,0 +1,293 @@
+"""Flags that several commands share, as groups; `takes` spreads a group into the signature that typer reads.
+
+A group is a frozen dataclass whose fields are ``Annotated[type, typer.Option(...)]``. A command function asks
+for a group by annotating a parameter with it::
+
+    @app.command()
+    @takes
+    def train(base: BaseFlags, data: DataFlags, tuning: StrategyFlags) -> None: ...
+
+The flags of the strategies and of the training loop are not written here: `StrategyFlags` and `TrainFlags`
+find them in the dataclass fields of the tuners and of `TrainSettings`.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Annotated, Any, ClassVar, get_type_hints
+
+import typer
+
+from lora_clf.errors import UsageError
+
+
+class Flags:
+    """A group of flags: knows its typer parameters and how to gather their values."""
+
+    panel: ClassVar[str] = "Options"
+
+    @classmethod
+    def parameters(cls) -> list[inspect.Parameter]:
+        """One keyword-only parameter a flag, under this group's panel of the help."""
+        hints = get_type_hints(cls, include_extras=True)
+        found = []
+        for field in fields(cls):  # type: ignore[arg-type]  # every group but StrategyFlags is a dataclass
+            kind, info = hints[field.name].__origin__, copy.copy(hints[field.name].__metadata__[0])
+            if info.rich_help_panel is None and isinstance(info, type(typer.Option())):
+                info.rich_help_panel = cls.panel
+            default = inspect.Parameter.empty if field.default is MISSING else field.default
+            found.append(_parameter(field.name, Annotated[kind, info], default))
+        return found
+
+    @classmethod
+    def gather(cls, values: Mapping[str, Any]) -> Flags:
+        """The group from its flags' values."""
+        return cls(**values)
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def takes(function: Callable[..., None]) -> Callable[..., None]:
+    """The function with each group among its parameters spread into that group's flags."""
+    hints = get_type_hints(function, include_extras=True)
+    groups: dict[str, tuple[type[Flags], list[str]]] = {}
+    spread: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind = hints[name]
+        if isinstance(kind, type) and issubclass(kind, Flags):
+            parameters = kind.parameters()
+            groups[name] = (kind, [each.name for each in parameters])
+            spread += parameters
+        else:
+            spread.append(_parameter(name, kind, parameter.default))
+
+    def command(**values: Any) -> None:
+        for name, (kind, names) in groups.items():
+            values[name] = kind.gather({each: values.pop(each) for each in names})
+        function(**values)
+
+    command.__name__ = function.__name__
+    command.__doc__ = function.__doc__
+    command.__signature__ = inspect.Signature(spread)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in spread}
+    return command
+
+
+@dataclass(frozen=True)
+class BaseFlags(Flags):
+    """Which base, and where it runs."""
+
+    panel: ClassVar[str] = "Base"
+
+    base: Annotated[
+        str, typer.Option(help="minilm, gpt2, gpt2-medium, gpt2-large, gpt2-xl, a folder, or a Hub id.")
+    ] = "minilm"
+    revision: Annotated[str | None, typer.Option(help="A Hub revision, where --base is a Hub id.")] = None
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto"
+    pooling: Annotated[
+        str | None, typer.Option(help="mean, first, last or family; by default the base's own.")
+    ] = None
+    max_length: Annotated[
+        int | None, typer.Option(help="Tokens kept of a text; by default the base's own.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class DataFlags(Flags):
+    """Which columns, and how the table is split."""
+
+    panel: ClassVar[str] = "Data"
+
+    text_column: Annotated[str | None, typer.Option(help="The column of texts.")] = None
+    label_column: Annotated[str | None, typer.Option(help="The column of labels.")] = None
+    group_column: Annotated[
+        str | None, typer.Option(help="A column whose groups stay on one side of the split.")
+    ] = None
+    split_column: Annotated[
+        str | None, typer.Option(help="A column that says train, validation or test.")
+    ] = None
+    validation_file: Annotated[str | None, typer.Option(help="Your own validation table.")] = None
+    test_file: Annotated[str | None, typer.Option(help="Your own test table.")] = None
+    split: Annotated[str, typer.Option(help="Percent for train/validation/test.")] = "70/10/20"
+    protocol: Annotated[str, typer.Option(help="How rows are split: near-copy-free, random or book.")] = (
+        "near-copy-free"
+    )
+    balance: Annotated[str, typer.Option(help="natural, or undersample to the rarest class.")] = "natural"
+    positive_label: Annotated[
+        str | None, typer.Option(help="Of two labels the one to find; by default the rarer.")
+    ] = None
+    encoding: Annotated[str | None, typer.Option(help="Of a text file that is not UTF-8, as cp1252.")] = None
+    skip_bad_rows: Annotated[
+        bool, typer.Option("--skip-bad-rows", help="Leave out rows without text or label, and name them.")
+    ] = False
+
+    def settings(self) -> dict[str, Any]:
+        """The keyword arguments of `load_data`, the seed aside."""
+        values = asdict(self)
+        values["validation"], values["test"] = values.pop("validation_file"), values.pop("test_file")
+        return values
+
+    def table_settings(self, beside: tuple[str, ...] = ()) -> dict[str, Any]:
+        """The keyword arguments of `load_table`: how a table is read, not how it is split.
+
+        Raises:
+            UsageError: a flag about splitting came too, other than those in ``beside``.
+        """
+        names = ("text_column", "label_column", "encoding", "skip_bad_rows")
+        defaults = type(self)()
+        other = [
+            f"--{field.name.replace('_', '-')}"
+            for field in fields(self)
+            if field.name not in (*names, *beside, "positive_label")
+            and getattr(self, field.name) != getattr(defaults, field.name)
+        ]
+        if other:
+            raise UsageError(f"Where no split into parts is made, {', '.join(other)} does not apply.")
+        return {name: getattr(self, name) for name in names}
+
+
+class TrainFlags(dict[str, Any], Flags):
+    """The settings of the loop that were given; the flags come from the fields of `TrainSettings`."""
+
+    panel = "Training"
+    ELSEWHERE: ClassVar[tuple[str, ...]] = ("seed", "max_length")  # flags of their own
+
+    @classmethod
+    def parameters(cls) -> list[inspect.Parameter]:
+        """One flag a field."""
+        from lora_clf.training.settings import TrainSettings
+
+        hints = get_type_hints(TrainSettings)
+        found = []
+        for field in fields(TrainSettings):
+            if field.name not in cls.ELSEWHERE:
+                text = _description(TrainSettings, field.name)
+                text += "" if field.default is None else f" (default: {field.default})"
+                option = typer.Option(help=text, rich_help_panel=cls.panel, show_default=False)
+                kind = _plain(hints[field.name])
+                found.append(_parameter(field.name, Annotated[kind | None, option], None))
+        return found
+
+    @classmethod
+    def gather(cls, values: Mapping[str, Any]) -> TrainFlags:
+        """Those that were given."""
+        return cls({name: value for name, value in values.items() if value is not None})
+
+
+Seed = Annotated[int, typer.Option(help="What every random number is drawn from.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+class StrategyFlags(dict[str, Any], Flags):
+    """The strategies' hyperparameters that were given, by name; the flags come from the tuners' fields."""
+
+    panel = "Strategy"
+
+    @classmethod
+    def parameters(cls) -> list[inspect.Parameter]:
+        """One flag a field name; its help says which strategies have it, and their defaults."""
+        found = []
+        for name, owners in _owners().items():
+            kinds = {_plain(get_type_hints(tuner)[name]) for tuner in owners.values()}
+            kind: type = kinds.pop() if len(kinds) == 1 else float if kinds == {int, float} else str
+            defaults: dict[str, list[str]] = {}
+            for strategy, tuner in owners.items():
+                defaults.setdefault(_shown(tuner.flags()[name]), []).append(strategy)
+            of = "; ".join(f"{', '.join(names)}: {default}" for default, names in defaults.items())
+            text = f"{_description(next(iter(owners.values())), name)} ({of})"
+            option = typer.Option(help=text, rich_help_panel=cls.panel, show_default=False)
+            found.append(_parameter(name, Annotated[kind | None, option], None))
+        return found
+
+    @classmethod
+    def gather(cls, values: Mapping[str, Any]) -> StrategyFlags:
+        """Those that were given."""
+        return cls({name: value for name, value in values.items() if value is not None})
+
+    def create(self, strategy: str) -> Any:
+        """The tuner called ``strategy`` with these settings.
+
+        Raises:
+            UsageError: no such strategy, or a flag that it does not have; the message lists those it has.
+        """
+        from lora_clf import tuners
+
+        return tuners.create(strategy, **{**self, **self._of(strategy)})
+
+    def each(self, strategies: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """For each of several strategies those of the settings that it has; only strategies that have one.
+
+        Raises:
+            UsageError: none of them has a flag that was given.
+        """
+        for name in self:
+            owners = _owners()[name]
+            if not owners.keys() & set(strategies):
+                raise UsageError(
+                    f"--{name.replace('_', '-')} applies to none of {', '.join(strategies)}; "
+                    f"it is a flag of {', '.join(owners)}."
+                )
+        return {strategy: own for strategy in strategies if (own := self._of(strategy))}
+
+    def _of(self, strategy: str) -> dict[str, Any]:
+        owners = _owners()
+        return {
+            name: _as(_plain(get_type_hints(owners[name][strategy])[name]), name, value)
+            for name, value in self.items()
+            if strategy in owners[name]
+        }
+
+
+def _owners() -> dict[str, dict[str, Any]]:
+    """Which strategies have each field: field name -> strategy name -> tuner class."""
+    from lora_clf.tuners import strategies
+
+    found: dict[str, dict[str, Any]] = {}
+    for strategy, tuner in strategies().items():
+        for name in tuner.flags():
+            found.setdefault(name, {})[strategy] = tuner
+    return found
+
+
+def _plain(hint: Any) -> type:
+    """The type that a flag is parsed as: ``int | None`` is int, what is no plain type is text."""
+    kinds = [kind for kind in getattr(hint, "__args__", (hint,)) if kind is not type(None)]
+    return kinds[0] if len(kinds) == 1 and kinds[0] in (bool, int, float, str) else str
+
+
+def _as(kind: type, name: str, value: Any) -> Any:
+    """``value`` as the chosen strategy's own type, where strategies differ in the type of a field."""
+    try:
+        converted = kind(value)
+    except ValueError:
+        converted = None
+    if converted is None or (kind is int and converted != float(value)):
+        raise UsageError(f"--{name.replace('_', '-')} {value}: expected {kind.__name__}.")
+    return converted
+
+
+def _shown(default: Any) -> str:
+    return "all" if default is None else str(default)
+
+
+def _description(tuner: type, name: str) -> str:
+    """What the class docstring's "Attributes" says about a field."""
+    for kind in tuner.__mro__:
+        lines = inspect.cleandoc(kind.__doc__ or "").splitlines()
+        for number, line in enumerate(lines):
+            if line.startswith(f"    {name}: "):
+                more = []
+                for following in lines[number + 1 :]:
+                    if not following.startswith("     "):
+                        break
+                    more.append(following.strip())
+                text = " ".join([line.split(": ", 1)[1], *more]).rstrip(".")
+                plain = text.split(" ", 1)[0].isalpha()  # not a value, as in "all, attention ..."
+                return text[:1].upper() + text[1:] if plain else text
+    return name.replace("_", " ").capitalize()

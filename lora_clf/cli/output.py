@@ -1,0 +1,161 @@
+"""What commands print: tables for people, one JSON document for programs, progress and remarks on stderr.
+
+In a terminal a table is drawn by rich; in a pipe it is plain aligned text that nothing wraps or cuts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from lora_clf.cli.failure import say
+
+if TYPE_CHECKING:
+    from lora_clf.training.result import Progress
+
+
+def document(value: object) -> None:
+    """Print one JSON document: the whole of stdout under ``--json``."""
+    # ASCII, so that any terminal and any lone surrogate in a text can be printed.
+    print(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """``value`` in plain JSON types; numbers that JSON does not have become null."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy's scalars and arrays
+        return _finite(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def line(text: str = "") -> None:
+    """Print a line for people."""
+    print(text)
+
+
+def note(text: str) -> None:
+    """Say something that is no result: on stderr."""
+    say(text)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
+    """Print a table; columns in which every cell is a number are aligned right."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    right = [bool(cells) and all(_numeric(row[place]) for row in cells) for place in range(len(columns))]
+    if sys.stdout.isatty():
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        drawn = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+        for name, numeric in zip(columns, right, strict=True):
+            drawn.add_column(name, justify="right" if numeric else "left")
+        for row in cells:
+            drawn.add_row(*(Text(value) for value in row))  # Text: brackets are not markup here
+        Console().print(drawn)
+        return
+    if title:
+        print(title)
+    widths = [max(len(row[place]) for row in [list(columns), *cells]) for place in range(len(columns))]
+    for row in [list(columns), *cells]:
+        print(
+            "  ".join(
+                value.rjust(width) if numeric else value.ljust(width)
+                for value, width, numeric in zip(row, widths, right, strict=True)
+            ).rstrip()
+        )
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return one_line(str(value))
+
+
+def one_line(text: str) -> str:
+    """``text`` on one line: whatever would break it is a space."""
+    return " ".join(text.split())
+
+
+def _numeric(text: str) -> bool:
+    return text == "-" or text.rstrip("%").rstrip().replace(",", "").replace(".", "", 1).lstrip("-").isdigit()
+
+
+def percent(value: float | None) -> str:
+    """A share of one as percent with two digits."""
+    return "-" if value is None or not math.isfinite(value) else f"{100 * value:.2f} %"
+
+
+def size(count: int | None) -> str:
+    """A number of bytes for people."""
+    if count is None:
+        return "-"
+    amount = float(count)
+    for unit in ("bytes", "KB", "MB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} GB"
+
+
+def seconds(value: float) -> str:
+    """A time for people."""
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+@contextmanager
+def training_progress() -> Iterator[Callable[[Progress], None]]:
+    """A callback for the training loop: a line an epoch, in a terminal also a bar with time left."""
+    if not sys.stderr.isatty():
+        yield lambda now: _epoch_line(now, note)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    with Bar(
+        TextColumn("epoch {task.fields[epoch]}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("steps, loss {task.fields[loss]:.4f}"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=console,
+        transient=True,
+    ) as bar:
+        task = bar.add_task("training", total=None, epoch="1", loss=math.nan)
+
+        def drawn(now: Progress) -> None:
+            epoch = f"{now.epoch}/{now.epochs}"
+            bar.update(task, completed=now.step, total=now.steps, epoch=epoch, loss=now.loss)
+            _epoch_line(now, lambda text: console.print(text, highlight=False, markup=False))
+
+        yield drawn
+
+
+def _epoch_line(now: Progress, tell: Callable[[str], None]) -> None:
+    """Say how an epoch ended: once, with the validation that follows it."""
+    if now.validation is not None:
+        tell(
+            f"epoch {now.epoch}/{now.epochs}: training loss {now.loss:.4f}, validation accuracy "
+            f"{percent(now.validation.get('accuracy'))}, {seconds(now.seconds)}"
+        )

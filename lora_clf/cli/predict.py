@@ -1,0 +1,101 @@
+"""`lora-clf predict`: label texts from arguments, a file or stdin, in their order, dropping none."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lora_clf.cli.flags import Force, Json
+from lora_clf.cli.opening import open_adapter
+from lora_clf.cli.output import document, line, note, one_line, table
+from lora_clf.cli.places import check_free_file
+from lora_clf.cli.quiet import quiet_third_parties
+from lora_clf.cli.rows import Rows, check_writable_format, lines_of, read_rows, serialise, with_answers
+from lora_clf.errors import UsageError
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def predict(
+    adapter: Annotated[Path, typer.Argument(help="The adapter's folder.")],
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="TEXT...", help="Texts; lines of stdin if none.")
+    ] = None,
+    read: Annotated[
+        Path | None, typer.Option("--input", help="A table: CSV, TSV, JSONL, Parquet; or lines in a .txt.")
+    ] = None,
+    write: Annotated[
+        Path | None, typer.Option("--output", help="A new table with all columns, label and probability.")
+    ] = None,
+    text_column: Annotated[str | None, typer.Option(help="The column of texts in --input.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of an --input that is not UTF-8, as cp1252.")] = None,
+    base: Annotated[str | None, typer.Option(help="The base; by default the adapter's own.")] = None,
+    revision: Annotated[str | None, typer.Option(help="A Hub revision, where --base is a Hub id.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Label texts: arguments, a file, or lines from stdin; each gets its most probable label."""
+    quiet_third_parties()
+    if texts and read is not None:
+        raise UsageError("Texts came as arguments and with --input. Give one of the two.")
+    if read is None and (text_column or encoding):
+        raise UsageError("--text-column and --encoding are about --input, which was not given.")
+    if write is not None:
+        check_writable_format(write)
+        if read is not None and write.exists() and read.exists() and write.samefile(read):
+            raise UsageError(f"--output {write} is the --input itself. Give another name.")
+        check_free_file(write, force)
+    from lora_clf.adapters.adapter import read_header
+
+    read_header(adapter)  # no adapter, no wait for texts
+    rows = _rows(texts, read, text_column, encoding)
+    loaded = open_adapter(adapter, base, revision, device)
+    found = loaded.predict(rows.texts) if len(rows) else []
+    if cut := sum(each.truncated for each in found):
+        note(f"{cut:,} of {len(found):,} texts were longer than the adapter reads and were cut.")
+    if write is not None:
+        from lora_clf.data.cache import write_whole
+
+        columns, names = with_answers(rows, [p.label for p in found], [p.probability for p in found])
+        write_whole(write, serialise(columns, write.suffix))
+        note(f"Wrote {write}: {len(found):,} rows with {names[0]} and {names[1]}.")
+        if not as_json:
+            return
+    if as_json:
+        document(
+            [
+                {
+                    "text": text,
+                    "label": each.label,
+                    "probability": each.probability,
+                    "probabilities": dict(each.probabilities),
+                }
+                for text, each in zip(rows.texts, found, strict=True)
+            ]
+        )
+        return
+    if sys.stdout.isatty():
+        table(
+            ("label", "probability", "text"),
+            [(p.label, f"{p.probability:.4f}", text) for text, p in zip(rows.texts, found, strict=True)],
+        )
+        return
+    for text, each in zip(rows.texts, found, strict=True):
+        line(f"{each.label}\t{each.probability:.4f}\t{one_line(text)}")
+
+
+def _rows(texts: list[str] | None, read: Path | None, text_column: str | None, encoding: str | None) -> Rows:
+    if read is not None:
+        return read_rows(read, text_column, encoding)
+    if texts:
+        return Rows({"text": texts}, "text")
+    if sys.stdin is None:
+        raise UsageError("No texts came. Give them as arguments, with --input, or on stdin.")
+    if sys.stdin.isatty():
+        note("One text a line; Ctrl-D ends.")
+    return Rows({"text": lines_of(sys.stdin.buffer.read().decode("utf-8-sig", "replace"))}, "text")

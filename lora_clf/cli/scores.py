@@ -1,0 +1,45 @@
+"""How scores are shown: one line a part, one line a class, and the confusion matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lora_clf.cli.output import line, percent, table
+
+
+def show_scores(parts: Mapping[str, Mapping[str, Any]], positive: str | None) -> None:
+    """Print what `metrics.summarise` found for each part."""
+    columns = ["part", "texts", "accuracy", "macro-F1"]
+    if positive is not None:
+        columns += [f"{positive} precision", f"{positive} recall", "false alarms"]
+    rows = []
+    for name, scores in parts.items():
+        row: list[object] = [name, scores["n"], percent(scores["accuracy"]), percent(scores["macro_f1"])]
+        if positive is not None:
+            keys = ("precision", "recall", "false_positive_rate")
+            row += [percent(scores.get(key)) for key in keys]
+        rows.append(row)
+    table(columns, rows)
+    for name, scores in parts.items():
+        line()
+        show_classes(name, scores)
+    line()
+
+
+def show_classes(name: str, scores: Mapping[str, Any]) -> None:
+    """Print each class' scores beside its row of the confusion matrix (rows: true label)."""
+    labels = list(scores["labels"])
+    table(
+        (f"{name}: true label", "precision", "recall", "F1", *(f"as {label}" for label in labels)),
+        [
+            (
+                label,
+                percent(scores["per_class"][label]["precision"]),
+                percent(scores["per_class"][label]["recall"]),
+                percent(scores["per_class"][label]["f1"]),
+                *counts,
+            )
+            for label, counts in zip(labels, scores["confusion_matrix"], strict=True)
+        ],
+    )

@@ -1,0 +1,67 @@
+"""What commands say about a data set: where it comes from, its parts, its positive label, its leaks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lora_clf.cli.output import line
+from lora_clf.errors import UsageError
+
+if TYPE_CHECKING:
+    from lora_clf.data.dataset import Dataset
+
+SHOWN = 10  # labels
+
+
+def one_source(argument: str | None, flag: str | None, default: str | None = None) -> str:
+    """The data set's name, given as the first argument or as ``--data``.
+
+    Raises:
+        UsageError: neither, or two different ones.
+    """
+    if argument is not None and flag is not None and argument != flag:
+        raise UsageError(f"Two data sets came: {argument!r} and --data {flag!r}. Give one.")
+    found = argument if argument is not None else flag
+    if found is None:
+        found = default
+    if not found:
+        raise UsageError(
+            "No data set came. Give a table (CSV, TSV, JSONL, Parquet), or a corpus: sms-spam, demo."
+        )
+    return found
+
+
+def show_source(data: Dataset, asked: str | None) -> None:
+    """Print where the texts come from, the parts, and which label is the one to find and why."""
+    rights = f", {data.licence}" if data.licence else ""
+    line(f"Data: {data.name} ({data.source}{rights}), split: {data.protocol}, digest {data.digest[:12]}.")
+    parts = ", ".join(f"{len(part):,} {name}" for name, part in data.parts.items())
+    labels = f"{', '.join(data.labels[:SHOWN])}{_more(len(data.labels))}"
+    line(f"Texts: {parts}; {len(data.labels)} labels: {labels}.")
+    if data.positive_label is not None:
+        why = "as asked" if asked is not None else "the rarer of the two; --positive-label takes the other"
+        line(f"Positive label: {data.positive_label} ({why}).")
+
+
+def leak_lines(data: Dataset) -> str:
+    """The share of validation and test texts with a copy in training, by class; one line where none has."""
+    from lora_clf.data.leaks import LEVELS
+
+    report = data.leaks()
+    if not any(report.count(part, "0.5")[0] for part in report.copies):
+        return "Copies in training: none of validation or test (exact, or like at 0.5 or above)."
+    if len(data.labels) <= SHOWN:
+        return f"Copies in training (character 5-grams, Jaccard):\n{report.as_text()}"
+    parts = []
+    for name in report.copies:
+        shares = [
+            f"{level} {100 * found / max(1, total):.1f} %"
+            for level in LEVELS
+            for found, total in [report.count(name, level)]
+        ]
+        parts.append(f"{name} {', '.join(shares)}")
+    return f"Copies in training: {'; '.join(parts)}; by class: lora-clf data leaks."
+
+
+def _more(count: int) -> str:
+    return f" and {count - SHOWN} more" if count > SHOWN else ""

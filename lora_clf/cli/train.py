@@ -1,0 +1,158 @@
+"""`lora-clf train`: tune a base with one strategy, score it, save the adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lora_clf.cli.flags import BaseFlags, DataFlags, Force, Json, Seed, StrategyFlags, TrainFlags, takes
+from lora_clf.cli.output import document, line, note, percent, seconds, size, table, training_progress
+from lora_clf.cli.places import check_free, file_name, folder_bytes
+from lora_clf.cli.quiet import quiet_third_parties
+from lora_clf.cli.scores import show_scores
+from lora_clf.cli.sources import leak_lines, one_source, show_source
+
+if TYPE_CHECKING:
+    from lora_clf.data.dataset import Dataset
+    from lora_clf.training.result import Result
+
+app = typer.Typer(add_completion=False)
+HOME = Path("my-adapters")
+
+
+@app.command()
+@takes
+def train(
+    source: Annotated[
+        str | None, typer.Argument(metavar="DATA", help="A table, or a corpus: sms-spam, demo.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="The same as DATA.", rich_help_panel="Data")] = None,
+    strategy: Annotated[
+        str, typer.Option(help="See `lora-clf strategies`.", rich_help_panel="Strategy")
+    ] = "lora",
+    out: Annotated[
+        Path | None, typer.Option(help="The adapter's folder; by default my-adapters/DATA-STRATEGY.")
+    ] = None,
+    seed: Seed = 0,
+    force: Force = False,
+    as_json: Json = False,
+    *,
+    tuning: StrategyFlags,
+    shared: BaseFlags,
+    columns: DataFlags,
+    loop: TrainFlags,
+) -> None:
+    """Tune a base into your classifier with one strategy, and save it as a small adapter."""
+    quiet_third_parties()
+    origin = one_source(source, data)
+    tuner = tuning.create(strategy)
+    folder = out or HOME / f"{file_name(origin)}-{strategy}"
+    check_free(folder, force)  # before an hour of training, not after it
+    from lora_clf.base.base import load_base, pick_device
+    from lora_clf.base.pooling import check_pooling
+    from lora_clf.data.dataset import load_data
+    from lora_clf.inference.precision import resolve_precision
+    from lora_clf.training.loop import train as run_training
+    from lora_clf.training.settings import TrainSettings
+
+    settings = TrainSettings(**loop, seed=seed, max_length=shared.max_length)
+    resolve_precision(settings.precision, pick_device(shared.device))
+    if shared.pooling is not None:
+        check_pooling(shared.pooling)
+    dataset = load_data(origin, **columns.settings(), seed=seed)
+    for warning in dataset.warnings:
+        note(f"Warning: {warning.rstrip('.')}.")
+    base = load_base(
+        shared.base,
+        revision=shared.revision,
+        device=shared.device,
+        pooling=shared.pooling,
+        max_length=shared.max_length,
+    )
+    if not as_json:
+        show_source(dataset, columns.positive_label)
+        line(leak_lines(dataset))
+        line(f"Base: {base.name}, {base.total_parameters:,} parameters, on {base.device}.")
+        line()
+    with training_progress() as progress:
+        result = run_training(base, dataset, tuner, settings, progress=progress)
+    for warning in result.warnings:
+        note(f"Warning: {warning.rstrip('.')}.")
+    saved = result.save(folder, force=force)
+    if as_json:
+        document(_json(result, dataset, saved))
+    else:
+        _show(result, dataset, saved)
+
+
+def _json(result: Result, dataset: Dataset, saved: Path) -> dict[str, Any]:
+    tuner = result.adapter.tuned.tuner
+    return {
+        "strategy": tuner.name,
+        "settings": tuner.settings(),
+        "validation": result.validation,
+        "test": result.test,
+        "hard": hard_scores(result, dataset),
+        "history": result.history,
+        "trainable_parameters": result.trainable_parameters,
+        "total_parameters": result.total_parameters,
+        "share": result.share,
+        "adapter": str(saved),
+        "adapter_bytes": folder_bytes(saved),
+        "best_epoch": result.best_epoch,
+        "seconds": result.seconds,
+        "training_seconds": result.training_seconds,
+        "labels": list(dataset.labels),
+        "positive_label": dataset.positive_label,
+        "protocol": dataset.protocol,
+        "leaks": dataset.leaks().as_dict()["parts"],
+        "warnings": [*dataset.warnings, *result.warnings],
+        "data_digest": dataset.digest,
+        "base": result.adapter.base.name,
+        "base_digest": result.adapter.base.digest,
+    }
+
+
+def _show(result: Result, dataset: Dataset, saved: Path) -> None:
+    table(
+        ("epoch", "training loss", "validation accuracy", "validation macro-F1"),
+        [
+            (
+                entry["epoch"],
+                f"{entry['train_loss']:.4f}",
+                percent((entry.get("validation") or {}).get("accuracy")),
+                percent((entry.get("validation") or {}).get("macro_f1")),
+            )
+            for entry in result.history
+        ],
+    )
+    line()
+    show_scores({"validation": result.validation, "test": result.test}, dataset.positive_label)
+    for name, hard in hard_scores(result, dataset).items():
+        line(f"Of the {hard['n']} rows of {name} marked hard: accuracy {percent(hard['accuracy'])}.")
+    tuned = result.adapter.tuned
+    if tuned.coverage is not None:
+        line(f"Adapted: {tuned.coverage}.")
+    line(
+        f"Trainable parameters: {result.trainable_parameters:,} of {result.total_parameters:,} "
+        f"({percent(result.share)}); trained in {seconds(result.seconds)}."
+    )
+    line(f'Adapter: {saved} ({size(folder_bytes(saved))}). Use it: lora-clf predict {saved} "..."')
+
+
+def hard_scores(result: Result, dataset: Dataset) -> dict[str, dict[str, Any]]:
+    """Accuracy apart on the rows that the corpus marks as hard; nothing where it marks none."""
+    import numpy as np
+
+    found = {}
+    for name, part, logits in (
+        ("validation", dataset.validation, result.validation_logits),
+        ("test", dataset.test, result.test_logits),
+    ):
+        hard = np.array([value == "1" for value in part.columns.get("hard", ())], dtype=bool)
+        if hard.any():
+            right = logits.argmax(axis=1) == dataset.label_ids(part)
+            found[name] = {"n": int(hard.sum()), "accuracy": float(right[hard].mean())}
+    return found
