@@ -183,14 +183,16 @@ def _read_config(folder: Path) -> Any:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise UnsupportedBaseError(f"The config.json of base folder {folder.name!r} cannot be used: {reason}") from error
+        raise UnsupportedBaseError(
+            f"The config.json of base folder {folder.name!r} cannot be used: {reason}"
+        ) from error
 
 
 def _read_backbone(folder: Path, config: Any, architecture: Architecture) -> nn.Module:
     import torch
     from transformers import AutoModel, T5EncoderModel
 
-    loader = T5EncoderModel if architecture.model_type == "t5" else AutoModel
+    loader: Any = T5EncoderModel if architecture.model_type == "t5" else AutoModel
     extra = {"add_pooling_layer": False} if architecture.model_type == "roberta" else {}
     try:
         model, report = loader.from_pretrained(

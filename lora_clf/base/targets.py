@@ -24,7 +24,7 @@ LINEAR = (nn.Linear, Conv1D)
 
 def linear_shape(module: nn.Module) -> tuple[int, int]:
     """(inputs, outputs) of a linear layer, ``nn.Linear`` or transformers' ``Conv1D``."""
-    rows, columns = module.weight.shape  # type: ignore[union-attr, misc]
+    rows, columns = module.weight.shape  # type: ignore[misc]
     return (int(rows), int(columns)) if isinstance(module, Conv1D) else (int(columns), int(rows))
 
 
@@ -105,5 +105,5 @@ def expand_targets(
 
 
 def _ends_with(name: str, ending: str) -> bool:
-    """Whether the dotted ``name`` ends with the whole dotted ``ending`` (``classifier`` is not in ``pre_classifier``)."""
+    """Whether ``name`` ends with the whole dotted ``ending`` (``classifier`` is not in ``pre_classifier``)."""
     return not ending or name == ending or name.endswith(f".{ending}")

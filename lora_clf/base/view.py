@@ -67,7 +67,7 @@ class View(nn.Module):
                 "Use --pooling mean, first or last."
             )
         if not self.head.uses_pooler and getattr(self.backbone, "pooler", None) is not None:
-            self.backbone.pooler = None  # Nothing reads its output, so nothing could train it.
+            self.backbone.pooler = None  # type: ignore[assignment]  # Nothing reads its output, so nothing could train it.
         self._frozen_modules = tuple(self.backbone.modules())
         self.eval()
 

@@ -29,7 +29,7 @@ def has_native_bf16(device: torch.device) -> bool:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """"fp32" or "bf16" for a ``--precision`` value on ``device``.
+    """What a ``--precision`` value means on ``device``: "fp32" or "bf16".
 
     Raises:
         UsageError: unknown name, or bf16 on a device that has no native bf16.

@@ -209,7 +209,7 @@ class _Run:
                     total += self._backward(rows, rows_in_step)
             penalty = self.tuned.penalty()
             if penalty is not None:
-                penalty.backward()  # type: ignore[no-untyped-call]
+                penalty.backward()
             if settings.clip:
                 torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip)
             self.optimizer.step()
@@ -232,7 +232,7 @@ class _Run:
         with autocast(self.precision, self.device):
             answers = self.view.classify(batch.input_ids, batch.attention_mask)  # (B, C)
         loss = F.cross_entropy(answers.float(), labels, reduction="sum")
-        (loss / rows_in_step).backward()  # type: ignore[no-untyped-call]
+        (loss / rows_in_step).backward()
         return loss.detach()
 
     def _set_rate(self) -> None:
@@ -253,9 +253,7 @@ class _Run:
         metrics = summarise(self.labels[part], softmax(answers), self.data.labels, self.data.positive_label)
         return answers, metrics
 
-    def _report(
-        self, epoch: int, loss: float, validation: dict[str, Any] | None, running: float = 0.0
-    ) -> None:
+    def _report(self, epoch: int, loss: float, validation: dict[str, Any] | None, running: float = 0.0) -> None:
         if self.progress is not None:
             seconds = self.training_seconds + running
             self.progress(Progress(self.step, self.steps, epoch, self.settings.epochs, loss, seconds, validation))

@@ -148,7 +148,9 @@ class Tuned:
             NotMergeableError: the strategy's change does not fit into the base's own layers.
         """
         if not self.tuner.mergeable:
-            raise NotMergeableError(f"{self.tuner.name} adds to the computation; its change fits no weights of the base.")
+            raise NotMergeableError(
+                f"{self.tuner.name} adds to the computation; its change fits no weights of the base."
+            )
         merged = self.view.fresh()
         self._write_into(merged)
         merged.head.load_state_dict(self.view.head.state_dict())

@@ -34,6 +34,13 @@ class _Factors(nn.Module):
         self.lora_A = nn.utils.skip_init(nn.Linear, inputs, rank, bias=False, **where)
         self.lora_B = nn.utils.skip_init(nn.Linear, rank, outputs, bias=False, **where)
 
+    @property
+    def factors(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """A and B."""
+        a, b = self.lora_A.weight, self.lora_B.weight
+        assert isinstance(a, nn.Parameter) and isinstance(b, nn.Parameter)
+        return a, b
+
     def change(self, x: Tensor) -> Tensor:
         """s · (x Aᵀ) Bᵀ: (B, T, in) -> (B, T, out)."""
         inner = F.linear(self.lora_dropout(x), self.lora_A.weight)  # (B, T, r)
@@ -81,12 +88,12 @@ class LoRAScratch(LowRank):
     def prepare(self, view: View) -> LowRankTuned:
         """Replace each target layer by its LoRA form."""
         coverage = self.coverage(view)
-        factors = {}
+        factors: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
         for name in coverage.modules:
             base = view.backbone.get_submodule(name)
             kind = LoRAConv1D if isinstance(base, Conv1D) else LoRALinear
             layer = kind(base, self.rank, self.scaling, self.dropout)  # type: ignore[arg-type]
             assert linear_shape(layer) == linear_shape(base)
             view.backbone.set_submodule(name, layer)
-            factors[name] = (layer.lora_A.weight, layer.lora_B.weight)
+            factors[name] = layer.factors
         return LowRankTuned(self, view, coverage, factors)
