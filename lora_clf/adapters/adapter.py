@@ -1,0 +1,244 @@
+"""An adapter in use: a trained classifier on a shared base, from texts to labels, to a folder and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lora_clf.adapters.canary import canaries
+from lora_clf.adapters.canary import verify as verify_canaries
+from lora_clf.adapters.classifier import build, rebuilt
+from lora_clf.adapters.file import (
+    FILE_CAP,
+    list_adapters,
+    pack_state,
+    read_folder,
+    read_header,
+    write_folder,
+)
+from lora_clf.adapters.header import Header
+from lora_clf.adapters.provenance import make_header
+from lora_clf.errors import AdapterFormatError, StateError, UsageError, WrongBaseError, unknown
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lora_clf.base.base import Base
+    from lora_clf.base.tokenizer import Tokens
+    from lora_clf.tuners.base import Tuned
+
+__all__ = ["Adapter", "Prediction", "check_base", "list_adapters", "load_adapter", "make_header", "read_header"]
+
+DTYPES = ("fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one text.
+
+    Attributes:
+        label: the predicted label.
+        probability: how probable it is.
+        probabilities: the same for every label.
+        truncated: whether the text was longer than the classifier reads.
+    """
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+    truncated: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """The answer, ready for JSON."""
+        return {
+            "label": self.label,
+            "probability": self.probability,
+            "probabilities": dict(self.probabilities),
+            "truncated": self.truncated,
+        }
+
+
+class Adapter:
+    """A trained classifier on a base that others may share.
+
+    Attributes:
+        base: the base.
+        tuned: the strategy's handle of the trained view.
+        header: what is known about it.
+    """
+
+    def __init__(self, base: Base, tuned: Tuned, header: Header) -> None:
+        self.base = base
+        self.tuned = tuned
+        self.header = header
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels, in the order of the logits."""
+        return self.header.labels
+
+    @property
+    def positive_label(self) -> str | None:
+        """The label that is looked for, where there are two."""
+        return self.header.positive_label
+
+    def __repr__(self) -> str:
+        return f"Adapter({self.header.strategy!r} on {self.base.name!r}, labels {', '.join(self.labels)})"
+
+    def encode(self, texts: Sequence[str]) -> Tokens:
+        """The token ids of ``texts``, cut as in training.
+
+        Raises:
+            UsageError: ``texts`` is one text, or something in it is no text.
+        """
+        if isinstance(texts, str):
+            raise UsageError("Expected a list of texts, got one text. Put it into a list: [text].")
+        texts = list(texts)
+        for index, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise UsageError(f"texts[{index}] is a {type(text).__name__}, expected a text (str).")
+        side: Any = self.header.truncation
+        return self.base.tokenizer.encode(texts, self.header.max_length, side)
+
+    def logits(self, texts: Sequence[str], *, precision: str = "fp32") -> NDArray[np.float32]:
+        """The logits of ``texts``: N texts -> (N, C), in their order.
+
+        Raises:
+            UsageError: ``texts`` is one text, or something in it is no text.
+        """
+        return self._logits(self.encode(texts), precision)
+
+    def predict(self, texts: Sequence[str], *, precision: str = "fp32") -> list[Prediction]:
+        """One answer a text, in their order; none is left out.
+
+        Raises:
+            UsageError: ``texts`` is one text, or something in it is no text.
+        """
+        tokens = self.encode(texts)
+        return self.answers(self._logits(tokens, precision), tokens.truncated)
+
+    def answers(self, logits: NDArray[np.float32], truncated: NDArray[np.bool_]) -> list[Prediction]:
+        """The answers that (N, C) logits mean, temperature and threshold applied."""
+        scaled = logits.astype(np.float64) / (self.header.temperature or 1.0)
+        shares = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        shares /= shares.sum(axis=1, keepdims=True)  # (N, C)
+        chosen = self._choose(shares)
+        return [
+            Prediction(
+                label=self.labels[index],
+                probability=float(row[index]),
+                probabilities={label: float(share) for label, share in zip(self.labels, row, strict=True)},
+                truncated=bool(cut),
+            )
+            for index, row, cut in zip(chosen, shares, truncated, strict=True)
+        ]
+
+    def save(self, folder: Path | str, force: bool = False, *, dtype: str | None = None) -> Path:
+        """Write the adapter to ``folder``; afterwards ``header`` is what stands in the file.
+
+        Args:
+            folder: where to; made with the folders above it.
+            force: whether to replace an adapter that is there.
+            dtype: "fp32", or "bf16" for a file half as large; default: as it was loaded, else fp32.
+
+        Raises:
+            AdapterExistsError: there is something already.
+            UsageError: unknown ``dtype``.
+        """
+        if dtype is not None and dtype not in DTYPES:
+            raise unknown("dtype", dtype, DTYPES)
+        if dtype is None:
+            dtype = "bf16" if any(entry.dtype == "BF16" for entry in self.header.tensors) else "fp32"
+        state = self.tuned.state_dict()
+        if dtype == "bf16":
+            state = {name: tensor.bfloat16() for name, tensor in state.items()}
+        header = self.header
+        if header.canaries is None or pack_state(header, state)[0].digest != header.digest:
+            fresh = rebuilt(self.base, self.tuned)
+            fresh.load_state_dict(state)  # as they are after the cast
+            found = canaries(self.base, fresh, header.max_length, header.truncation)
+            header = replace(header, canaries=found)
+        self.header = write_folder(Path(folder), header, state, force=force)
+        return Path(folder)
+
+    def verify(self) -> float:
+        """Compute the stored canaries again; returns the largest drift, as a share of max(1, |logit|).
+
+        Raises:
+            AdapterFormatError: they drift; the message names the likely cause.
+            WrongBaseError: they drift, and the base or the tokenizer is another one.
+        """
+        return verify_canaries(self.base, rebuilt(self.base, self.tuned), self.header)
+
+    def _logits(self, tokens: Tokens, precision: str) -> NDArray[np.float32]:
+        from lora_clf.inference.predict import logits
+
+        return logits(self.tuned.view, tokens, precision=precision)
+
+    def _choose(self, shares: NDArray[np.float64]) -> list[int]:
+        """The index of the label of each row (N, C)."""
+        threshold, positive = self.header.threshold, self.positive_label
+        if threshold is None or positive is None:
+            return [int(index) for index in shares.argmax(axis=1)]
+        index = self.labels.index(positive)
+        return [index if row[index] >= threshold else 1 - index for row in shares]
+
+
+def load_adapter(
+    folder: Path | str,
+    base: Base,
+    *,
+    verify: bool = False,
+    engine: str | None = None,
+    file_cap: int = FILE_CAP,
+) -> Adapter:
+    """Load a saved adapter onto the base that it was trained on.
+
+    Args:
+        folder: where it was saved.
+        base: its base; the adapter goes to the base's device.
+        verify: whether to compute the canaries again: the surest check, at the cost of seven short texts.
+        engine: "lora" or "lora-scratch": what computes a LoRA adapter; default: what trained it.
+        file_cap: the largest file that is read, in bytes.
+
+    Raises:
+        AdapterNotFoundError: there is none.
+        AdapterFormatError: it is not whole and unchanged, or of a newer version.
+        WrongBaseError: it was trained on another base or with another tokenizer.
+        UsageError: ``engine`` does not apply.
+    """
+    header, state = read_folder(Path(folder), file_cap=file_cap)
+    check_base(folder, header, base)
+    tuned = build(base, header, engine=engine)
+    try:
+        tuned.load_state_dict(state)
+    except StateError as error:
+        raise AdapterFormatError(f"The tensors of the adapter in {folder} do not fit: {error}") from error
+    if verify:
+        verify_canaries(base, tuned, header)
+    return Adapter(base, tuned, header)
+
+
+def check_base(folder: Path | str, header: Header, base: Base) -> None:
+    """Refuse a base or a tokenizer that the adapter was not trained with.
+
+    Raises:
+        WrongBaseError: the message names both.
+    """
+    if base.digest != header.base_digest:
+        same = " The names are equal, the weights or settings are not." if base.name == header.base_name else ""
+        raise WrongBaseError(
+            f"The adapter in {folder} was trained on the base {header.base_name} (digest "
+            f"{header.base_digest[:12]}); this base is {base.name} (digest {base.digest[:12]}).{same} "
+            f"Load the base it was trained on: --base {header.base_name}, or load_base({header.base_name!r})."
+        )
+    if base.tokenizer_digest != header.tokenizer_digest:
+        raise WrongBaseError(
+            f"The adapter in {folder} was trained with another tokenizer: that of its base {header.base_name} "
+            f"has the digest {header.tokenizer_digest[:12]}, that of this base, {base.name}, has "
+            f"{base.tokenizer_digest[:12]}. Restore the tokenizer files of the base it was trained on."
+        )

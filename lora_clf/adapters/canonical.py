@@ -1,0 +1,90 @@
+"""JSON in one spelling only: what is equal has equal bytes, and nothing reads differently to two programs.
+
+Canonical is: keys sorted by code point, no spaces, every character outside ASCII escaped, numbers as Python
+writes them (integers plainly; others the shortest decimal that reads back the same, with an exponent below
+1e-4 and from 1e16 on), no NaN and no infinity.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NoReturn
+
+from lora_clf.errors import AdapterFormatError
+
+DEPTH: Final = 20  # nested lists and objects; ours are seven deep
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACKET: Final = re.compile(r"[\[\]{}]")
+
+
+def canonical(value: Any) -> str:
+    """Returns the canonical JSON of ``value``, pure ASCII.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def parse(text: str | bytes, what: str) -> Any:
+    """Returns what the JSON ``text`` says, refusing whatever two readers might take differently.
+
+    Raises:
+        AdapterFormatError: not UTF-8, not JSON, a key twice in one object, NaN or infinity, a lone surrogate,
+            or nested too deep; the message begins with ``what``.
+    """
+    try:
+        text = text.decode("utf-8") if isinstance(text, bytes) else text
+        if _depth(text) > DEPTH:
+            raise ValueError(f"lists and objects are nested more than {DEPTH} deep")
+        value = json.loads(text, object_pairs_hook=_no_key_twice, parse_constant=_no_constant)
+        # A number such as 1e999 reads as infinity; a lone surrogate can be escaped, but not shown.
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except (ValueError, RecursionError) as error:  # UnicodeError and JSONDecodeError are ValueErrors
+        raise AdapterFormatError(f"{what} is not JSON that can be trusted: {error}.") from error
+    return value
+
+
+def plain(value: Any) -> Any:
+    """Returns ``value`` as JSON has it: arrays and tuples as lists, numbers that are not finite as null.
+
+    Raises:
+        TypeError: something else than mappings, sequences, strings, numbers, booleans and None is in it.
+    """
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(part) for key, part in value.items()}
+    if hasattr(value, "tolist"):  # numpy and torch, scalars too
+        return plain(value.tolist())
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+        return [plain(part) for part in value]
+    raise TypeError(f"A {type(value).__name__} has no place in a saved adapter.")
+
+
+def _depth(text: str) -> int:
+    """How deep lists and objects are nested; counted before parsing, since parsing is what would overflow."""
+    deepest = depth = 0
+    for bracket in _BRACKET.findall(_STRING.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r} is there twice")
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number in JSON")

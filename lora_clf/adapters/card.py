@@ -1,0 +1,191 @@
+"""The model card of an adapter, README.md, for people and for the Hub: a function of its header."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+from lora_clf.adapters.header import Header
+from lora_clf.adapters.layout import hub_name
+from lora_clf.base.architecture import ARCHITECTURES
+from lora_clf.base.catalogue import CATALOGUE
+
+FOLDER: Final = "path/to/this/folder"
+"""What stands in the card's commands for the place of the adapter, which no file of ours knows."""
+
+# The Hub's names of licences that data sets and models come under most; anything else is "other" there.
+_LICENCES: Final = frozenset({
+    "apache-2.0", "mit", "cc0-1.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-4.0",
+    "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0", "odc-by", "odbl", "pddl", "bsd-3-clause", "gpl-3.0", "unknown",
+})  # fmt: skip
+
+
+def card(header: Header) -> str:
+    """The text of README.md."""
+    parts = [_metadata(header), _introduction(header), _measures(header), _use(header), _making(header)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _metadata(header: Header) -> str:
+    repository, _ = hub_name(header.base_name)
+    lines = ["---"]
+    # The Hub takes a repository for a base; a folder's own name would be one that does not exist.
+    if header.base_name in CATALOGUE or "/" in repository:
+        lines += ["base_model:", f"- {_quoted(repository)}", "base_model_relation: adapter"]
+    licence = re.sub(r"[\s_]+", "-", (header.licence or "unknown").strip().lower())
+    if licence in _LICENCES:
+        lines += [f"license: {licence}"]
+    else:
+        lines += ["license: other", f"license_name: {_quoted(licence)}"]
+    tags = ["lora-clf", header.strategy, *(["lora"] if header.low_rank and header.strategy != "lora" else [])]
+    lines += [
+        f"library_name: {'peft' if header.low_rank else 'lora-clf'}",
+        "pipeline_tag: text-classification",
+        "metrics:",
+        "- accuracy",
+        "- f1",
+        "tags:",
+        *(f"- {tag}" for tag in tags),
+        "---",
+    ]
+    return "\n".join(lines)
+
+
+def _introduction(header: Header) -> str:
+    labels = ", ".join(_code(label) for label in header.labels)
+    lines = [
+        f"# A {header.task} text classifier on {header.base_name}",
+        "",
+        f"It gives each text one of the labels {labels}. It is an adapter: {header.parameters:,} numbers that "
+        f"go with the base {_code(header.base_name)}, trained with the strategy {_code(header.strategy)} of "
+        "lora_clf.",
+    ]
+    if header.positive_label is not None:
+        rule = f" from a probability of {header.threshold:g} on" if header.threshold is not None else ""
+        lines += ["", f"The positive label is {_code(header.positive_label)}{rule and ', predicted' + rule}."]
+    return "\n".join(lines)
+
+
+def _measures(header: Header) -> str:
+    names = {"accuracy": "accuracy", "macro_f1": "macro-F1", "mcc": "MCC"}
+    names |= {"precision": "precision", "recall": "recall", "false_positive_rate": "false positive rate"}
+    parts = [part for part in ("validation", "test") if part in header.metrics]
+    rows = [
+        f"| {title} | " + " | ".join(_number(header.metrics[part].get(name)) for part in parts) + " |"
+        for name, title in names.items()
+        if any(isinstance(header.metrics[part].get(name), (int, float)) for part in parts)
+    ]
+    if not rows:
+        return ""
+    sizes = [header.metrics[part].get("n") for part in parts]
+    titles = [f"{part} ({n} texts)" if n else part for part, n in zip(parts, sizes, strict=True)]
+    top = [f"| | {' | '.join(titles)} |", "|---" * (len(parts) + 1) + "|"]
+    return "\n".join(["## Measured", "", *top, *rows])
+
+
+def _use(header: Header) -> str:
+    base = "" if header.base_name == "minilm" else header.base_name
+    flag = f"--base {base} " if base else ""
+    lines = [
+        "## Use",
+        "",
+        "```sh",
+        f'lora-clf predict {flag}{FOLDER} "Your text"',
+        "```",
+        "",
+        "```python",
+        "from lora_clf import load_adapter, load_base",
+        "",
+        f"base = load_base({_quoted(base)})" if base else "base = load_base()",
+        f'classifier = load_adapter("{FOLDER}", base)',
+        'print(classifier.predict(["Your text"]))',
+        "```",
+    ]
+    if header.low_rank:
+        lines += ["", _with_peft(header)]
+    return "\n".join(lines)
+
+
+def _with_peft(header: Header) -> str:
+    """The lines that run the adapter with peft and transformers alone; a test executes them."""
+    repository, revision = hub_name(header.base_name)
+    at = f", revision={_quoted(revision)}" if revision else ""
+    tokens = (
+        f"tokens = AutoTokenizer.from_pretrained(BASE{at})(\n"
+        f'    "Your text", truncation=True, max_length={header.max_length}, return_tensors="pt"\n)'
+    )
+    labels = json.dumps(list(header.labels))
+    if header.pooling == "family":
+        code = f"""\
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+BASE, FOLDER, LABELS = {_quoted(repository)}, "{FOLDER}", {labels}
+model = AutoModelForSequenceClassification.from_pretrained(BASE, num_labels=len(LABELS){at})
+model = PeftModel.from_pretrained(model, FOLDER).eval()
+{tokens}
+logits = model(**tokens).logits[0]
+print(LABELS[logits.argmax()])"""
+        note = "Without lora_clf, one text at a time:"
+    else:
+        architecture = ARCHITECTURES.get(header.architecture)
+        part = f".{architecture.part}" if architecture is not None and architecture.part else ""
+        vector = {"mean": "states.mean(0)", "first": "states[0]", "last": "states[-1]"}[header.pooling]
+        code = f"""\
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoTokenizer
+
+BASE, FOLDER, LABELS = {_quoted(repository)}, "{FOLDER}", {labels}
+body = PeftModel.from_pretrained(AutoModel.from_pretrained(BASE{at}), FOLDER).eval().get_base_model(){part}
+head = load_file(FOLDER + "/adapter_model.safetensors")
+{tokens}
+states = body(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state[0]
+logits = head["head.linear.weight"] @ {vector} + head["head.linear.bias"]
+print(LABELS[logits.argmax()])"""
+        note = "Without lora_clf, one text at a time (peft reads the body; the head is one linear layer):"
+    return f"{note}\n\n```python\n{code}\n```"
+
+
+def _making(header: Header) -> str:
+    rows: dict[str, Any] = {
+        "data": header.data_name,
+        "data digest": header.data_digest,
+        "licence of the data": header.licence,
+        "settings": _settings(header.settings),
+        "training": _settings(header.training),
+        "seed": header.seed,
+        "head": f"{header.head}, pooling {header.pooling}",
+        "longest text": f"{header.max_length} tokens, cut on the {header.truncation}",
+        "base digest": header.base_digest,
+        "tokenizer digest": header.tokenizer_digest,
+        "adapter digest": header.digest,
+        "made with": ", ".join(f"{name} {version}" for name, version in sorted(header.versions.items())),
+        "computed in": f"{header.precision}, {header.kernels}, {header.instruction_set}",
+        "threads": header.threads,
+    }
+    lines = [f"| {name} | {_cell(value)} |" for name, value in rows.items() if value not in (None, "")]
+    return "\n".join(["## How it was made", "", "| | |", "|---|---|", *lines])
+
+
+def _settings(values: Any) -> str:
+    return ", ".join(f"{name} {values[name]}" for name in sorted(values))
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, (int, float)) and not isinstance(value, bool) else ""
+
+
+def _quoted(text: str) -> str:
+    """A string that YAML and Python both read as ``text``."""
+    return json.dumps(text)
+
+
+def _code(text: str) -> str:
+    plain = re.sub(r"[`|\s]+", " ", text)
+    return f"`{plain}`"
+
+
+def _cell(value: Any) -> str:
+    return re.sub(r"[|\s]+", " ", str(value))

@@ -1,0 +1,66 @@
+"""From a header to a classifier on a base, as empty as before training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lora_clf.adapters.header import Header
+from lora_clf.errors import AdapterFormatError, TunerError, UnsupportedBaseError, UsageError
+from lora_clf.tuners import create, strategies
+from lora_clf.tuners.base import Tuned
+
+if TYPE_CHECKING:
+    from lora_clf.base.base import Base
+
+
+def build(base: Base, header: Header, *, engine: str | None = None) -> Tuned:
+    """A classifier of the kind that ``header`` describes, in fp32 on fresh storage of ``base``.
+
+    Args:
+        base: what it stands on.
+        header: strategy, settings, labels, pooling and seed.
+        engine: "lora" or "lora-scratch": which of the two computes a LoRA adapter; default: the one that
+            trained it.
+
+    Raises:
+        AdapterFormatError: strategy or settings that this version does not know, or that do not fit the base.
+        UsageError: ``engine`` is no LoRA strategy, or the adapter is none.
+    """
+    name = header.strategy
+    if name not in strategies():
+        raise AdapterFormatError(
+            f"The adapter was trained with the strategy {name!r}, which this version of lora_clf does not "
+            f"know. It knows: {', '.join(strategies())}."
+        )
+    if engine is not None and engine != name:
+        known = [other for other, kind in strategies().items() if issubclass(kind, _low_rank())]
+        if engine not in known or name not in known:
+            raise UsageError(
+                f"A {name} adapter cannot be computed by {engine!r}: these take each other's adapters: "
+                f"{', '.join(known)}."
+            )
+    try:
+        tuner = create(engine or name, **header.settings)
+        tuned = tuner.prepare(base.view(len(header.labels), header.pooling, header.seed))
+    except (UsageError, TunerError, TypeError, UnsupportedBaseError) as error:
+        raise AdapterFormatError(f"The adapter's settings do not fit strategy and base: {error}") from error
+    if getattr(tuned, "scaling", None) != header.scaling:
+        raise AdapterFormatError(
+            f"The adapter's scaling is {header.scaling}, but its settings {dict(header.settings)} give "
+            f"{getattr(tuned, 'scaling', None)}."
+        )
+    return tuned
+
+
+def rebuilt(base: Base, tuned: Tuned) -> Tuned:
+    """The same classifier in fp32 on fresh storage of ``base``, whatever was cast in the other for speed."""
+    view = tuned.view
+    fresh = tuned.tuner.prepare(base.view(view.classes, view.pooling, view.seed))
+    fresh.load_state_dict(tuned.state_dict())
+    return fresh
+
+
+def _low_rank() -> type:
+    from lora_clf.tuners.low_rank import LowRank
+
+    return LowRank

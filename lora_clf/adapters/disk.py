@@ -1,0 +1,162 @@
+"""Files of a folder, read as they are and written whole.
+
+Reading goes through the opened folder, so that a folder that is replaced meanwhile is still read as one.
+Links, folders and devices in place of a file are refused. A new folder is written beside its place and moved
+there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import secrets
+import shutil
+import stat
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from lora_clf.errors import AdapterFormatError, AdapterNotFoundError
+
+_BY_DESCRIPTOR: Final = os.open in os.supports_dir_fd  # not on Windows
+_CHUNK: Final = 1 << 24
+
+
+class Place:
+    """An opened folder."""
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            kind = "is no folder" if os.path.lexists(folder) else "does not exist"
+            raise AdapterNotFoundError(f"There is no adapter in {folder}: it {kind}.")
+        self.folder = folder
+        self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY) if _BY_DESCRIPTOR else None
+
+    def close(self) -> None:
+        """Give the folder back to the system."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+    def open(self, name: str) -> BinaryIO:
+        """The file ``name`` of the folder, opened for reading.
+
+        Raises:
+            AdapterNotFoundError: it is not there.
+            AdapterFormatError: it is a link, a folder or a device, or may not be read.
+        """
+        # Not blocking: a pipe in place of a file would wait for ever.
+        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        where = name if self._descriptor is not None else str(self.folder / name)
+        try:
+            descriptor = os.open(where, flags | getattr(os, "O_BINARY", 0), dir_fd=self._descriptor)
+        except FileNotFoundError as error:
+            raise AdapterNotFoundError(f"There is no adapter in {self.folder}: {name} is missing.") from error
+        except OSError as error:
+            kind = "a link" if error.errno == errno.ELOOP else f"not readable ({error.strerror})"
+            raise AdapterFormatError(f"{name} in {self.folder} is {kind}, expected a plain file.") from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise AdapterFormatError(f"{name} in {self.folder} is no plain file.")
+        return os.fdopen(descriptor, "rb")
+
+    def read(self, name: str, cap: int) -> bytes:
+        """The bytes of the file ``name``.
+
+        Raises:
+            AdapterNotFoundError: it is not there.
+            AdapterFormatError: it is no plain file, or larger than ``cap`` bytes.
+        """
+        with self.open(name) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > cap:
+                raise AdapterFormatError(
+                    f"{name} in {self.folder} has {size:,} bytes; at most {cap:,} are read. For a larger "
+                    "adapter that you trust raise file_cap."
+                )
+            return file.read(cap)
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Place]:
+    """The folder, opened; format errors inside say which folder it was.
+
+    Raises:
+        AdapterNotFoundError: there is none.
+    """
+    place = Place(folder)
+    try:
+        yield place
+    except AdapterFormatError as error:
+        if str(folder) in str(error):
+            raise
+        raise AdapterFormatError(f"The adapter in {folder} cannot be used. {error}") from error
+    finally:
+        place.close()
+
+
+def write_in_place_of(target: Path, contents: Mapping[str, bytes], *, replace: bool) -> None:
+    """Write ``contents`` as the files of folder ``target``: whatever happens, it is the old or the new one.
+
+    Args:
+        target: where to; folders above it are made.
+        contents: name and bytes of each file.
+        replace: whether a folder with something in it is replaced.
+
+    Raises:
+        OSError: the disk is full, there is something already, or the like; ``target`` is as it was.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    incoming = target.parent / f".{target.name}-{secrets.token_hex(6)}"
+    incoming.mkdir()
+    try:
+        for name, content in contents.items():
+            with open(incoming / name, "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        _synchronise(incoming)
+        if not (replace and target.exists()):
+            os.rename(incoming, target)  # fails where there is something by now
+        elif not _exchange(incoming, target):
+            _move_aside(incoming, target)
+        _synchronise(target.parent)
+    finally:
+        # What is there now is the old folder after an exchange, half a new one after a failure.
+        shutil.rmtree(incoming, ignore_errors=True)
+
+
+def _move_aside(incoming: Path, target: Path) -> None:
+    """Replace ``target`` in two steps where the system has no exchange; in between it has another name."""
+    aside = incoming.with_name(f"{incoming.name}-old")
+    os.rename(target, aside)
+    try:
+        os.rename(incoming, target)
+    except OSError:
+        os.rename(aside, target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders change names in one step; False where the system or the file system cannot."""
+    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE and RENAME_SWAP
+    try:
+        library = ctypes.CDLL(None, use_errno=True)
+        if sys.platform == "darwin":
+            return bool(library.renamex_np(os.fsencode(one), os.fsencode(other), swap) == 0)
+        return bool(library.renameat2(here, os.fsencode(one), here, os.fsencode(other), swap) == 0)
+    except (AttributeError, OSError, TypeError):
+        return False
+
+
+def _synchronise(folder: Path) -> None:
+    """Have the system write the folder's list of names to the disk."""
+    if _BY_DESCRIPTOR:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,171 @@
+"""An adapter's folder: written whole or not at all, read without trusting a byte of it.
+
+Three files: ``adapter_model.safetensors`` (header and tensors), ``adapter_config.json`` (for PEFT, or for
+people) and ``README.md`` (the card). Files are read as bytes, not mapped: a mapped file that is replaced
+kills the process that reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from lora_clf.adapters.canonical import canonical, parse
+from lora_clf.adapters.card import card
+from lora_clf.adapters.disk import Place, opened, write_in_place_of
+from lora_clf.adapters.header import Header
+from lora_clf.adapters.layout import config_of, has_head, layout_of
+from lora_clf.adapters.safetensors_file import HEADER_CAP, pack, read_table, table_length, tensors_of
+from lora_clf.errors import AdapterError, AdapterExistsError, AdapterFormatError, AdapterNotFoundError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MODEL: Final = "adapter_model.safetensors"
+CONFIG: Final = "adapter_config.json"
+CARD: Final = "README.md"
+FILES: Final = (MODEL, CONFIG, CARD)
+FILE_CAP: Final = 2 << 30  # bytes
+
+
+def write_folder(folder: Path, header: Header, state: Mapping[str, Tensor], *, force: bool = False) -> Header:
+    """Write an adapter; returns the header as it stands in the file.
+
+    Everything is written and synchronised in a folder beside ``folder``, which then takes its place at once.
+
+    Args:
+        folder: where to; folders above it are made.
+        header: without manifest and digest.
+        state: the tensors by their names in memory.
+        force: whether to replace an adapter that is there already.
+
+    Raises:
+        AdapterExistsError: there is something already, and ``force`` is not set or it is no adapter.
+        AdapterFormatError: the header has fields that are wrong.
+        AdapterError: the disk is full or read-only, or the like.
+    """
+    header, data = pack_state(header, state)
+    config = json.dumps(config_of(header), indent=2, sort_keys=True) + "\n"
+    contents = {MODEL: data, CONFIG: config.encode(), CARD: card(header).encode()}
+    check_free(folder, force=force)
+    try:
+        write_in_place_of(Path(os.path.realpath(folder)), contents, replace=force)
+    except OSError as error:
+        reason = error.strerror or error
+        raise AdapterError(f"The adapter could not be written to {folder}: {reason}.") from error
+    return header
+
+
+def pack_state(header: Header, state: Mapping[str, Tensor]) -> tuple[Header, bytes]:
+    """The completed header and the bytes of the model file; ``state`` has tensors by their names in memory.
+
+    Raises:
+        AdapterFormatError: the header has fields that are wrong.
+    """
+    layout = layout_of(header)
+    return pack(header, {layout.in_file(name): tensor for name, tensor in state.items()})
+
+
+def check_free(folder: Path, *, force: bool = False) -> None:
+    """Refuse a place where an adapter must not be written, before a training run is spent on it.
+
+    Raises:
+        AdapterExistsError: there is something already, and ``force`` is not set or it is no adapter.
+    """
+    if not os.path.lexists(folder):
+        return
+    if not os.path.isdir(folder):
+        raise AdapterExistsError(f"{folder} is a file. Choose another place for the adapter.")
+    found = sorted(os.listdir(folder))
+    if others := [name for name in found if name not in FILES]:
+        raise AdapterExistsError(
+            f"{folder} holds other files than an adapter's ({', '.join(others[:3])}), so nothing is written "
+            "there. Choose another folder."
+        )
+    if found and not force:
+        raise AdapterExistsError(f"There is an adapter in {folder}. Choose another folder, or use --force.")
+
+
+def read_folder(folder: Path, *, file_cap: int = FILE_CAP) -> tuple[Header, dict[str, Tensor]]:
+    """Read an adapter: its header, and its tensors by their names in memory.
+
+    Raises:
+        AdapterNotFoundError: there is no adapter.
+        AdapterFormatError: it is not whole and unchanged, or larger than ``file_cap`` bytes.
+    """
+    with opened(folder) as place:
+        data = place.read(MODEL, file_cap)
+        table = read_table(data, len(data))
+        header, layout = table.header, layout_of(table.header)
+        if strange := sorted(entry.name for entry in header.tensors if not layout.knows(entry.name)):
+            raise AdapterFormatError(f"Names of tensors in {MODEL} belong nowhere: {', '.join(strange)}.")
+        if not has_head(header):
+            raise AdapterFormatError(f"{MODEL} has no classification head; without one there are no labels.")
+        _check_config(header, place)
+        tensors = tensors_of(data, table)
+    return header, {layout.in_memory(name): tensor for name, tensor in tensors.items()}
+
+
+def read_header(folder: Path | str) -> Header:
+    """The header of a saved adapter; its tensors are not read, so its digest is not checked.
+
+    Raises:
+        AdapterNotFoundError: there is no adapter.
+        AdapterFormatError: the header cannot be read, or ``adapter_config.json`` says something else.
+    """
+    with opened(Path(folder)) as place:
+        with place.open(MODEL) as file:
+            size = os.fstat(file.fileno()).st_size
+            top = file.read(8)
+            top += file.read(table_length(top, size))
+        header = read_table(top, size).header
+        _check_config(header, place)
+        return header
+
+
+def list_adapters(folder: Path | str) -> list[tuple[Path, Header | AdapterError]]:
+    """The adapters in ``folder``: itself, the folders in it and the folders in those; sorted by path.
+
+    A folder that holds a file of an adapter but cannot be read comes with the error in place of a header.
+
+    Raises:
+        AdapterNotFoundError: there is no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise AdapterNotFoundError(f"There is no folder {folder}.")
+    children = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    nested = [path for child in children for path in sorted(child.iterdir()) if path.is_dir()]
+    found: list[tuple[Path, Header | AdapterError]] = []
+    for path in sorted({folder, *children, *nested}):
+        if any(os.path.lexists(path / name) for name in (MODEL, CONFIG)):
+            try:
+                found.append((path, read_header(path)))
+            except AdapterError as error:
+                found.append((path, error))
+    return found
+
+
+def _check_config(header: Header, place: Place) -> None:
+    """Hold ``adapter_config.json`` to the header, field by field."""
+    came = parse(place.read(CONFIG, HEADER_CAP), CONFIG)
+    if not isinstance(came, dict):
+        raise AdapterFormatError(f"{CONFIG} holds no JSON object.")
+    expected = config_of(header)
+    problems = [f"{name} is missing" for name in sorted(expected.keys() - came.keys())]
+    problems += [f"{name} is not known" for name in sorted(came.keys() - expected.keys())]
+    problems += [
+        f"{name} is {_short(came[name])}, expected {_short(expected[name])}"
+        for name in sorted(expected.keys() & came.keys())
+        if canonical(came[name]) != canonical(expected[name])
+    ]
+    if problems:
+        raise AdapterFormatError(f"{CONFIG} disagrees with the header of {MODEL}: {'; '.join(problems)}.")
+
+
+def _short(value: Any) -> str:
+    text = canonical(value)
+    return text if len(text) <= 80 else text[:77] + "..."

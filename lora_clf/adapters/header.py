@@ -1,0 +1,149 @@
+"""The header of a saved adapter: everything about it that is not a tensor, as one canonical JSON string.
+
+It is the truth about an adapter; ``adapter_config.json`` and the card repeat parts of it for other programs
+and for people. adapters/README.md documents schema 1 so that another program can write it. There is no time,
+duration, path or host in it: the same run gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from lora_clf.adapters.canonical import canonical, parse
+from lora_clf.adapters.rules import KNOWN, SCHEMA, names_in, problems
+from lora_clf.errors import AdapterFormatError
+
+
+class TensorEntry(NamedTuple):
+    """One tensor of the file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers it holds."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an adapter is, what it was made on, how it was trained and how to tell that it works.
+
+    Attributes:
+        strategy, settings: the strategy's name and hyperparameters.
+        task: "binary" (two labels) or "multiclass".
+        labels: in the order of the logits.
+        positive_label: the label that binary measures and the threshold are about.
+        head: "free" or the name of the family head; ``pooling``: "mean", "first", "last" or "family".
+        max_length, truncation: tokens a text, and the side that is cut away.
+        base_name: portable: "minilm", a Hub id, a folder's name; never a path.
+        architecture: transformers' ``model_type`` of the base; tells how tensors are named in the file.
+        base_digest, tokenizer_digest: SHA-256 of what it was trained on (`Base.digest`, `Tokenizer.digest`).
+        scaling: what the low-rank change is multiplied by; None for strategies without one.
+        fan_in_fan_out: whether the adapted layers store their weight transposed; None likewise.
+        threshold: the positive label is predicted from this probability on; None: the most probable label.
+        temperature: what logits are divided by before the softmax; None: nothing.
+        training: the settings of the loop. ``metrics``: {"validation": {...}, "test": {...}}.
+        versions: of lora_clf, torch, transformers, peft and python.
+        precision, kernels, instruction_set, threads: what, with the versions, the bytes depend on.
+        canaries: {"set": number, "logits": {sentence's name: one number a label}}; None until saved.
+        requires: names of further fields that a reader must know to use the adapter rightly.
+        extra: fields of this schema version that are not known here; kept in a round trip.
+        tensors: the manifest, in the file's order. It stands in the file's own table, not in the JSON.
+        digest: SHA-256 over this JSON, the manifest and every tensor's bytes; empty until saved.
+    """
+
+    strategy: str
+    settings: Mapping[str, Any]
+    task: str
+    labels: tuple[str, ...]
+    positive_label: str | None
+    head: str
+    pooling: str
+    max_length: int
+    truncation: str
+    base_name: str
+    base_digest: str
+    architecture: str
+    tokenizer_digest: str
+    scaling: float | None
+    fan_in_fan_out: bool | None
+    threshold: float | None
+    temperature: float | None
+    seed: int
+    data_name: str | None
+    data_digest: str | None
+    licence: str | None
+    training: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    versions: Mapping[str, str]
+    precision: str
+    kernels: str
+    instruction_set: str
+    threads: int
+    canaries: Mapping[str, Any] | None = None
+    digest: str = ""
+    requires: tuple[str, ...] = ()
+    schema: int = SCHEMA
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    tensors: tuple[TensorEntry, ...] = ()
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the adapter holds, head included."""
+        return sum(entry.numbers for entry in self.tensors)
+
+    @property
+    def low_rank(self) -> bool:
+        """Whether the tensors are low-rank factors, in PEFT's layout."""
+        return self.scaling is not None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The header as it stands in the file, ready for JSON."""
+        known = {name: getattr(self, name) for name in KNOWN}
+        lists = {"labels": list(self.labels), "requires": list(self.requires)}
+        return {**self.extra, **known, **lists}
+
+    def text(self, digest: str | None = None) -> str:
+        """The canonical JSON, with ``digest`` in place of the digest's value where given."""
+        return canonical(self.as_dict() if digest is None else {**self.as_dict(), "digest": digest})
+
+
+def read_text(text: str, tensors: tuple[TensorEntry, ...] = ()) -> Header:
+    """The header that ``text`` holds; ``tensors`` is the manifest that stands beside it.
+
+    Raises:
+        AdapterFormatError: it is not canonical, of a newer schema, asks for what is not known here, or fields
+            are missing or wrong; all wrong fields at once.
+    """
+    values = parse(text, "The adapter's header")
+    if not isinstance(values, dict):
+        kind = type(values).__name__
+        raise AdapterFormatError(f"The adapter's header is a JSON {kind}, expected an object.")
+    schema = values.get("schema")
+    if type(schema) is int and schema > SCHEMA:
+        raise AdapterFormatError(
+            f"The adapter was written with schema version {schema}; this version of lora_clf reads up to "
+            f"{SCHEMA}. Upgrade lora_clf."
+        )
+    if unknown := sorted(names_in(values.get("requires")) - set(KNOWN)):
+        raise AdapterFormatError(
+            f"The adapter cannot be used rightly without fields that this version of lora_clf does not know: "
+            f"{', '.join(unknown)}. Upgrade lora_clf."
+        )
+    if wrong := problems(values):
+        lines = "".join(f"\n  {problem}" for problem in wrong)
+        raise AdapterFormatError(f"The adapter's header has {len(wrong)} problem(s):{lines}")
+    if canonical(values) != text:
+        raise AdapterFormatError(
+            "The adapter's header is not canonical JSON (keys sorted, no spaces; see adapters/README.md)."
+        )
+    known = {name: values[name] for name in KNOWN}
+    known |= {"labels": tuple(values["labels"]), "requires": tuple(values["requires"])}
+    extra = {name: value for name, value in values.items() if name not in known}
+    return Header(**known, extra=extra, tensors=tensors)

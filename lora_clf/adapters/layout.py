@@ -1,0 +1,158 @@
+"""How an adapter's tensors are called in its file, and the ``adapter_config.json`` beside it.
+
+In memory (`Tuned.state_dict`) a name is a path in the backbone, or begins with ``head.``. In the file it is
+what other programs expect, here for BERT::
+
+    strategy   head     encoder.layer.0...                          head.classifier... or head.linear...
+    LoRA       family   base_model.model.bert.encoder.layer.0...    base_model.model.classifier.weight
+    LoRA       free     base_model.model.encoder.layer.0...         head.linear.weight
+    others     family   bert.encoder.layer.0...                     classifier.weight
+    others     free     bert.encoder.layer.0...                     head.linear.weight
+
+LoRA with a family head is what PEFT writes for ``AutoModelForSequenceClassification`` (SEQ_CLS), LoRA with a
+free head what it writes for ``AutoModel`` (FEATURE_EXTRACTION); PEFT passes over the free head, which only we
+and the card's snippet read. The others are named as in transformers' ``ForSequenceClassification`` class.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from lora_clf.adapters.header import Header
+from lora_clf.base.architecture import ARCHITECTURES
+from lora_clf.base.catalogue import CATALOGUE
+from lora_clf.errors import AdapterFormatError
+
+PEFT = "base_model.model."
+HEAD = "head."
+# PEFT adds these two to every SEQ_CLS adapter, there or not, and matches them by the end of a module's name.
+PEFT_HEADS = ("classifier", "score")
+# What adapter_config.json repeats of the header where it is not PEFT's.
+_REPEATED = (
+    *("schema", "digest", "strategy", "settings", "task", "labels", "positive_label", "threshold"),
+    *("temperature", "head", "pooling", "max_length", "truncation", "base_name", "base_digest"),
+    "tokenizer_digest",
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The names of one kind of adapter.
+
+    Attributes:
+        backbone: what stands before a path in the backbone.
+        head: what stands in place of ``head.`` before a parameter of the head.
+    """
+
+    backbone: str
+    head: str
+
+    def in_file(self, name: str) -> str:
+        """The name in the file of the tensor that is ``name`` in memory."""
+        return self.head + name.removeprefix(HEAD) if name.startswith(HEAD) else self.backbone + name
+
+    def in_memory(self, name: str) -> str:
+        """The name in memory of the tensor that is ``name`` in the file, which `knows` it."""
+        # The backbone's prefix first: that of a family head is the beginning of it, or empty.
+        if name.startswith(self.backbone):
+            return name.removeprefix(self.backbone)
+        return HEAD + name.removeprefix(self.head)
+
+    def knows(self, name: str) -> bool:
+        """Whether ``name`` can be a name in a file of this layout."""
+        return self.in_file(self.in_memory(name)) == name
+
+
+def layout_of(header: Header) -> Layout:
+    """The layout of the adapter that ``header`` describes.
+
+    Raises:
+        AdapterFormatError: it was made on an architecture that this version does not know.
+    """
+    if header.architecture not in ARCHITECTURES:
+        raise AdapterFormatError(
+            f"The adapter was made on a {header.architecture!r} base, an architecture that this version of "
+            f"lora_clf does not know. It knows: {', '.join(sorted(ARCHITECTURES))}."
+        )
+    architecture = ARCHITECTURES[header.architecture]
+    family = header.pooling == "family"
+    if not header.low_rank:
+        return Layout(f"{architecture.prefix}.", "" if family else HEAD)
+    if family:
+        return Layout(f"{PEFT}{architecture.prefix}.", PEFT)
+    # AutoModel is the backbone itself; of an encoder-decoder it is the whole of which we have the encoder.
+    return Layout(f"{PEFT}{architecture.part}." if architecture.part else PEFT, HEAD)
+
+
+def has_head(header: Header) -> bool:
+    """Whether tensors of a head are among those of the file."""
+    layout = layout_of(header)
+    return any(layout.in_memory(entry.name).startswith(HEAD) for entry in header.tensors)
+
+
+def config_of(header: Header) -> dict[str, Any]:
+    """The contents of ``adapter_config.json``: a function of the header and nothing else.
+
+    For LoRA it is a PEFT ``LoraConfig``. Fields that PEFT has for other methods are left out, so that older
+    and newer versions of it read the file without a warning.
+    """
+    repository, revision = hub_name(header.base_name)
+    if not header.low_rank:
+        where = {"base_model_name_or_path": repository, "revision": revision}
+        return {name: value for name, value in header.as_dict().items() if name in _REPEATED} | where
+    family = header.pooling == "family"
+    return {
+        "peft_type": "LORA",
+        "peft_version": header.versions.get("peft", ""),
+        "task_type": "SEQ_CLS" if family else "FEATURE_EXTRACTION",
+        "base_model_name_or_path": repository,
+        "revision": revision,
+        "inference_mode": True,
+        "r": header.settings["rank"],
+        "lora_alpha": _whole(header.settings["alpha"]),
+        "lora_dropout": header.settings.get("dropout", 0.0),
+        "target_modules": _targets(header),
+        "modules_to_save": _modules_to_save(header) if family else None,
+        "fan_in_fan_out": header.fan_in_fan_out,
+        "bias": "none",
+        "use_rslora": False,
+        "use_dora": False,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+        "init_lora_weights": True,
+    }
+
+
+def hub_name(base_name: str) -> tuple[str, str | None]:
+    """The Hub repository and revision of a base's portable name; the name itself where it has neither."""
+    if base_name in CATALOGUE:
+        return CATALOGUE[base_name].repo, CATALOGUE[base_name].revision
+    repository, _, revision = base_name.partition("@")
+    return repository, revision or None
+
+
+def _targets(header: Header) -> list[str]:
+    """The adapted modules as PEFT finds them: full names, in the order of the blocks."""
+    ending = ".lora_A.weight"
+    names = (entry.name for entry in header.tensors if entry.name.endswith(ending))
+    return sorted((name.removesuffix(ending).removeprefix(PEFT) for name in names), key=_by_number)
+
+
+def _modules_to_save(header: Header) -> list[str]:
+    """The parts of the classification model that are the head, and the two that PEFT always names."""
+    layout = layout_of(header)
+    names = [layout.in_memory(entry.name) for entry in header.tensors]
+    children = {name.split(".")[1] for name in names if name.startswith(HEAD)}
+    return [*sorted(children - set(PEFT_HEADS)), *PEFT_HEADS]
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+    """A sorting key that puts layer 2 before layer 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"\.", name)]
+
+
+def _whole(number: float) -> float:
+    """The number as an integer where it is one: PEFT's field for alpha is one."""
+    return int(number) if float(number).is_integer() else number

@@ -1,0 +1,158 @@
+"""What each field of an adapter's header must be, and what must hold between them: schema version 1."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+SCHEMA: Final = 1
+_SHOWN: Final = 80  # characters of a wrong value that an error shows
+
+
+class _Rule(NamedTuple):
+    expected: str
+    test: Callable[[Any], bool]
+
+
+def problems(values: Mapping[str, Any]) -> list[str]:
+    """Everything that is wrong with the fields of a header, one line each."""
+    missing = [name for name in KNOWN if name not in values]
+    wrong = [name for name in KNOWN if name in values and not _RULES[name].test(values[name])]
+    found = [f"{name} is missing" for name in missing]
+    found += [f"{name} is {_short(values[name])}, expected {_RULES[name].expected}" for name in wrong]
+    fine = set(KNOWN) - set(missing) - set(wrong)
+    for names, holds, problem in _BETWEEN:
+        if fine.issuperset(names) and not holds(*(values[name] for name in names)):
+            found.append(f"{problem}: {', '.join(f'{name} is {_short(values[name])}' for name in names)}")
+    return found
+
+
+def names_in(value: Any) -> set[str]:
+    """The names in a list of names; none where it is not one."""
+    return set(value) if _names(value) else set()
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _names(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(map(_text, value)) and len(set(value)) == len(value)
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _object(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _sha256(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def _canaries(value: Any) -> bool:
+    return (
+        _object(value)
+        and set(value) == {"set", "logits"}
+        and _count(value["set"])
+        and _object(value["logits"])
+        and bool(value["logits"])
+        and all(isinstance(row, list) and all(map(_number, row)) for row in value["logits"].values())
+    )
+
+
+def _or_null(rule: _Rule) -> _Rule:
+    return _Rule(f"{rule.expected}, or null", lambda value: value is None or rule.test(value))
+
+
+def _one_of(*names: str) -> _Rule:
+    return _Rule(f"one of {', '.join(names)}", lambda value: isinstance(value, str) and value in names)
+
+
+_TEXT = _Rule("a text that is not empty", _text)
+_NAME = _Rule("a name, not a path", lambda v: _text(v) and not re.match(r"[/\\~.]|[A-Za-z]:[/\\]", v))
+_POSITIVE = _Rule("a number above 0", lambda value: _number(value) and value > 0)
+_COUNT = _Rule("a whole number from 1 on", _count)
+_OBJECT = _Rule("an object", _object)
+_RULES: Final[Mapping[str, _Rule]] = {
+    "schema": _Rule(str(SCHEMA), lambda value: type(value) is int and value == SCHEMA),
+    "requires": _Rule("a list of names", _names),
+    "strategy": _TEXT,
+    "settings": _OBJECT,
+    "task": _one_of("binary", "multiclass"),
+    "labels": _Rule("a list of two or more different names", lambda v: _names(v) and len(v) >= 2),
+    "positive_label": _or_null(_TEXT),
+    "head": _TEXT,
+    "pooling": _one_of("mean", "first", "last", "family"),
+    "max_length": _COUNT,
+    "truncation": _one_of("right", "left"),
+    "base_name": _NAME,
+    "base_digest": _Rule("a SHA-256 as 64 hexadecimal digits", _sha256),
+    "architecture": _TEXT,
+    "tokenizer_digest": _TEXT,
+    "scaling": _or_null(_POSITIVE),
+    "fan_in_fan_out": _or_null(_Rule("true or false", lambda value: isinstance(value, bool))),
+    "threshold": _or_null(_Rule("a number from 0 to 1", lambda v: _number(v) and 0 <= v <= 1)),
+    "temperature": _or_null(_POSITIVE),
+    "seed": _Rule("a whole number", lambda value: type(value) is int),
+    "data_name": _or_null(_NAME),
+    "data_digest": _or_null(_TEXT),
+    "licence": _or_null(_TEXT),
+    "training": _OBJECT,
+    "metrics": _Rule("an object of objects", lambda v: _object(v) and all(map(_object, v.values()))),
+    "versions": _Rule("an object of texts", lambda v: _object(v) and all(map(_text, v.values()))),
+    "precision": _TEXT,
+    "kernels": _TEXT,
+    "instruction_set": _TEXT,
+    "threads": _COUNT,
+    "canaries": _Rule("an object with set and logits", _canaries),
+    "digest": _Rule("a SHA-256 as 64 hexadecimal digits", _sha256),
+}
+KNOWN: Final = tuple(_RULES)
+"""The fields of schema version 1; each is there in every file."""
+
+# What must hold between fields, looked at where each of them is fine by itself.
+_BETWEEN: Final[tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...]] = (
+    (
+        ("task", "labels"),
+        lambda task, labels: task == ("binary" if len(labels) == 2 else "multiclass"),
+        "a task is binary with two labels and multiclass with more",
+    ),
+    (
+        ("positive_label", "labels"),
+        lambda positive, labels: positive is None or (positive in labels and len(labels) == 2),
+        "only a binary task has a positive label, and it is one of the labels",
+    ),
+    (
+        ("threshold", "positive_label"),
+        lambda threshold, positive: threshold is None or positive is not None,
+        "a threshold needs a positive label",
+    ),
+    (
+        ("head", "pooling"),
+        lambda head, pooling: (head == "free") == (pooling != "family"),
+        "the head is free, or the pooling is family",
+    ),
+    (
+        ("scaling", "fan_in_fan_out"),
+        lambda scaling, transposed: (scaling is None) == (transposed is None),
+        "a strategy has scaling and fan_in_fan_out, or neither",
+    ),
+    (
+        ("canaries", "labels"),
+        lambda canaries, labels: all(len(row) == len(labels) for row in canaries["logits"].values()),
+        "each canary has one logit a label",
+    ),
+)
+
+
+def _short(value: Any) -> str:
+    shown = repr(list(value) if isinstance(value, tuple) else value)
+    return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 3] + "..."

@@ -1,0 +1,176 @@
+"""The bytes of ``adapter_model.safetensors``: written the same every time, read with nothing taken on trust.
+
+The format: eight bytes with the length of a JSON table, the table, the tensors' bytes. The table names each
+tensor with dtype, shape and place, and holds one key of ours, ``lora_clf``: the header. The library that
+reads the format is lenient here and there, so the table is examined before it sees the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from lora_clf.adapters.canonical import canonical, parse
+from lora_clf.adapters.header import Header, TensorEntry, read_text
+from lora_clf.errors import AdapterFormatError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KEY: Final = "lora_clf"
+HEADER_CAP: Final = 1 << 20  # bytes of the table, our header included
+DTYPES: Final = {"F32": 4, "F16": 2, "BF16": 2}  # what a tensor may be stored as, and its bytes a number
+_NAMES: Final = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_DIMENSIONS: Final = 4
+_MODEL: Final = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Table:
+    """The examined first part of a file: the header with its manifest, and where the tensors' bytes begin."""
+
+    header: Header
+    start: int
+
+
+def pack(header: Header, tensors: Mapping[str, Tensor]) -> tuple[Header, bytes]:
+    """The header completed with manifest and digest, and the file's bytes.
+
+    Raises:
+        AdapterFormatError: the header has fields that are wrong, or is too large.
+    """
+    import torch
+
+    entries, parts, table, place = [], [], {}, 0
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        entry = TensorEntry(name, _NAMES[str(tensor.dtype).removeprefix("torch.")], tuple(tensor.shape))
+        part = tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+        offsets = [place, place + len(part)]
+        table[name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": offsets}
+        entries.append(entry)
+        parts.append(part)
+        place += len(part)
+    data = b"".join(parts)
+    header = replace(header, tensors=tuple(entries), digest="")
+    header = replace(header, digest=digest_of(header, data))
+    read_text(header.text())  # What is written can be read.
+    top = json.dumps({"__metadata__": {KEY: header.text()}, **table}, separators=(",", ":")).encode()
+    top += b" " * (-len(top) % 8)  # The tensors begin at a multiple of eight.
+    if len(top) > HEADER_CAP:
+        raise _too_large(len(top))
+    return header, len(top).to_bytes(8, "little") + top + data
+
+
+def digest_of(header: Header, data: bytes | memoryview) -> str:
+    """SHA-256 over the header (its own digest left empty), the manifest and the tensors' bytes."""
+    digest = hashlib.sha256(header.text(digest="").encode())
+    manifest = [[entry.name, entry.dtype, list(entry.shape)] for entry in header.tensors]
+    digest.update(b"\n" + canonical(manifest).encode() + b"\n")
+    digest.update(data)
+    return digest.hexdigest()
+
+
+def read_table(top: bytes, size: int) -> Table:
+    """Examine the first part of a file of ``size`` bytes; ``top`` holds at least that part.
+
+    Raises:
+        AdapterFormatError: it is not exactly what `pack` writes.
+    """
+    length = table_length(top, size)
+    values = parse(top[8 : 8 + length].rstrip(b" "), f"The table of {_MODEL}")
+    if not isinstance(values, dict):
+        raise AdapterFormatError(f"The table of {_MODEL} is no JSON object.")
+    metadata = values.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not isinstance(metadata.get(KEY), str):
+        raise AdapterFormatError(
+            f"{_MODEL} has no {KEY} header: it was not saved by lora_clf, or was saved again by a program "
+            "that dropped the header."
+        )
+    if more := sorted(set(metadata) - {KEY}):
+        names = ", ".join(map(repr, more))
+        raise AdapterFormatError(f"The metadata of {_MODEL} holds more than {KEY}: {names}.")
+    return Table(read_text(metadata[KEY], _manifest(values, size - 8 - length)), 8 + length)
+
+
+def table_length(top: bytes, size: int) -> int:
+    """The length of the table of a file of ``size`` bytes that begins with ``top``.
+
+    Raises:
+        AdapterFormatError: the file is too short, or the table too large.
+    """
+    length = int.from_bytes(top[:8], "little")
+    if size < 8 or length > size - 8 or length < 2:
+        raise AdapterFormatError(f"{_MODEL} ({size:,} bytes) is cut off or no safetensors file.")
+    if length > HEADER_CAP:
+        raise _too_large(length)
+    return length
+
+
+def _too_large(length: int) -> AdapterFormatError:
+    return AdapterFormatError(f"The header of {_MODEL} takes {length:,} bytes, of at most {HEADER_CAP:,}.")
+
+
+def tensors_of(data: bytes, table: Table) -> dict[str, Tensor]:
+    """The tensors of the file ``data``, digest checked, all of them finite.
+
+    Raises:
+        AdapterFormatError: the digest differs, or a tensor holds NaN or an infinity.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    digest = digest_of(table.header, memoryview(data)[table.start :])
+    if digest != table.header.digest:
+        raise AdapterFormatError(
+            f"The digest of {_MODEL} is {digest[:12]}, its header says {table.header.digest[:12]}: the file "
+            "was changed or damaged after it was saved. Copy it again, or train it again."
+        )
+    try:
+        tensors: dict[str, Tensor] = load(data)
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise AdapterFormatError(f"{_MODEL} cannot be read: {error}") from error
+    if bad := sorted(name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())):
+        raise AdapterFormatError(f"Tensors of {_MODEL} hold NaN or infinity: {', '.join(bad)}.")
+    return tensors
+
+
+def _manifest(values: Mapping[str, Any], size: int) -> tuple[TensorEntry, ...]:
+    """The tensors of the table in the order of their places, which must fill ``size`` bytes exactly."""
+    wrong = [name for name, value in values.items() if not _is_entry(value)]
+    if wrong:
+        raise AdapterFormatError(
+            f"Tensors in the table of {_MODEL} are not described by a dtype of {', '.join(DTYPES)}, a shape "
+            f"of up to {_DIMENSIONS} sizes and a place of that many bytes: {', '.join(sorted(wrong))}."
+        )
+    ordered = sorted(values.items(), key=lambda item: item[1]["data_offsets"])
+    place = 0
+    for name, value in ordered:
+        begin, end = value["data_offsets"]
+        if begin != place:
+            kind = "a hole before" if begin > place else "an overlap at"
+            raise AdapterFormatError(f"The tensors of {_MODEL} do not follow one another: {kind} {name}.")
+        place = end
+    if place != size:
+        raise AdapterFormatError(f"The tensors of {_MODEL} take {place:,} bytes, {size:,} are there.")
+    return tuple(TensorEntry(name, value["dtype"], tuple(value["shape"])) for name, value in ordered)
+
+
+def _is_entry(value: Any) -> bool:
+    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
+        return False
+    shape, place = value["shape"], value["data_offsets"]
+    if not isinstance(value["dtype"], str) or value["dtype"] not in DTYPES:
+        return False
+    for numbers, least in ((shape, 1), (place, 0)):
+        if not isinstance(numbers, list) or not all(type(n) is int and n >= least for n in numbers):
+            return False
+    if len(shape) > _DIMENSIONS or len(place) != 2:
+        return False
+    size = DTYPES[value["dtype"]] * math.prod(shape)
+    return bool(place[1] - place[0] == size)
