@@ -1,9 +1,11 @@
 """One cell of a comparison in a process of its own: ``python -m lora_clf.comparison.cell``.
 
-A child, because that is the only way to know what one run costs: peak memory is the process's, and no run profits
-from what another left warm. The request comes as JSON on stdin. Events go to stdout, one JSON object a line: first
-some with ``"event": "progress"``, at last one with ``"done"`` or ``"failed"``. What was found lies in the cell's
-folder (`lora_clf.comparison.outcome`). When the parent is gone the next event cannot be written, and the child ends.
+A child, because that is the only way to know what one run costs: peak memory is the process's, and no run
+    profits
+from what another left warm. The request comes as JSON on stdin. Events go to stdout, one JSON object a line:
+first some with ``"event": "progress"``, at last one with ``"done"`` or ``"failed"``. What was found lies in
+the cell's folder (`lora_clf.comparison.outcome`). When the parent is gone the next event cannot be written,
+and the child ends.
 """
 
 from __future__ import annotations
@@ -19,15 +21,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lora_clf.comparison.memory import current_bytes, peak_bytes, restart_peak
 from lora_clf.comparison.outcome import Outcome, Predictions, folder_bytes, write_outcome
 from lora_clf.comparison.plan import Cell
 from lora_clf.errors import BaseError, DataError, LoraClfError
+from lora_clf.metrics.probability import softmax
 
 if TYPE_CHECKING:
     from lora_clf.base.base import Base
     from lora_clf.data.dataset import Dataset, Part
-    from lora_clf.training.result import Progress, Result
+    from lora_clf.training.result import Progress
 
 Say = Callable[[dict[str, Any]], None]
 EVERY = 0.2  # seconds between two progress events
@@ -52,7 +57,7 @@ def run_cell(cell: Cell, folder: Path, adapter: Path | None = None, say: Say | N
     base = cell.base.load()
     data = cell.data.load(cell.split_seed, cell.fold)
     _check(cell, base, data)
-    held = current_bytes()
+    held, loading = current_bytes(), peak_bytes()
     restarted = restart_peak()
     result = train(
         base,
@@ -82,46 +87,50 @@ def run_cell(cell: Cell, folder: Path, adapter: Path | None = None, say: Say | N
         share=result.share,
         adapter_bytes=adapter_bytes,
         tensor_bytes=tensor_bytes,
-        seconds=result.seconds,
-        cold_seconds=float(getattr(result, "cold_seconds", result.seconds)),
-        peak_memory_bytes=peak,
+        seconds=result.training_seconds,
+        cold_seconds=float(getattr(result, "cold_seconds", result.training_seconds)),
+        total_seconds=result.seconds,
+        peak_memory_bytes=max(loading, peak),
         training_memory_bytes=max(0, peak - held) if restarted else 0,
         device_memory_bytes=_device_memory(base),
         history=result.history,
+        best_epoch=result.best_epoch,
         environment=environment(base),
         scores={"validation": result.validation, "test": result.test},
-        test=_predictions(data, data.test, result.test_logits),
-        validation=_predictions(data, data.validation, _validation_logits(result, data)),
+        test=predictions_of(data, data.test, softmax(result.test_logits)),
+        validation=predictions_of(data, data.validation, softmax(result.validation_logits)),
     )
     write_outcome(outcome, folder)
     return outcome
 
 
 def environment(base: Base) -> dict[str, Any]:
-    """Versions, instruction set, threads and precision: what a number may depend on, and nothing that names a host."""
+    """What a number may depend on: versions, instruction set, threads. Nothing that names a host."""
     import platform
     from importlib.metadata import version
 
     import torch
 
     names = ("torch", "transformers", "peft", "tokenizers", "numpy", "scikit-learn")
-    return {
-        "python": platform.python_version(),
+    machine = {
         "system": platform.system(),
         "processor": platform.machine(),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
         "device": base.device.type,
-        **{name: version(name) for name in names},
+    }
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in names}},
+        "machine": machine,
     }
 
 
 def _check(cell: Cell, base: Base, data: Dataset) -> None:
     if base.digest != cell.base_digest or base.tokenizer_digest != cell.tokenizer_digest:
         raise BaseError(
-            f"The base {base.name} has digest {base.digest[:12]} and tokenizer {base.tokenizer_digest[:12]}; the "
-            f"comparison began with {cell.base_digest[:12]} and {cell.tokenizer_digest[:12]}. Was it changed "
+            f"The base {base.name} has digest {base.digest[:12]} and tokenizer {base.tokenizer_digest[:12]}; "
+            f"the comparison began with {cell.base_digest[:12]} and {cell.tokenizer_digest[:12]}. Was it changed "
             "meanwhile? Start the comparison again."
         )
     if data.digest != cell.data_digest:
@@ -131,21 +140,13 @@ def _check(cell: Cell, base: Base, data: Dataset) -> None:
         )
 
 
-def _predictions(data: Dataset, part: Part, logits: Any) -> Predictions:
-    import numpy as np
-
-    from lora_clf.metrics.probability import softmax
-
+def predictions_of(data: Dataset, part: Part, probabilities: Any) -> Predictions:
+    """``probabilities`` (N, C) of the rows of ``part``, as they are kept."""
     return Predictions(
         np.asarray(part.rows, dtype=np.int64),
         np.asarray(data.label_ids(part), dtype=np.int64),
-        np.asarray(softmax(np.asarray(logits, dtype=np.float64)), dtype=np.float64),
+        np.asarray(probabilities, dtype=np.float64),
     )
-
-
-def _validation_logits(result: Result, data: Dataset) -> Any:
-    kept = getattr(result, "validation_logits", None)
-    return result.adapter.logits(data.validation.texts) if kept is None else kept
 
 
 def _device_memory(base: Base) -> int | None:

@@ -1,8 +1,9 @@
 """How much memory this process used at its peak.
 
-``ru_maxrss`` alone would mislead: on Linux a process inherits the high-water mark of the one that started it, so
-each child of a large parent would show the parent's. The kernel's own mark of this address space (``VmHWM``) does
-not, and it can be set back. Elsewhere ``ru_maxrss`` is what there is, and the parent is kept small.
+``ru_maxrss`` alone would mislead: on Linux a process inherits the high-water mark of the one that started it,
+so each child of a large parent would show the parent's. The kernel's own mark of this address space
+(``VmHWM``) does not, and it can be set back. Elsewhere ``ru_maxrss`` is what there is, and the parent is kept
+small.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What one cell found, as it lies on disk: ``result.json`` and ``predictions.npz`` in the cell's folder.
 
-A folder is written beside its place and renamed into it, so a cell is there whole or not at all. Nothing in it is a
-text: predictions are row numbers and probabilities. Shapes: N rows, C classes.
+A folder is written beside its place and renamed into it, so a cell is there whole or not at all. Nothing in
+it is a text: predictions are row numbers and probabilities. Shapes: N rows, C classes.
 """
 
 from __future__ import annotations
@@ -54,12 +54,14 @@ class Outcome:
         share: of all parameters of the classifier, 0 to 1.
         adapter_bytes: the saved folder.
         tensor_bytes: the safetensors file in it.
-        seconds: training, measured in the cell.
-        cold_seconds: training plus what the cell took from caches that others had filled.
+        seconds: the optimizer steps.
+        cold_seconds: these plus what the cell took from caches that others had filled.
+        total_seconds: everything after base and data were loaded, evaluations too.
         peak_memory_bytes: of the child process, from its start.
         training_memory_bytes: the peak while training above what the loaded base and data held.
         device_memory_bytes: the peak on the accelerator, None on the CPU.
         history: one entry an epoch.
+        best_epoch: the one whose weights were kept.
         environment: versions, threads, precision and the like.
         scores: `metrics.summarise` of the parts "validation" and "test".
         validation, test: the predictions.
@@ -79,10 +81,12 @@ class Outcome:
     tensor_bytes: int
     seconds: float
     cold_seconds: float
+    total_seconds: float
     peak_memory_bytes: int
     training_memory_bytes: int
     device_memory_bytes: int | None
     history: list[dict[str, Any]]
+    best_epoch: int
     environment: dict[str, Any]
     scores: dict[str, dict[str, Any]]
     test: Predictions = field(repr=False)
@@ -114,6 +118,8 @@ def write_outcome(outcome: Outcome, folder: Path) -> None:
 
 def read_outcome(folder: Path, digest: str | None = None) -> Outcome | None:
     """The outcome in ``folder``; None where there is none, it is broken, or it is of another ``digest``."""
+    value: Any
+    parts: Any
     try:
         value = json.loads((folder / RESULT).read_text(encoding="utf-8"))
         if digest is not None and value["digest"] != digest:

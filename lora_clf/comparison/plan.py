@@ -1,7 +1,7 @@
 """What a comparison is going to do, written down before it starts: one base, one data set, strategies, seeds.
 
-A `Plan` is data: it goes through JSON unchanged. Its `Cell` objects are the units of work, one strategy with one
-seed (and one fold, where the rows are cut into folds) each, run in a process of its own.
+A `Plan` is data: it goes through JSON unchanged. Its `Cell` objects are the units of work, one strategy with
+one seed (and one fold, where the rows are cut into folds) each, run in a process of its own.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1  # of everything a comparison writes
 STRATEGIES = ("head-only", "last-block", "full", "lora", "lora-scratch")
+_FOLD_SETTINGS = ("group_column", "validation", "positive_label")
 
 
 def canonical(value: object) -> str:
@@ -84,7 +85,8 @@ class DataArguments:
 
     Attributes:
         source: a corpus' name or a file.
-        settings: keyword arguments of `load_data`; with folds those of `load_table`, and ``protocol``.
+        settings: keyword arguments of `load_data`; with folds those of `load_table` and `folds`, and
+            ``protocol``.
         folds: None for one split; k for k folds over all rows, each of them the test part once.
     """
 
@@ -98,16 +100,27 @@ class DataArguments:
 
     def load_all(self, seed: int) -> list[Dataset]:
         """Every data set of one split seed: one, or one a fold."""
-        from lora_clf.data.dataset import load_data
+        from lora_clf.data.dataset import folds, load_data
 
         if self.folds is None:
             return [load_data(self.source, **self.settings, seed=seed)]
-        from lora_clf.data.dataset import folds, load_table
+        from lora_clf.data.corpus import load_corpus
 
-        settings = dict(self.settings)
-        protocol = settings.pop("protocol", "near-copy-free")
-        rows = load_table(self.source, **settings)
-        return list(folds(rows, self.folds, seed, protocol))
+        cut = {key: value for key, value in self.settings.items() if key in _FOLD_SETTINGS}
+        read = {key: value for key, value in self.settings.items() if key not in {*_FOLD_SETTINGS, "protocol"}}
+        if (group_column := cut.get("group_column")) is not None:
+            read["columns"] = [*read.get("columns", ()), group_column]
+        corpus = load_corpus(self.source, **read)
+        return folds(
+            corpus.part,
+            self.folds,
+            seed,
+            self.settings.get("protocol", "near-copy-free"),
+            **cut,
+            name=corpus.name,
+            licence=corpus.licence,
+            source=corpus.source,
+        )
 
 
 @dataclass(frozen=True)
@@ -252,8 +265,8 @@ def contenders_of(
     """The contenders for strategies given by name or as objects; the five of the first table by default.
 
     Args:
-        strategies: names or tuners. A tuner that differs from its defaults is labelled with what differs, when
-            its strategy takes part more than once.
+        strategies: names or tuners. A tuner that differs from its defaults is labelled with what differs,
+            when its strategy takes part more than once.
         settings: for each strategy name the hyperparameters that are not the default.
 
     Raises:

@@ -1,0 +1,295 @@
+"""What a comparison found: finished cells, baselines and failures, pooled into what each contender said."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lora_clf.comparison.outcome import Outcome, Predictions
+from lora_clf.comparison.plan import SCHEMA, Plan
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lora_clf.base.base import Base
+    from lora_clf.comparison.baselines import Baseline
+    from lora_clf.comparison.standing import Standing
+    from lora_clf.data.dataset import Dataset
+
+TRUE_WORDS = {"1", "true", "yes", "y", "hard", "x"}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that gave nothing, and why."""
+
+    cell: str
+    label: str
+    error: str
+    message: str
+
+
+@dataclass(frozen=True, eq=False)
+class BaselineOutcome:
+    """What a plain classifier found on one data set."""
+
+    label: str
+    split_seed: int
+    fold: int | None
+    baseline: Baseline
+    test: Predictions
+    validation_accuracy: float
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """What one contender said of every test row, for each seed that is complete.
+
+    Attributes:
+        seeds: the S seeds.
+        predictions: one for each seed, all folds together, sorted by row.
+        spreads: accuracies of the single runs (seeds, or folds where there is one seed).
+    """
+
+    seeds: tuple[int, ...]
+    predictions: tuple[Predictions, ...]
+    spreads: tuple[float, ...]
+
+    @property
+    def same_rows(self) -> bool:
+        """Whether all seeds were tested on the same rows."""
+        first = self.predictions[0].rows
+        return all(np.array_equal(first, other.rows) for other in self.predictions)
+
+    def correct(self) -> NDArray[np.float64]:
+        """(S, N) 1 where right; needs `same_rows`."""
+        return np.stack([part.correct for part in self.predictions]).astype(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Everything a comparison found; tables, plots and the report are views of it.
+
+    Attributes:
+        plan: what was to be done.
+        outcomes: one for each finished cell.
+        baselines: one for each baseline and data set.
+        failures: the cells that gave nothing.
+        facts: base, data, environment and command line, ready for JSON.
+        datasets: by split seed and fold.
+    """
+
+    plan: Plan
+    outcomes: tuple[Outcome, ...]
+    baselines: tuple[BaselineOutcome, ...]
+    failures: tuple[Failure, ...]
+    facts: dict[str, Any]
+    datasets: dict[tuple[int, int | None], Dataset] = field(repr=False)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The class names, sorted."""
+        return next(iter(self.datasets.values())).labels
+
+    @property
+    def positive_label(self) -> str | None:
+        """The class that is looked for, where there are two."""
+        return next(iter(self.datasets.values())).positive_label
+
+    def outcomes_of(self, label: str) -> list[Outcome]:
+        """The finished cells of one contender, by seed and fold."""
+        mine = [outcome for outcome in self.outcomes if outcome.label == label]
+        return sorted(mine, key=lambda outcome: (outcome.seed, outcome.fold or 0))
+
+    @cached_property
+    def pools(self) -> dict[str, Pool]:
+        """The pooled predictions of every contender and baseline that has a complete seed."""
+        found = {}
+        for contender in self.plan.contenders:
+            cells = [(o.seed, o.fold, o.test) for o in self.outcomes_of(contender.label)]
+            if (pool := self._pooled(cells)) is not None:
+                found[contender.label] = pool
+        for label in dict.fromkeys(outcome.label for outcome in self.baselines):
+            cells = [(o.split_seed, o.fold, o.test) for o in self.baselines if o.label == label]
+            if (pool := self._pooled(cells)) is not None:
+                found[label] = pool
+        return found
+
+    def _pooled(self, cells: Iterable[tuple[int, int | None, Predictions]]) -> Pool | None:
+        wanted = self.plan.data.folds or 1
+        by_seed: dict[int, list[Predictions]] = {}
+        for seed, _, part in cells:
+            by_seed.setdefault(seed, []).append(part)
+        whole = {seed: parts for seed, parts in sorted(by_seed.items()) if len(parts) == wanted}
+        if not whole:
+            return None
+        pooled = [_together(parts) for parts in whole.values()]
+        runs = pooled if len(pooled) > 1 else next(iter(whole.values()))
+        return Pool(tuple(whole), tuple(pooled), tuple(float(run.correct.mean()) for run in runs))
+
+    def clusters(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The near-copy group of each test row: (N,) row numbers to (N,) group numbers."""
+        return np.array([self._groups[int(row)] for row in rows], dtype=np.int64)
+
+    @cached_property
+    def _groups(self) -> dict[int, int]:
+        from lora_clf.data.near_copies import components
+
+        texts: dict[int, str] = {}
+        for data in self.datasets.values():
+            texts.update(zip(data.test.rows, data.test.texts, strict=True))
+        return dict(zip(texts, components(list(texts.values())).tolist(), strict=True))
+
+    @cached_property
+    def hard_rows(self) -> frozenset[int]:
+        """Numbers of the test rows that the data marks as hard; empty where it has no column ``hard``."""
+        return frozenset(
+            row
+            for data in self.datasets.values()
+            for row, mark in zip(data.test.rows, data.test.columns.get("hard", ()), strict=False)
+            if mark.strip().lower() in TRUE_WORDS
+        )
+
+    @cached_property
+    def standings(self) -> list[Standing]:
+        """One row for each contender and baseline, in the order of the plan, baselines last."""
+        from lora_clf.comparison.standing import standings_of
+
+        return standings_of(self)
+
+    @cached_property
+    def verdict(self) -> str:
+        """The answer in a sentence or two."""
+        from lora_clf.comparison.standing import verdict_of
+
+        return verdict_of(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the texts, ready for JSON; row numbers and probabilities stand for predictions."""
+        return {
+            "schema": SCHEMA,
+            "verdict": self.verdict,
+            "positive_label": self.positive_label,
+            "labels": list(self.labels),
+            "rows": [standing.to_json() for standing in self.standings],
+            "failures": [asdict(failure) for failure in self.failures],
+            "plan": portable(self.plan, self.facts["base"]["name"], self.facts["data"]["name"]),
+            "facts": self.facts,
+            "cells": [outcome.to_json() for outcome in self.outcomes],
+            "predictions": self._predictions(),
+        }
+
+    def _predictions(self) -> list[dict[str, Any]]:
+        """For each contender and seed: rows, labels and probabilities (of the positive class, of two)."""
+        found = []
+        for label, pool in self.pools.items():
+            for seed, part in zip(pool.seeds, pool.predictions, strict=True):
+                shown = part.probabilities
+                if self.positive_label is not None and shown.shape[1] == 2:
+                    shown = shown[:, self.labels.index(self.positive_label)]
+                found.append(
+                    {
+                        "label": label,
+                        "seed": seed,
+                        "rows": part.rows.tolist(),
+                        "labels": part.labels.tolist(),
+                        "probabilities": np.round(shown, 5).tolist(),
+                    }
+                )
+        return found
+
+
+def portable(plan: Plan, base: str, data: str) -> dict[str, Any]:
+    """The plan as JSON without the paths of this machine."""
+    value = plan.to_json()
+    value["base"]["name"] = base
+    value["data"]["source"] = data
+    for key in ("validation", "test"):
+        if isinstance(name := value["data"]["settings"].get(key), str):
+            value["data"]["settings"][key] = name.replace("\\", "/").rsplit("/", 1)[-1]
+    return value
+
+
+def without_folders(command: str | None) -> str | None:
+    """A command line in which absolute paths are file names: what a report may show."""
+    if command is None:
+        return None
+    return re.sub(r"(?<![\w.])(?:~|\.\.|[A-Za-z]:)?[/\\](?:[^\s'\"]*[/\\])?(?=[^\s'\"/\\])", "", command)
+
+
+def facts_of_base(base: Base) -> dict[str, Any]:
+    """What is to be known of the base."""
+    return {
+        "name": base.name,
+        "digest": base.digest,
+        "tokenizer_digest": base.tokenizer_digest,
+        "parameters": base.total_parameters,
+        "pooling": base.pooling,
+        "max_length": base.max_length,
+    }
+
+
+def facts_of_data(plan: Plan, datasets: dict[tuple[int, int | None], Dataset]) -> dict[str, Any]:
+    """What is to be known of the data: sizes, classes, digests, leak rates; no texts."""
+    first = next(iter(datasets.values()))
+    several = len(datasets) > 1
+    return {
+        "name": first.name.split(" fold ")[0],
+        "source": first.source,
+        "licence": first.licence,
+        "protocol": first.protocol,
+        "labels": list(first.labels),
+        "positive_label": first.positive_label,
+        "folds": plan.data.folds,
+        "splits": [
+            {
+                "split_seed": seed,
+                "fold": fold,
+                "digest": data.digest,
+                "rows": {part: len(rows) for part, rows in data.parts.items()},
+                "per_class": {
+                    part: {label: rows.labels.count(label) for label in data.labels}
+                    for part, rows in data.parts.items()
+                },
+            }
+            for (seed, fold), data in datasets.items()
+        ],
+        "leaks": _leaks(list(datasets.values())),
+        "leaks_pooled_over": len(datasets) if several else 1,
+        "warnings": sorted({_short(line) for data in datasets.values() for line in data.warnings}),
+    }
+
+
+def _short(warning: str) -> str:
+    """A warning without the words of the user's texts that a problem of one row may quote."""
+    return warning.split(":", 1)[0] if warning.startswith("left out") else warning
+
+
+def _leaks(datasets: Sequence[Dataset]) -> list[dict[str, Any]]:
+    """How many test rows have a copy in training, of each class and at each level, all data sets together."""
+    from lora_clf.data.leaks import LEVELS
+
+    table = []
+    for label in (None, *datasets[0].labels):
+        entry: dict[str, Any] = {"class": label or "all", "rows": 0}
+        for level in LEVELS:
+            counted = [data.leaks().count("test", level, label) for data in datasets]
+            entry["rows"] = sum(total for _, total in counted)
+            entry[level] = sum(found for found, _ in counted)
+        table.append(entry)
+    return table
+
+
+def _together(parts: Sequence[Predictions]) -> Predictions:
+    rows = np.concatenate([part.rows for part in parts])
+    order = np.argsort(rows, kind="stable")
+    return Predictions(
+        rows[order],
+        np.concatenate([part.labels for part in parts])[order],
+        np.concatenate([part.probabilities for part in parts])[order],
+    )

@@ -1,0 +1,133 @@
+"""How long a comparison will take: from a few timed steps, corrected by every cell that ends."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lora_clf.comparison.plan import Cell, Contender, Plan
+
+if TYPE_CHECKING:
+    from lora_clf.base.base import Base
+    from lora_clf.data.dataset import Dataset
+
+START = 4.0  # seconds a child needs to import torch and transformers, beyond loading base and data
+SLOW = 2.0  # seconds; a first step slower than this is taken as it is
+
+
+def estimate(
+    plan: Plan, base: Base, datasets: Mapping[tuple[int, int | None], Dataset], start_up: float
+) -> dict[str, float]:
+    """Seconds a cell of each contender, by label.
+
+    One forward and backward pass of each strategy is timed on a batch of texts of average length; start and
+    evaluation are added. Nothing trains and nothing of the base changes.
+
+    Args:
+        plan: what is to be done.
+        base: the loaded base.
+        datasets: the plan's data.
+        start_up: seconds that loading the base and all data sets took here.
+    """
+    from lora_clf.training.settings import TrainSettings
+
+    settings = TrainSettings(**plan.training)
+    data = next(iter(datasets.values()))
+    tokens = base.encode(data.train.texts, settings.max_length).ids
+    batch = _typical([len(ids) for ids in tokens], settings.batch_size)
+    steps = math.ceil(len(data.train) / settings.batch_size)
+    others = (settings.epochs * len(data.validation) + len(data.test)) / settings.batch_size
+    found = {}
+    for contender in plan.contenders:
+        step = _seconds_a_step(contender, base, [tokens[place] for place in batch], len(data.labels))
+        # Without gradients a pass is about a third of a step.
+        found[contender.label] = START + start_up + settings.epochs * steps * step + others * step / 3
+    return found
+
+
+def _typical(lengths: Sequence[int], size: int) -> list[int]:
+    """Positions of ``size`` texts whose lengths lie around the mean, as in batches grouped by length."""
+    order = np.argsort(lengths, kind="stable")
+    middle = int(np.searchsorted(np.asarray(lengths)[order], np.mean(lengths)))
+    start = max(0, min(middle - size // 2, len(order) - size))
+    return [int(place) for place in order[start : start + size]]
+
+
+def _seconds_a_step(contender: Contender, base: Base, ids: Sequence[Any], classes: int) -> float:
+    import torch
+
+    from lora_clf.errors import LoraClfError
+
+    longest = max(len(row) for row in ids)
+    input_ids = torch.zeros((len(ids), longest), dtype=torch.int64)  # (B, T)
+    mask = torch.zeros_like(input_ids)
+    for place, row in enumerate(ids):
+        input_ids[place, : len(row)] = torch.from_numpy(np.asarray(row, dtype=np.int64))
+        mask[place, : len(row)] = 1
+    input_ids, mask = input_ids.to(base.device), mask.to(base.device)
+    targets = torch.arange(len(ids), device=base.device) % classes
+    try:
+        tuned = contender.tuner().prepare(base.view(classes))
+    except LoraClfError:
+        return 0.0  # its cells will say what is wrong
+    seconds = 0.0
+    for _ in range(3):
+        begin = time.perf_counter()
+        loss = torch.nn.functional.cross_entropy(tuned.view(input_ids, mask), targets)
+        loss.backward()
+        loss.item()
+        seconds = time.perf_counter() - begin
+        if seconds > SLOW:
+            break
+    return seconds
+
+
+class Clock:
+    """The time that is left, from the estimate and from what finished cells really took."""
+
+    def __init__(self, seconds: Mapping[str, float], cells: Sequence[Cell]) -> None:
+        self._estimate = dict(seconds)
+        self._waiting = list(cells)
+        self._taken: dict[str, list[float]] = defaultdict(list)
+        self._begin = 0.0
+
+    def start(self, cell: Cell) -> None:
+        """``cell`` begins now."""
+        self._begin = time.perf_counter()
+
+    def stop(self, cell: Cell) -> None:
+        """``cell`` has ended now."""
+        self._taken[cell.contender.label].append(time.perf_counter() - self._begin)
+        self._waiting.remove(cell)
+
+    def left(self, fraction: float = 0.0) -> float:
+        """Seconds to the end of the plan, ``fraction`` of the steps of the cell at work being done."""
+        expected = [self._expected(cell.contender.label) for cell in self._waiting]
+        return sum(expected) - (expected[0] * fraction if expected else 0.0)
+
+    def _expected(self, label: str) -> float:
+        if self._taken[label]:
+            return float(np.mean(self._taken[label]))
+        ratios = [np.mean(taken) / self._estimate[name] for name, taken in self._taken.items() if taken]
+        return self._estimate[label] * float(np.mean(ratios) if ratios else 1.0)
+
+    def sentence(self) -> str:
+        """What is ahead, for people: ``15 runs, about 12 min``."""
+        count = len(self._waiting)
+        if not count:
+            return "Nothing is left to do: every run is there already."
+        return f"{count} run{'s' if count > 1 else ''}, {duration(self.left())}"
+
+
+def duration(seconds: float) -> str:
+    """``about 40 s``, ``about 12 min``, ``about 3.5 h``."""
+    if seconds < 90:
+        return f"about {max(5, 5 * round(seconds / 5))} s"
+    if seconds < 5400:
+        return f"about {round(seconds / 60)} min"
+    return f"about {seconds / 3600:.1f} h"

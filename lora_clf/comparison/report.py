@@ -1,0 +1,268 @@
+"""The report of a comparison: ``report.html`` and ``report.md``, with results and plots beside them.
+
+The first screen answers the question in a few sentences; the rest is the evidence. Nothing in it names a host
+or a path, and no text of the data is in it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lora_clf.comparison import page
+from lora_clf.comparison.page import Block, Grid, Heading, Notes, Paragraph, Plot
+from lora_clf.comparison.plots import AXES, render, write_plots
+from lora_clf.comparison.standing import Score, Standing, percent
+from lora_clf.comparison.table import (
+    NONE,
+    as_csv,
+    as_json,
+    cells_of,
+    columns_of,
+    count_text,
+    footnotes,
+    seconds_text,
+)
+
+if TYPE_CHECKING:
+    from lora_clf.comparison.comparison import Comparison
+    from lora_clf.comparison.plan import Contender
+
+LEVELS = (("exact", "exact copy"), ("0.7", "alike >= 0.7"), ("0.5", "alike >= 0.5"))
+
+
+def write_report(comparison: Comparison, out: Path, plot_format: str = "png") -> list[Path]:
+    """Write report, ``results.json``, ``results.csv`` and plots into ``out``; returns what was written."""
+    out.mkdir(parents=True, exist_ok=True)
+    title, blocks = document(comparison, plot_format)
+    plots = write_plots(comparison, out, plot_format)
+    texts = {
+        "results.json": as_json(comparison),
+        "results.csv": as_csv(comparison),
+        "report.md": page.as_markdown(title, blocks),
+        "report.html": page.as_html(title, blocks),
+    }
+    for name, text in texts.items():
+        partial = out / f".{name}.partial"
+        partial.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(partial, out / name)
+    return [*(out / name for name in texts), *plots]
+
+
+def document(comparison: Comparison, plot_format: str = "png") -> tuple[str, list[Block]]:
+    """The report's title and blocks."""
+    facts = comparison.facts
+    title = f"Which strategy for {facts['data']['name']} on {facts['base']['name']}?"
+    rows = comparison.standings
+    first_baseline = next((place for place, row in enumerate(rows) if row.kind == "baseline"), len(rows))
+    columns = columns_of(comparison)
+    blocks: list[Block] = [
+        Paragraph(comparison.verdict, answer=True),
+        Grid(
+            [column.heading for column in columns],
+            cells_of(comparison),
+            [column.left for column in columns],
+            frozenset(place for place, row in enumerate(rows) if row.best),
+            frozenset({first_baseline} if first_baseline else ()),
+        ),
+        Notes(footnotes(comparison)),
+    ]
+    for axis in AXES:
+        if (svg := render(comparison, axis, "svg")) is not None:
+            blocks.append(Plot(axis.title, f"{axis.name}.{plot_format}", svg))
+    blocks += _differences(rows)
+    blocks += _classes(comparison, rows)
+    blocks += _costs(rows)
+    blocks += _data(facts["data"])
+    blocks += _provenance(comparison)
+    return title, blocks
+
+
+def _points(score: Score | None) -> str:
+    if score is None:
+        return NONE
+    return f"{score.mean * 100:+.1f} ({score.low * 100:+.1f} to {score.high * 100:+.1f})"
+
+
+def _differences(rows: Sequence[Standing]) -> list[Block]:
+    strategies = [row for row in rows if row.kind == "strategy"]
+    best = next((row.label for row in rows if row.best), None)
+    baselines = [row for row in rows if row.kind == "baseline"]
+    rival = max(baselines, key=lambda row: row.accuracy.mean).label if baselines else None
+    if best is None or (len(strategies) < 2 and rival is None):
+        return []
+    headings = ["strategy", f"to {best}, points", "can be told apart"]
+    if rival:
+        headings += [f"to {rival}, points", "can be told apart"]
+    table = []
+    for row in strategies:
+        line = [row.label, _points(row.to_best), _told(row.to_best)]
+        table.append(line + ([_points(row.to_baseline), _told(row.to_baseline)] if rival else []))
+    return [
+        Heading("Is the difference real?"),
+        Paragraph(
+            "Differences of accuracy on the same rows and seeds. The intervals hold for other rows and other "
+            "seeds and are widened for all pairs that could have been compared. An interval that holds zero does not "
+            "show that two strategies are equal; its ends say how far apart they may be."
+        ),
+        Grid(headings, table, [(place % 2 == 0 and place != 0) or place == 0 for place in range(len(headings))]),
+    ]
+
+
+def _told(score: Score | None) -> str:
+    if score is None:
+        return NONE
+    return "better" if score.low > 0 else "worse" if score.high < 0 else "no"
+
+
+def _classes(comparison: Comparison, rows: Sequence[Standing]) -> list[Block]:
+    table: list[list[str]] = []
+    rules: set[int] = set()
+    for row in rows:
+        rules.add(len(table))
+        for place, (name, scores) in enumerate(row.scores["per_class"].items()):
+            taken = row.scores["confusion_matrix"][place]
+            mistakes = ", ".join(
+                f"{count} as {comparison.labels[other]}"
+                for other, count in enumerate(taken)
+                if count and other != place
+            )
+            figures = [f"{scores[key] * 100:.1f}" for key in ("precision", "recall", "f1")]
+            label = row.label if place == 0 else ""
+            table.append([label, name, *figures, f"{scores['support']:.0f}", mistakes or "none"])
+    seeds = max((row.seeds for row in rows), default=1)
+    note = f" Mistakes are counted over {seeds} seeds." if seeds > 1 else ""
+    return [
+        Heading("Class by class"),
+        Paragraph(f"Test rows; means over seeds.{note}" if seeds > 1 else "Test rows."),
+        Grid(
+            ["strategy", "class", "precision %", "recall %", "F1 %", "rows", "mistaken for another"],
+            table,
+            [True, True, False, False, False, False, True],
+            rule=frozenset(rules - {0}),
+        ),
+    ]
+
+
+def _costs(rows: Sequence[Standing]) -> list[Block]:
+    table: list[list[str]] = []
+    for row in rows:
+        if row.kind != "strategy":
+            continue
+        memory = row.training_memory_bytes
+        table.append(
+            [
+                row.label,
+                NONE if row.validation_accuracy is None else f"{row.validation_accuracy * 100:.1f}",
+                *(f"{row.scores[key]:.3f}" for key in ("mcc", "loss", "calibration_error")),
+                count_text(row.tensor_bytes),
+                seconds_text(row.seconds),
+                seconds_text(row.cold_seconds),
+                NONE if memory is None else f"{memory / 1e6:,.0f}",
+                NONE if row.device_memory_bytes is None else f"{row.device_memory_bytes / 1e6:,.0f}",
+            ]
+        )
+    headings = [
+        *("strategy", "validation accuracy %", "MCC", "loss", "calibration error", "tensor file, bytes"),
+        *("own seconds", "cold seconds", "memory above base, MB", "accelerator memory, MB"),
+    ]
+    return [
+        Heading("Further scores and costs"),
+        Paragraph(
+            "Cold seconds are what the strategy costs alone: its own and those behind every cache it used. "
+            "Memory above base is the peak while training, over what the loaded base and data hold."
+        ),
+        Grid(headings, table, [True] + [False] * (len(headings) - 1)),
+    ]
+
+
+def _data(facts: dict[str, Any]) -> list[Block]:
+    splits = facts["splits"]
+    first = splits[0]
+    parts = list(first["rows"])
+    cut = f"{facts['folds']} folds" if facts["folds"] else "one split" if len(splits) == 1 else f"{len(splits)} splits"
+    sizes = Grid(
+        ["class", *parts],
+        [
+            *([label, *(f"{first['per_class'][part][label]:,}" for part in parts)] for label in facts["labels"]),
+            ["all", *(f"{first['rows'][part]:,}" for part in parts)],
+        ],
+        [True] + [False] * len(parts),
+        rule=frozenset({len(facts["labels"])}),
+    )
+    leaks = Grid(
+        ["test rows with a copy in training", "rows", *(name for _, name in LEVELS)],
+        [
+            [
+                entry["class"],
+                f"{entry['rows']:,}",
+                *(_of(entry[level], entry["rows"]) for level, _ in LEVELS),
+            ]
+            for entry in facts["leaks"]
+        ],
+        [True] + [False] * (len(LEVELS) + 1),
+    )
+    licence = f", licence {facts['licence']}" if facts["licence"] else ""
+    blocks: list[Block] = [
+        Heading("Data"),
+        Paragraph(
+            f"{facts['source']}{licence}. Protocol {facts['protocol']}, {cut}"
+            f"{', the first of them shown' if len(splits) > 1 else ''}."
+        ),
+        sizes,
+        Paragraph(
+            "A test row that has a copy in training can be answered from memory; alike means Jaccard similarity "
+            "of character 5-grams."
+        ),
+        leaks,
+    ]
+    if facts["warnings"]:
+        blocks.append(Notes(facts["warnings"]))
+    return blocks
+
+
+def _of(count: int, total: int) -> str:
+    return f"{count} ({percent(count / total)})" if total else "0"
+
+
+def _provenance(comparison: Comparison) -> list[Block]:
+    facts = comparison.facts
+    base, environment = facts["base"], facts["environment"]
+    from lora_clf import __version__
+    from lora_clf.training.settings import TrainSettings
+
+    settings = TrainSettings(**comparison.plan.training).as_dict()
+    del settings["seed"]
+    digests = [f"{split['digest'][:16]}" for split in facts["data"]["splits"]]
+    lines = [
+        f"command: {facts['command']}" if facts["command"] else "",
+        f"base: {base['name']}, {base['parameters']:,} parameters, pooling {base['pooling']}, "
+        f"digest {base['digest'][:16]}, tokenizer {base['tokenizer_digest'][:16]}",
+        f"data digest{'s' if len(digests) > 1 else ''}: {', '.join(digests)}",
+        f"training seeds: {', '.join(str(seed) for seed in comparison.plan.seeds)}; split seed"
+        + ("s: the same" if comparison.plan.resplit else f": {comparison.plan.split_seed}"),
+        f"training: {_pairs(settings)}",
+        *(
+            f"{contender.label}: {_pairs(contender.settings | {'lr': settings['lr'] or _usual_rate(contender)})}"
+            for contender in comparison.plan.contenders
+        ),
+        f"versions: lora-clf {__version__}, {_pairs(environment['versions'])}",
+        f"machine: {_pairs(environment['machine'])}",
+        "intervals: of a rate in one run Wilson's with near-copy groups, over several seeds the crossed "
+        "bootstrap of rows and seeds; differences are corrected for all pairs (Bonferroni)",
+    ]
+    return [Heading("How it was made"), Notes([line for line in lines if line])]
+
+
+def _usual_rate(contender: Contender) -> float:
+    return contender.tuner().learning_rate
+
+
+def _pairs(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {_setting(value)}" for name, value in values.items())
+
+
+def _setting(value: object) -> str:
+    return "default" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

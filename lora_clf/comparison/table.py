@@ -1,0 +1,242 @@
+"""The table of a comparison: as a rich table, CSV, JSON and Markdown, all from the same rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lora_clf.comparison.standing import Score, Standing, listed
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from lora_clf.comparison.comparison import Comparison
+
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its heading, its text for people, and whether a comparison has it."""
+
+    heading: str
+    text: Callable[[Standing], str]
+    left: bool = False
+    shown: Callable[[Comparison], bool] = lambda comparison: True
+
+
+def name_of(row: Standing) -> str:
+    """The contender's name with the mark of its place: ``*`` best, ``=`` not to be told from the best."""
+    return f"{row.label}{' *' if row.best else ' =' if row.tied else ''}"
+
+
+def score_text(score: Score | None) -> str:
+    """``97.8 ± 0.4``, in percent."""
+    if score is None:
+        return NONE
+    return f"{score.mean * 100:.1f}" + ("" if score.sd is None else f" ± {score.sd * 100:.1f}")
+
+
+def interval_text(score: Score | None) -> str:
+    """``95.1 to 99.2``, in percent."""
+    return NONE if score is None or not score.n else f"{score.low * 100:.1f} to {score.high * 100:.1f}"
+
+
+def bytes_text(count: int | None) -> str:
+    """``1.2 MB``."""
+    if count is None:
+        return NONE
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}" if count < 1000 * size else f"{count / size:.0f} {unit}"
+    return f"{count} B"
+
+
+def count_text(count: int | None) -> str:
+    """``1,537``."""
+    return NONE if count is None else f"{count:,}"
+
+
+def seconds_text(seconds: float | None) -> str:
+    """``0.12``, ``4.6``, ``132``."""
+    if seconds is None:
+        return NONE
+    return f"{seconds:.2f}" if seconds < 1 else f"{seconds:.1f}" if seconds < 100 else f"{seconds:,.0f}"
+
+
+def share_text(share: float | None) -> str:
+    """``0.003 %``: two significant digits."""
+    if share is None:
+        return NONE
+    value = share * 100
+    return f"{value:.0f} %" if value >= 10 else f"{value:.2g} %"
+
+
+def _seconds(row: Standing) -> str:
+    return seconds_text(row.cold_seconds)
+
+
+COLUMNS = (
+    Column("strategy", name_of, left=True),
+    Column("accuracy %", lambda row: score_text(row.accuracy)),
+    Column("95 % interval", lambda row: interval_text(row.accuracy)),
+    Column("macro-F1 %", lambda row: score_text(row.macro_f1)),
+    Column("hard %", lambda row: score_text(row.hard), shown=lambda c: bool(c.hard_rows)),
+    Column("found %", lambda row: score_text(row.recall), shown=lambda c: c.positive_label is not None),
+    Column("lost %", lambda row: _two(row.false_positives), shown=lambda c: c.positive_label is not None),
+    Column("trainable", lambda row: count_text(row.trainable_parameters)),
+    Column("share", lambda row: share_text(row.share)),
+    Column("adapter", lambda row: bytes_text(row.adapter_bytes)),
+    Column("training s", _seconds),
+    Column("peak memory", lambda row: bytes_text(row.peak_memory_bytes)),
+)
+
+
+def _two(score: Score | None) -> str:
+    return NONE if score is None else f"{score.mean * 100:.2f}"
+
+
+def columns_of(comparison: Comparison) -> list[Column]:
+    """The columns that this comparison has something to say in."""
+    return [column for column in COLUMNS if column.shown(comparison)]
+
+
+def cells_of(comparison: Comparison) -> list[list[str]]:
+    """The table's rows as texts."""
+    columns = columns_of(comparison)
+    return [[column.text(row) for column in columns] for row in comparison.standings]
+
+
+def footnotes(comparison: Comparison) -> list[str]:
+    """What has to be known to read the table, and what went wrong."""
+    rows = comparison.standings
+    best = next((row for row in rows if row.best), None)
+    notes = []
+    if best is not None:
+        tied = [row.label for row in rows if row.tied]
+        notes.append(
+            f"* the highest accuracy of a strategy. = cannot be told from it: {listed(tied)}."
+            if tied
+            else "* the highest accuracy of a strategy; all others are worse by more than chance explains."
+        )
+        runs = "seeds" if best.seeds > 1 else "folds" if comparison.plan.data.folds else ""
+        spread = f"± is the standard deviation between {runs}; the" if runs else "The"
+        covered = "test rows and seeds" if best.seeds > 1 else "test rows, not other seeds"
+        notes.append(f"{spread} 95 % interval covers other {covered}; near copies count as one.")
+    if comparison.positive_label is not None:
+        name = comparison.positive_label
+        notes.append(f"found: share of {name} that was found; lost: share of the rest that was taken for {name}.")
+    if comparison.hard_rows:
+        hard = next((row.hard.n for row in rows if row.hard is not None), 0)
+        notes.append(f"hard: accuracy on the {hard} test rows that the data marks as hard.")
+    notes.append(
+        "share: of all parameters. adapter: the saved folder. training s: optimizer steps with what they "
+        "need, mean of runs. peak memory: of a process that does nothing else."
+    )
+    if any(row.label == "TF-IDF + LR" for row in rows):
+        notes.append("TF-IDF + LR: words weighed by rarity, logistic regression; it learns in the parent process.")
+    complete = {row.label for row in rows}
+    notes += [
+        f"FAILED {failure.cell}: {failure.error}: {failure.message.split(chr(10))[0]}"
+        + ("" if failure.label in complete else f" ({failure.label} has no complete run and no row.)")
+        for failure in comparison.failures
+    ]
+    return notes
+
+
+def as_rich(comparison: Comparison) -> Table:
+    """The table for a terminal."""
+    from rich.table import Table
+
+    table = Table(caption="\n".join(footnotes(comparison)), caption_justify="left", caption_style="dim")
+    for column in columns_of(comparison):
+        table.add_column(column.heading, justify="left" if column.left else "right", no_wrap=True)
+    kinds = [row.kind for row in comparison.standings]
+    for place, cells in enumerate(cells_of(comparison)):
+        last = place + 1 < len(kinds) and kinds[place] != kinds[place + 1]
+        table.add_row(*cells, end_section=last, style="bold" if comparison.standings[place].best else None)
+    return table
+
+
+def as_markdown(comparison: Comparison) -> str:
+    """The table in GitHub's Markdown, with its footnotes."""
+    columns = columns_of(comparison)
+    lines = markdown_table(
+        [column.heading for column in columns],
+        cells_of(comparison),
+        [column.left for column in columns],
+    )
+    return lines + "\n" + "\n".join(f"- {escaped(note)}" for note in footnotes(comparison)) + "\n"
+
+
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[bool]) -> str:
+    """Any table in GitHub's Markdown."""
+    lines = [
+        "| " + " | ".join(headings) + " |",
+        "|" + "|".join(":---" if one else "---:" for one in left) + "|",
+        *("| " + " | ".join(escaped(cell) for cell in row) + " |" for row in rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def escaped(text: str) -> str:
+    """``text`` so that Markdown shows it as it is."""
+    for letter in "\\|*_<>`":
+        text = text.replace(letter, "\\" + letter)
+    return text
+
+
+def flat(row: Standing) -> dict[str, Any]:
+    """One row as plain numbers by column name: what CSV holds."""
+    scores: dict[str, Any] = {}
+    for name in ("accuracy", "macro_f1", "hard", "recall", "false_positives", "to_best", "to_baseline"):
+        score: Score | None = getattr(row, name)
+        for part in ("mean", "sd", "low", "high"):
+            scores[name if part == "mean" else f"{name}_{part}"] = getattr(score, part) if score else None
+    plain = {
+        name: getattr(row, name)
+        for name in (
+            *(
+                "validation_accuracy",
+                "trainable_parameters",
+                "share",
+                "adapter_bytes",
+                "tensor_bytes",
+                "seconds",
+            ),
+            *("cold_seconds", "peak_memory_bytes", "training_memory_bytes", "device_memory_bytes"),
+        )
+    }
+    more = {name: row.scores.get(name) for name in ("mcc", "loss", "calibration_error", "precision", "f1", "pr_auc")}
+    identity = {
+        "strategy": row.label,
+        "kind": row.kind,
+        "seeds": row.seeds,
+        "best": row.best,
+        "tied": row.tied,
+    }
+    return {**identity, **scores, **more, **plain}
+
+
+def as_csv(comparison: Comparison) -> str:
+    """The table as CSV: plain numbers, shares from 0 to 1, one line a row."""
+    stream = io.StringIO(newline="")
+    rows = [flat(row) for row in comparison.standings]
+    names = list(rows[0]) if rows else ["strategy"]
+    writer = csv.DictWriter(stream, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def as_json(comparison: Comparison) -> str:
+    """Everything the comparison found as one JSON document without texts; one line for each list of rows."""
+    value = comparison.to_json()
+    predictions = value.pop("predictions")
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    lines = ",\n  ".join(json.dumps(entry, separators=(",", ":"), allow_nan=False) for entry in predictions)
+    return f'{text[:-2]},\n "predictions": [\n  {lines}\n ]\n}}\n'
