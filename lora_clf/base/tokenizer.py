@@ -1,0 +1,272 @@
+"""Texts to token ids, in batch, the same way whatever base the tokenizer came with.
+
+What a user writes is text: nothing in it becomes a special token, however it is spelled. The special tokens
+that a base wants around a text (``[CLS]``, ``</s>``) are put there afterwards, and stay when a text is cut.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from lora_clf.base import byte_pairs
+from lora_clf.base.fast_tokenizer import FastTokenizer
+from lora_clf.base.text import Side, normalise
+from lora_clf.errors import BaseNotFoundError, UnsupportedBaseError, UsageError
+
+CHARACTERS_A_TOKEN: Final = 32  # what a text may have before it is cut; English has 4 to 5 a token
+LEAST_CHARACTERS: Final = 1024
+MAX_BYTES: Final = 1 << 28  # of a tokenizer file; the largest in use have 40 MB
+
+_TAG: Final = "lora_clf tokenizer digest 1"
+_BATCH: Final = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """Token ids of texts, in the order of the texts.
+
+    Attributes:
+        ids: one array (T,) of int32 a text, at least one token each.
+        truncated: (N,) bool, whether a part of the text is not in its ids.
+    """
+
+    ids: list[npt.NDArray[np.int32]]
+    truncated: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """(N,) tokens of each text."""
+        return np.fromiter((len(row) for row in self.ids), dtype=np.int64, count=len(self.ids))
+
+
+class Bodies(Protocol):
+    """What turns texts into ids, without special tokens in front or behind."""
+
+    def bodies(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text; none of them special."""
+        ...
+
+    def canonical(self) -> dict[str, Any]:
+        """All that decides these ids, in a form that does not depend on how it was stored."""
+        ...
+
+
+class BytePairs:
+    """GPT-2's byte pairs, run by tiktoken."""
+
+    def __init__(self, table: dict[bytes, int], vocabulary: Mapping[str, int], merges: byte_pairs.Merges) -> None:
+        self._encoding = byte_pairs.encoding(table)
+        self._vocabulary, self._merges = vocabulary, merges
+
+    def bodies(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text."""
+        encode = self._encoding.encode_ordinary
+        return [encode(text) for text in texts]
+
+    def canonical(self) -> dict[str, Any]:
+        """The same as that of a tokenizer.json made of the same two files."""
+        made = {left + right for left, right in self._merges} | set(byte_pairs.byte_of_character())
+        return {
+            "model": {"type": "BPE"},
+            "vocabulary": sorted((token, id) for token, id in self._vocabulary.items() if token in made),
+            "merges": [list(pair) for pair in self._merges],
+            "normalizer": None,
+            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False},
+            "added": [],
+        }
+
+
+class Tokenizer:
+    """Turns texts into token ids.
+
+    Attributes:
+        pad_id: the id to pad with; padding is masked, so its value changes nothing.
+        empty_id: what stands for a text without a token where the base puts nothing around a text: its
+            beginning-of-text token, else its end-of-text token, else ``pad_id``.
+    """
+
+    def __init__(
+        self,
+        backend: Bodies,
+        prefix: Sequence[int] = (),
+        suffix: Sequence[int] = (),
+        *,
+        pad_id: int = 0,
+        empty_id: int = 0,
+    ) -> None:
+        self._backend = backend
+        self._prefix, self._suffix = tuple(prefix), tuple(suffix)
+        self.pad_id, self.empty_id = pad_id, empty_id
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over all that decides the ids of a text; blind to truncation, padding and storage."""
+        form = {**self._backend.canonical(), "prefix": self._prefix, "suffix": self._suffix, "tag": _TAG}
+        return hashlib.sha256(json.dumps(form, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    def encode(self, texts: Sequence[str], max_length: int, side: Side = "right") -> Tokens:
+        """Returns the ids of ``texts``, each at most ``max_length`` tokens with its special tokens.
+
+        ``side`` is what is cut off a long text: "right" its end, "left" its start. Texts are normalised
+        first (see `lora_clf.base.text`), and are marked truncated where that or the length cut something off.
+
+        Raises:
+            UsageError: no room for a token of the text, or a ``side`` that is none.
+        """
+        around = len(self._prefix) + len(self._suffix)
+        room = max_length - around
+        if room < 1:
+            raise UsageError(
+                f"A length of {max_length} tokens leaves no room for text: the base puts {around} special "
+                f"tokens around it. Give --max-length {around + 1} or more."
+            )
+        cap = max(LEAST_CHARACTERS, CHARACTERS_A_TOKEN * max_length)
+        ids: list[npt.NDArray[np.int32]] = []
+        truncated = np.zeros(len(texts), dtype=np.bool_)
+        for start in range(0, len(texts), _BATCH):
+            normal = [normalise(text, cap, side) for text in texts[start : start + _BATCH]]
+            for text, body in zip(normal, self._backend.bodies([text.text for text in normal]), strict=True):
+                truncated[len(ids)] = text.truncated or len(body) > room
+                body = body[:room] if side == "right" else body[-room:]
+                row = [*self._prefix, *body, *self._suffix] or [self.empty_id]
+                ids.append(np.array(row, dtype=np.int32))
+        return Tokens(ids, truncated)
+
+
+def load_tokenizer(folder: Path, config: Any) -> Tokenizer:
+    """Returns the tokenizer of a base folder.
+
+    GPT-2 folders are run by tiktoken, from vocab.json and merges.txt or from a tokenizer.json that holds the
+    same; others by their tokenizer.json; where that is absent, transformers makes one of vocab.txt or a
+    sentencepiece model, if it can.
+
+    Args:
+        folder: the base folder.
+        config: its transformers config, or the fields of its config.json.
+
+    Raises:
+        BaseNotFoundError: the folder has no tokenizer files; the message lists what would do.
+        UnsupportedBaseError: they cannot be read, or no fast tokenizer can be made of them.
+    """
+    settings = _read_json(folder / "tokenizer_config.json", folder) or {}
+    gpt2 = _field(config, "model_type") == "gpt2" and not settings.get("add_prefix_space")
+    if gpt2 and (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        vocabulary, merges = _read_byte_pairs(folder)
+        table = byte_pairs.ranks(vocabulary, merges)
+        if table is not None:
+            return _assemble(BytePairs(table, vocabulary, merges), vocabulary.get, config, settings)
+    fast = FastTokenizer(_read_fast(folder), settings)
+    if gpt2 and fast.is_plain_byte_pairs:
+        vocabulary, merges = fast.byte_pairs()
+        table = byte_pairs.ranks(vocabulary, merges)
+        if table is not None:
+            return _assemble(BytePairs(table, vocabulary, merges), fast.token_to_id, config, settings)
+    return _assemble(fast, fast.token_to_id, config, settings, fast.prefix, fast.suffix)
+
+
+def _assemble(
+    backend: Bodies,
+    id_of: Callable[[str], int | None],
+    config: Any,
+    settings: Mapping[str, Any],
+    prefix: Sequence[int] = (),
+    suffix: Sequence[int] = (),
+) -> Tokenizer:
+    limit = _field(config, "vocab_size")
+
+    def special(kind: str) -> int | None:
+        """The id of the pad, bos or eos token: as config.json has it, else by its name in the tokenizer's."""
+        named = settings.get(f"{kind}_token")
+        if isinstance(named, Mapping):
+            named = named.get("content")
+        by_name = id_of(named) if isinstance(named, str) else None
+        for candidate in (_field(config, f"{kind}_token_id"), by_name):
+            if isinstance(candidate, list) and candidate:
+                candidate = candidate[0]
+            if isinstance(candidate, int) and 0 <= candidate < (limit or candidate + 1):
+                return candidate
+        return None
+
+    pad, bos, eos = special("pad"), special("bos"), special("eos")
+    pad_id = next((id for id in (pad, eos) if id is not None), 0)
+    empty_id = next((id for id in (bos, eos) if id is not None), pad_id)
+    return Tokenizer(backend, prefix, suffix, pad_id=pad_id, empty_id=empty_id)
+
+
+def _read_byte_pairs(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    vocabulary = _read_json(folder / "vocab.json", folder) or {}
+    if not all(isinstance(id, int) for id in vocabulary.values()):
+        raise UnsupportedBaseError(f"The vocab.json of base folder {folder.name!r} is not tokens and ids.")
+    try:
+        return vocabulary, byte_pairs.parse_merges(_read(folder / "merges.txt", folder))
+    except ValueError as error:
+        name = folder.name
+        raise UnsupportedBaseError(f"The merges.txt of base folder {name!r} is damaged: {error}") from error
+
+
+def _read_fast(folder: Path) -> str:
+    """The folder's tokenizer.json, or one that transformers makes of older files."""
+    if (folder / "tokenizer.json").is_file():
+        return _read(folder / "tokenizer.json", folder)
+    here = sorted(file.name for file in folder.iterdir() if file.suffix in (".model", ".txt", ".json"))
+    older = [name for name in here if name.endswith(".model") or name in ("vocab.txt", "vocab.json")]
+    if not older:
+        raise BaseNotFoundError(
+            f"The base folder {folder.name!r} has no tokenizer: it needs tokenizer.json, or vocab.json with "
+            f"merges.txt, or vocab.txt. It has: {', '.join(here) or 'no such file'}."
+        )
+    from transformers import AutoTokenizer
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        made: str = loaded.backend_tokenizer.to_str()
+    # What transformers, its converters and the packages that they need may raise has no common root.
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UnsupportedBaseError(
+            f"The base folder {folder.name!r} has no tokenizer.json, and none can be made of "
+            f"{', '.join(older)}: {reason}"
+        ) from error
+    return made
+
+
+def _read_json(file: Path, folder: Path) -> dict[str, Any] | None:
+    """The object in a JSON file, or None where there is no such file."""
+    if not file.is_file():
+        return None
+    try:
+        content = json.loads(_read(file, folder))
+    except (ValueError, RecursionError) as error:
+        raise UnsupportedBaseError(f"The {file.name} of base folder {folder.name!r} is not JSON.") from error
+    if not isinstance(content, dict):
+        raise UnsupportedBaseError(f"The {file.name} of base folder {folder.name!r} is not a JSON object.")
+    return content
+
+
+def _read(file: Path, folder: Path) -> str:
+    size = file.stat().st_size
+    if size > MAX_BYTES:
+        raise UnsupportedBaseError(
+            f"The {file.name} of base folder {folder.name!r} has {size:,} bytes; {MAX_BYTES:,} are the limit."
+        )
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        name = folder.name
+        raise UnsupportedBaseError(f"The {file.name} of base folder {name!r} cannot be read.") from error
+
+
+def _field(config: Any, name: str) -> Any:
+    return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
