@@ -71,20 +71,16 @@ def test_clustered_without_errors_counts_clusters_not_items() -> None:
     assert clustered([0, 0, 0], ["a", "a", "a"]) == clustered([]) == wilson(0, 0)
 
 
-def classifier(
-    random: np.random.Generator, hardness: np.ndarray, seeds: int, seed_effect: float
-) -> np.ndarray:
+def classifier(random: np.random.Generator, hardness: np.ndarray, seeds: int, seed_effect: float) -> np.ndarray:
     """Right or wrong, (S, N): items differ, classifiers have a view of each, seeds shift a whole run."""
     own = 0.5 * random.normal(size=hardness.size)
     shift = seed_effect * random.normal(size=(seeds, 1))
     return (3.0 - hardness + own + shift + random.normal(size=(seeds, hardness.size)) > 0).astype(float)
 
 
-@pytest.mark.parametrize("seeds", [1, 3, 5])
-@pytest.mark.parametrize("seed_effect", [0.0, 0.3])
+# With one seed nothing is said of other seeds, so there an effect of seeds is not asked for.
+@pytest.mark.parametrize(("seeds", "seed_effect"), [(1, 0.0), (3, 0.0), (3, 0.3), (5, 0.0), (5, 0.3)])
 def test_equal_classifiers_are_rarely_told_apart(seeds: int, seed_effect: float) -> None:
-    if seeds == 1 and seed_effect:
-        pytest.skip("one seed says nothing of other seeds, as the docstring states")
     random = np.random.default_rng(5)
     runs, apart = 600, 0
     for _ in range(runs):
