@@ -104,6 +104,6 @@ def _missing(folder: Path, files: Iterable[str] = ()) -> list[str]:
             try:
                 shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
                 needed = ["config.json", *sorted({str(shard) for shard in shards})]
-            except (OSError, ValueError, KeyError, AttributeError):
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 return ["a readable model.safetensors.index.json"]
     return [name for name in needed if not (folder / name).is_file()]

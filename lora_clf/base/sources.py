@@ -103,7 +103,7 @@ def locate(name: str = DEFAULT, revision: str | None = None, *, progress: Progre
         raise BaseNotFoundError(f"The folder {folder.name!r} has no config.json, so it is not a base.")
     if name.startswith((".", "~", "/")) or "\\" in name or name.count("/") > 1:
         raise BaseNotFoundError(f"There is no folder {name!r}. Give a folder with a config.json, or a name.")
-    known = [*CATALOGUE, *dict(_registered())]
+    known = {*CATALOGUE, *dict(_registered())}
     if not _HUB_ID.fullmatch(plain) or ("/" not in plain and difflib.get_close_matches(plain, known, n=1)):
         raise unknown("base", name, known)
     found = _from_hub(name, plain, wanted, tell)
