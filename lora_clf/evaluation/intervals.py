@@ -77,9 +77,7 @@ def _score_interval(rate: float, n: float, z: float) -> Interval:
     middle = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * (rate * (1 - rate) / n + z * z / (4 * n * n)) ** 0.5
     # At a rate of 0 and of 1 the interval ends there exactly; rounding would miss by some 1e-17.
-    return Interval(
-        0.0 if rate == 0 else max(0.0, middle - half), 1.0 if rate == 1 else min(1.0, middle + half)
-    )
+    return Interval(0.0 if rate == 0 else max(0.0, middle - half), 1.0 if rate == 1 else min(1.0, middle + half))
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
@@ -145,9 +143,7 @@ def clustered(
     _check_confidence(confidence)
     errors = np.asarray(errors_by_item, dtype=np.float64)
     if errors.ndim != 1 or np.any((errors < 0) | (errors > 1)):
-        raise UsageError(
-            f"Errors of shape {errors.shape} came; expected numbers from 0 to 1, one for each item."
-        )
+        raise UsageError(f"Errors of shape {errors.shape} came; expected numbers from 0 to 1, one for each item.")
     group = _numbered(clusters, errors.size, "cluster")
     count = int(group.max()) + 1 if errors.size else 0
     if count < 2:
@@ -198,9 +194,7 @@ def crossed_mean(
     _check_confidence(confidence)
     table = np.atleast_2d(np.asarray(values, dtype=np.float64))
     if table.ndim != 2 or not table.size:
-        raise UsageError(
-            f"Values of shape {table.shape} came; expected (seeds, items), at least one of each."
-        )
+        raise UsageError(f"Values of shape {table.shape} came; expected (seeds, items), at least one of each.")
     column = _numbered(clusters, table.shape[1], "cluster")
     row = _numbered(seeds, table.shape[0], "seed")
     columns, rows = int(column.max()) + 1, int(row.max()) + 1  # clusters G, seeds S
@@ -255,7 +249,5 @@ def paired_difference(
     """
     a, b = (np.asarray(side, dtype=np.float64) for side in (a_correct, b_correct))
     if a.shape != b.shape:
-        raise UsageError(
-            f"Results of shapes {a.shape} and {b.shape} came; expected the same items and seeds."
-        )
+        raise UsageError(f"Results of shapes {a.shape} and {b.shape} came; expected the same items and seeds.")
     return crossed_mean(a - b, clusters, seeds, confidence)

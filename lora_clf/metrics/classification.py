@@ -36,9 +36,7 @@ def confusion_matrix(labels: Labels, predicted: Labels, classes: int) -> npt.NDA
     truth, guess = _pair(labels, predicted)
     for numbers in (truth, guess):
         if numbers.size and not 0 <= numbers.min() <= numbers.max() < classes:
-            raise UsageError(
-                f"Class numbers {numbers.min()} to {numbers.max()} came; expected 0 to {classes - 1}."
-            )
+            raise UsageError(f"Class numbers {numbers.min()} to {numbers.max()} came; expected 0 to {classes - 1}.")
     return np.bincount(truth * classes + guess, minlength=classes * classes).reshape(classes, classes)
 
 
@@ -99,9 +97,7 @@ def per_class(labels: Labels, predicted: Labels, names: Sequence[str]) -> dict[s
             "f1": float(f1),
             "support": int(support),
         }
-        for name, (precision, recall, f1), support in zip(
-            names, _scores(matrix), matrix.sum(axis=1), strict=True
-        )
+        for name, (precision, recall, f1), support in zip(names, _scores(matrix), matrix.sum(axis=1), strict=True)
     }
 
 
@@ -159,11 +155,7 @@ def summarise(
     table = np.asarray(probabilities, dtype=np.float64)
     if table.shape != (truth.size, len(names)):
         raise UsageError(f"Probabilities of shape {table.shape} came; expected {(truth.size, len(names))}.")
-    if (
-        not np.all(np.isfinite(table))
-        or np.any(table < 0)
-        or not np.allclose(table.sum(axis=1), 1, atol=1e-3)
-    ):
+    if not np.all(np.isfinite(table)) or np.any(table < 0) or not np.allclose(table.sum(axis=1), 1, atol=1e-3):
         raise UsageError(
             "Rows came that are no probabilities; expected numbers from 0 to 1 that sum to 1: use softmax."
         )

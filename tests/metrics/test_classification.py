@@ -33,9 +33,7 @@ def test_scores_equal_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns of classes that one side does not have
         assert accuracy(labels, predicted) == pytest.approx(reference.accuracy_score(labels, predicted))
-        assert matthews(labels, predicted) == pytest.approx(
-            reference.matthews_corrcoef(labels, predicted), abs=1e-12
-        )
+        assert matthews(labels, predicted) == pytest.approx(reference.matthews_corrcoef(labels, predicted), abs=1e-12)
         assert macro_f1(labels, predicted) == pytest.approx(
             reference.f1_score(labels, predicted, average="macro", zero_division=0)
         )
@@ -96,9 +94,7 @@ def test_summary_is_whole_and_json() -> None:
     assert summary["n"] == 4 and summary["accuracy"] == 0.5  # the tie goes to the first class
     assert summary["confusion_matrix"] == [[1, 1], [1, 1]] and summary["labels"] == ["ham", "spam"]
     assert summary["loss"] == pytest.approx(-np.log([0.9, 0.4, 0.5, 0.8]).mean(), rel=1e-6)
-    assert summary["pr_auc"] == pytest.approx(
-        reference.average_precision_score([0, 0, 1, 1], PROBABILITIES[:, 1])
-    )
+    assert summary["pr_auc"] == pytest.approx(reference.average_precision_score([0, 0, 1, 1], PROBABILITIES[:, 1]))
     assert (summary["precision"], summary["recall"], summary["f1"]) == (0.5, 0.5, 0.5)
     assert summary["false_positive_rate"] == 0.5
     assert set(summary) == {
