@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,7 +11,9 @@ from lora_clf.cli.flags import Json
 from lora_clf.cli.output import document, line, note, percent, size, table
 from lora_clf.cli.places import folder_bytes
 from lora_clf.cli.scores import show_scores
-from lora_clf.errors import AdapterError, AdapterNotFoundError
+
+if TYPE_CHECKING:
+    from lora_clf.adapters.header import Header
 
 app = typer.Typer(help="List or inspect saved adapters.", no_args_is_help=True, add_completion=False)
 HOME = Path("my-adapters")
@@ -23,18 +25,19 @@ def list_adapters(
     as_json: Json = False,
 ) -> None:
     """List the adapters in a folder: task, labels, base, strategy, size and test score of each."""
-    from lora_clf.adapters.adapter import list_adapters as find
+    from lora_clf.adapters.file import list_adapters as find
+    from lora_clf.errors import AdapterError, AdapterNotFoundError
 
     if not folder.is_dir():
         raise AdapterNotFoundError(
             f"There is no folder {str(folder)!r}. `lora-clf train` makes {HOME}; or name another folder."
         )
     found = []
-    for place in find(folder):
-        try:
-            found.append(facts(Path(place)))
-        except AdapterError as error:  # one broken adapter must not hide the others
-            note(f"{place}: {error}")
+    for place, header in find(folder):
+        if isinstance(header, AdapterError):  # one broken adapter must not hide the others
+            note(f"{place} cannot be used: {header}")
+        else:
+            found.append(facts(place, header))
     if as_json:
         document(found)
         return
@@ -60,10 +63,12 @@ def list_adapters(
 
 @app.command()
 def inspect(
-    adapter: Annotated[Path, typer.Argument(help="The adapter's folder.")], as_json: Json = False
+    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="The adapter's folder.")], as_json: Json = False
 ) -> None:
     """Show what a person wants to know before using an adapter; reads the header, not the base."""
-    found = facts(adapter)
+    from lora_clf.adapters.file import read_header
+
+    found = facts(adapter, read_header(adapter))
     if as_json:
         document(found)
         return
@@ -97,11 +102,8 @@ def inspect(
     line(f'Use it: lora-clf predict {adapter} "..."')
 
 
-def facts(adapter: Path) -> dict[str, Any]:
-    """The header of the adapter in a folder, with the folder's name and size."""
-    from lora_clf.adapters.adapter import read_header
-
-    header = read_header(adapter)
+def facts(adapter: Path, header: Header) -> dict[str, Any]:
+    """What a header says, with the adapter's folder and size."""
     return {
         "adapter": str(adapter),
         "adapter_bytes": folder_bytes(adapter),

@@ -30,26 +30,18 @@ HOME = Path("runs")
 @app.command()
 @takes
 def compare(
-    source: Annotated[
-        str | None, typer.Argument(metavar="DATA", help="A table, or a corpus: sms-spam, demo.")
-    ] = None,
+    source: Annotated[str | None, typer.Argument(metavar="DATA", help="A table, or a corpus: sms-spam, demo.")] = None,
     data: Annotated[str | None, typer.Option(help="The same as DATA.", rich_help_panel="Data")] = None,
     strategies: Annotated[
         str | None,
         typer.Option(help="Comma-separated names, or all; by default the five best known."),
     ] = None,
     seeds: Annotated[str, typer.Option(help="How many (3), or which (0,1,5).")] = "3",
-    folds: Annotated[
-        int | None, typer.Option(help="Cut all rows into so many folds, each the test part once.")
-    ] = None,
+    folds: Annotated[int | None, typer.Option(help="Cut all rows into so many folds, each the test part once.")] = None,
     resplit: Annotated[bool, typer.Option("--resplit", help="A new split with every seed.")] = False,
     seed: Annotated[int, typer.Option(help="Of the split that all seeds share.")] = 0,
-    out: Annotated[
-        Path | None, typer.Option(help="Where results, plots and report go; by default runs/DATA.")
-    ] = None,
-    save_adapters: Annotated[
-        bool, typer.Option("--save-adapters", help="Keep the trained adapters.")
-    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Where results, plots and report go; by default runs/DATA.")] = None,
+    save_adapters: Annotated[bool, typer.Option("--save-adapters", help="Keep the trained adapters.")] = False,
     plot_format: Annotated[str, typer.Option(help="png, svg or pdf.")] = "png",
     as_json: Json = False,
     *,
@@ -122,9 +114,7 @@ def chosen(strategies: str | None) -> list[str]:
         return list(tuners.strategies())
     names = [name.strip() for name in strategies.split(",") if name.strip()]
     if not names:
-        raise UsageError(
-            f"--strategies {strategies!r} names none. There are: {', '.join(tuners.strategies())}."
-        )
+        raise UsageError(f"--strategies {strategies!r} names none. There are: {', '.join(tuners.strategies())}.")
     for name in names:
         if name not in tuners.strategies():
             raise unknown("strategy", name, tuners.strategies())
@@ -171,7 +161,7 @@ def show(found: Comparison, folder: Path) -> None:
 
 @contextmanager
 def plan_progress() -> Iterator[Callable[[PlanProgress], None]]:
-    """A callback for the comparison: on stderr, a bar for the whole plan in a terminal, elsewhere a line a run."""
+    """A callback for the comparison: in a terminal a bar for the whole plan, elsewhere a line a run."""
     if not sys.stderr.isatty():
         yield _lines
         return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lora_clf.cli.flags import DataFlags, Json, takes
+from lora_clf.cli.flags import DataFlags, Device, Json, Precision, takes
 from lora_clf.cli.opening import open_adapter
 from lora_clf.cli.output import document, line, note
 from lora_clf.cli.quiet import quiet_third_parties
@@ -25,17 +25,16 @@ app = typer.Typer(add_completion=False)
 @app.command()
 @takes
 def evaluate(
-    adapter: Annotated[Path, typer.Argument(help="The adapter's folder.")],
-    source: Annotated[
-        str | None, typer.Argument(metavar="DATA", help="A table, or a corpus: sms-spam, demo.")
-    ] = None,
+    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="The adapter's folder.")],
+    source: Annotated[str | None, typer.Argument(metavar="DATA", help="A table, or a corpus: sms-spam, demo.")] = None,
     data: Annotated[str | None, typer.Option(help="The same as DATA.", rich_help_panel="Data")] = None,
     all_rows: Annotated[
         bool, typer.Option("--all-rows", help="Score every row of the table; do not split it.")
     ] = False,
     base: Annotated[str | None, typer.Option(help="The base; by default the adapter's own.")] = None,
     revision: Annotated[str | None, typer.Option(help="A Hub revision, where --base is a Hub id.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
+    precision: Precision = "fp32",
     seed: Annotated[int | None, typer.Option(help="Of the split; by default the adapter's.")] = None,
     as_json: Json = False,
     *,
@@ -43,8 +42,9 @@ def evaluate(
 ) -> None:
     """Score a saved adapter on labelled data: on the validation and test parts, or on every row."""
     quiet_third_parties()
-    from lora_clf.adapters.adapter import read_header
+    from lora_clf.adapters.file import read_header
     from lora_clf.data.dataset import load_data, load_table
+    from lora_clf.inference.precision import resolve_precision
 
     origin = one_source(source, data)
     header = read_header(adapter)
@@ -67,7 +67,8 @@ def evaluate(
             "texts of its training may be among them."
         )
     loaded = open_adapter(adapter, base, revision, device)
-    scores = {name: score(loaded, part, positive) for name, part in parts.items()}
+    number = resolve_precision(precision, loaded.base.device)
+    scores = {name: score(loaded, part, positive, number) for name, part in parts.items()}
     if as_json:
         document(
             {
@@ -87,19 +88,19 @@ def evaluate(
     show_scores(scores, positive)
 
 
-def score(adapter: Adapter, part: Part, positive: str | None) -> dict[str, Any]:
+def score(adapter: Adapter, part: Part, positive: str | None, precision: str) -> dict[str, Any]:
     """The scores of ``adapter`` on ``part``."""
     import numpy as np
 
     from lora_clf.metrics.classification import summarise
-    from lora_clf.metrics.probability import softmax
 
     numbers = {label: number for number, label in enumerate(adapter.labels)}
     truth = np.array([numbers[label] for label in part.labels], dtype=np.int64)
-    logits = adapter.logits(part.texts)
+    answers = adapter.predict(part.texts, precision=precision)
+    probabilities = np.array([[answer.probabilities[label] for label in adapter.labels] for answer in answers])
     if positive not in adapter.labels:
         positive = None
-    return summarise(truth, softmax(logits), adapter.labels, positive)
+    return summarise(truth, probabilities, adapter.labels, positive)
 
 
 def check_labels(part: Part, name: str, labels: tuple[str, ...]) -> None:

@@ -89,12 +89,8 @@ class BaseFlags(Flags):
     ] = "minilm"
     revision: Annotated[str | None, typer.Option(help="A Hub revision, where --base is a Hub id.")] = None
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto"
-    pooling: Annotated[
-        str | None, typer.Option(help="mean, first, last or family; by default the base's own.")
-    ] = None
-    max_length: Annotated[
-        int | None, typer.Option(help="Tokens kept of a text; by default the base's own.")
-    ] = None
+    pooling: Annotated[str | None, typer.Option(help="mean, first, last or family; by default the base's own.")] = None
+    max_length: Annotated[int | None, typer.Option(help="Tokens kept of a text; by default the base's own.")] = None
 
 
 @dataclass(frozen=True)
@@ -105,12 +101,10 @@ class DataFlags(Flags):
 
     text_column: Annotated[str | None, typer.Option(help="The column of texts.")] = None
     label_column: Annotated[str | None, typer.Option(help="The column of labels.")] = None
-    group_column: Annotated[
-        str | None, typer.Option(help="A column whose groups stay on one side of the split.")
-    ] = None
-    split_column: Annotated[
-        str | None, typer.Option(help="A column that says train, validation or test.")
-    ] = None
+    group_column: Annotated[str | None, typer.Option(help="A column whose groups stay on one side of the split.")] = (
+        None
+    )
+    split_column: Annotated[str | None, typer.Option(help="A column that says train, validation or test.")] = None
     validation_file: Annotated[str | None, typer.Option(help="Your own validation table.")] = None
     test_file: Annotated[str | None, typer.Option(help="Your own test table.")] = None
     split: Annotated[str, typer.Option(help="Percent for train/validation/test.")] = "70/10/20"
@@ -118,9 +112,9 @@ class DataFlags(Flags):
         "near-copy-free"
     )
     balance: Annotated[str, typer.Option(help="natural, or undersample to the rarest class.")] = "natural"
-    positive_label: Annotated[
-        str | None, typer.Option(help="Of two labels the one to find; by default the rarer.")
-    ] = None
+    positive_label: Annotated[str | None, typer.Option(help="Of two labels the one to find; by default the rarer.")] = (
+        None
+    )
     encoding: Annotated[str | None, typer.Option(help="Of a text file that is not UTF-8, as cp1252.")] = None
     skip_bad_rows: Annotated[
         bool, typer.Option("--skip-bad-rows", help="Leave out rows without text or label, and name them.")
@@ -180,6 +174,8 @@ class TrainFlags(dict[str, Any], Flags):
 
 
 Seed = Annotated[int, typer.Option(help="What every random number is drawn from.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Precision = Annotated[str, typer.Option(help="fp32 (exact), bf16, or auto: bf16 where the device has it.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 

@@ -19,7 +19,8 @@ def open_adapter(folder: Path, base: str | None, revision: str | None, device: s
         AdapterNotFoundError, AdapterFormatError, WrongBaseError: as `load_adapter` does.
         BaseNotFoundError: the base is not here; the message says how to name its folder.
     """
-    from lora_clf.adapters.adapter import load_adapter, read_header
+    from lora_clf.adapters.adapter import load_adapter
+    from lora_clf.adapters.file import read_header
 
     header = read_header(folder)
     return load_adapter(folder, _base(header.base_name, base, revision, device))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lora_clf.cli.flags import Force, Json
+from lora_clf.cli.flags import Device, Force, Json, Precision
 from lora_clf.cli.opening import open_adapter
 from lora_clf.cli.output import document, line, note, one_line, table
 from lora_clf.cli.places import check_free_file
@@ -21,10 +21,8 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def predict(
-    adapter: Annotated[Path, typer.Argument(help="The adapter's folder.")],
-    texts: Annotated[
-        list[str] | None, typer.Argument(metavar="TEXT...", help="Texts; lines of stdin if none.")
-    ] = None,
+    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="The adapter's folder.")],
+    texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT...", help="Texts; lines of stdin if none.")] = None,
     read: Annotated[
         Path | None, typer.Option("--input", help="A table: CSV, TSV, JSONL, Parquet; or lines in a .txt.")
     ] = None,
@@ -35,7 +33,8 @@ def predict(
     encoding: Annotated[str | None, typer.Option(help="Of an --input that is not UTF-8, as cp1252.")] = None,
     base: Annotated[str | None, typer.Option(help="The base; by default the adapter's own.")] = None,
     revision: Annotated[str | None, typer.Option(help="A Hub revision, where --base is a Hub id.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
+    precision: Precision = "fp32",
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -50,12 +49,15 @@ def predict(
         if read is not None and write.exists() and read.exists() and write.samefile(read):
             raise UsageError(f"--output {write} is the --input itself. Give another name.")
         check_free_file(write, force)
-    from lora_clf.adapters.adapter import read_header
+    from lora_clf.adapters.file import read_header
 
     read_header(adapter)  # no adapter, no wait for texts
     rows = _rows(texts, read, text_column, encoding)
+    from lora_clf.inference.precision import resolve_precision
+
     loaded = open_adapter(adapter, base, revision, device)
-    found = loaded.predict(rows.texts) if len(rows) else []
+    number = resolve_precision(precision, loaded.base.device)
+    found = loaded.predict(rows.texts, precision=number) if len(rows) else []
     if cut := sum(each.truncated for each in found):
         note(f"{cut:,} of {len(found):,} texts were longer than the adapter reads and were cut.")
     if write is not None:

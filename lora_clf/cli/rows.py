@@ -88,9 +88,7 @@ def find_text(columns: Mapping[str, Sequence[Any]], asked: str | None, name: str
         found = next(iter(columns))
     if found is None:
         there = ", ".join(columns) or "none"
-        raise DataError(
-            f"No column of {name} is known to hold texts; there are: {there}. Give --text-column."
-        )
+        raise DataError(f"No column of {name} is known to hold texts; there are: {there}. Give --text-column.")
     return found
 
 
@@ -141,9 +139,7 @@ def check_writable_format(file: Path) -> None:
             raise UsageError("Writing Parquet needs pyarrow: pip install pyarrow, or write CSV.") from None
 
 
-def with_answers(
-    rows: Rows, labels: Sequence[str], probabilities: Sequence[float]
-) -> tuple[Columns, list[str]]:
+def with_answers(rows: Rows, labels: Sequence[str], probabilities: Sequence[float]) -> tuple[Columns, list[str]]:
     """All columns and two more, ``label`` and ``probability``; ``predicted_...`` where a name is taken.
 
     Returns:

@@ -25,9 +25,7 @@ def one_source(argument: str | None, flag: str | None, default: str | None = Non
     if found is None:
         found = default
     if not found:
-        raise UsageError(
-            "No data set came. Give a table (CSV, TSV, JSONL, Parquet), or a corpus: sms-spam, demo."
-        )
+        raise UsageError("No data set came. Give a table (CSV, TSV, JSONL, Parquet), or a corpus: sms-spam, demo.")
     return found
 
 

@@ -82,7 +82,7 @@ def describe(kind: type[Tuner], base: Base | None, labels: int) -> dict[str, Any
     if base is not None:
         tuned = kind().prepare(base.view(labels))
         trainable = tuned.trainable_parameters
-        share = trainable / (base.total_parameters + sum(p.numel() for p in tuned.view.head.parameters()))
+        share = trainable / sum(parameter.numel() for parameter in tuned.view.parameters())
     return {
         "name": kind.name,
         "summary": (kind.__doc__ or kind.summary).strip().splitlines()[0],

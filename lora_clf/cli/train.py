@@ -25,13 +25,9 @@ HOME = Path("my-adapters")
 @app.command()
 @takes
 def train(
-    source: Annotated[
-        str | None, typer.Argument(metavar="DATA", help="A table, or a corpus: sms-spam, demo.")
-    ] = None,
+    source: Annotated[str | None, typer.Argument(metavar="DATA", help="A table, or a corpus: sms-spam, demo.")] = None,
     data: Annotated[str | None, typer.Option(help="The same as DATA.", rich_help_panel="Data")] = None,
-    strategy: Annotated[
-        str, typer.Option(help="See `lora-clf strategies`.", rich_help_panel="Strategy")
-    ] = "lora",
+    strategy: Annotated[str, typer.Option(help="See `lora-clf strategies`.", rich_help_panel="Strategy")] = "lora",
     out: Annotated[
         Path | None, typer.Option(help="The adapter's folder; by default my-adapters/DATA-STRATEGY.")
     ] = None,
@@ -78,7 +74,7 @@ def train(
         line()
     with training_progress() as progress:
         result = run_training(base, dataset, tuner, settings, progress=progress)
-    for warning in result.warnings:
+    for warning in set(result.warnings) - set(dataset.warnings):  # those were told before it began
         note(f"Warning: {warning.rstrip('.')}.")
     saved = result.save(folder, force=force)
     if as_json:
@@ -108,7 +104,7 @@ def _json(result: Result, dataset: Dataset, saved: Path) -> dict[str, Any]:
         "positive_label": dataset.positive_label,
         "protocol": dataset.protocol,
         "leaks": dataset.leaks().as_dict()["parts"],
-        "warnings": [*dataset.warnings, *result.warnings],
+        "warnings": list(dict.fromkeys([*dataset.warnings, *result.warnings])),
         "data_digest": dataset.digest,
         "base": result.adapter.base.name,
         "base_digest": result.adapter.base.digest,
