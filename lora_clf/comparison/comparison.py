@@ -165,6 +165,11 @@ class Comparison:
     @cached_property
     def verdict(self) -> str:
         """The answer in a sentence or two."""
+        return " ".join(self.verdict_lines)
+
+    @cached_property
+    def verdict_lines(self) -> list[str]:
+        """The answer, a sentence a line; the first says the most."""
         from lora_clf.comparison.standing import verdict_of
 
         return verdict_of(self)

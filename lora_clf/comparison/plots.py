@@ -8,8 +8,10 @@ that the plots survive a grey printer.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,7 @@ FORMATS = ("png", "svg", "pdf")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p", "h")
 INK, FAINT = "#222222", "#8a8a8a"
+DASHES = ((0, (6, 3)), (0, (1.5, 2)), (0, (6, 2, 1, 2)))
 STYLE: Any = {  # matplotlib names its settings in a type of its own
     "font.family": "DejaVu Sans",
     "font.size": 10.5,
@@ -134,6 +137,7 @@ def draw(comparison: Comparison, rows: Sequence[Standing], axis: Axis) -> Figure
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
     if max(values) / min(values) < 30:  # less than two decades: one labelled tick would say little
         from matplotlib.ticker import LogLocator
@@ -143,7 +147,7 @@ def draw(comparison: Comparison, rows: Sequence[Standing], axis: Axis) -> Figure
 
     taken = _baseline_lines(axes, baselines, low)
     places = _set_apart(axes, values, [row.accuracy.mean * 100 for row in rows])
-    _frontier(axes, rows, values, places)
+    taken += _frontier(axes, rows, values, places)
     points = []
     for number, (row, (x, y)) in enumerate(zip(rows, places, strict=True)):
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
@@ -189,31 +193,37 @@ def _short(value: float) -> str:
 
 
 def _baseline_lines(axes: Axes, baselines: Sequence[Standing], low: float) -> list[Any]:
-    """A dashed, named line for each baseline; returns the boxes (pixels) that other names must avoid."""
+    """A dashed line for each baseline, named in the margin; returns the boxes (pixels) names must avoid."""
+    from matplotlib.transforms import Bbox
+
     boxes = []
-    below = []
-    styles = ((0, (6, 3)), (0, (1.5, 2)), (0, (6, 2, 1, 2)))
+    outside = []
+    frame = axes.get_window_extent()
+    last = math.inf
     for number, row in enumerate(sorted(baselines, key=lambda row: -row.accuracy.mean)):
-        height = row.accuracy.mean * 100
-        if height < low or height > axes.get_ylim()[1]:
-            below.append(f"{row.label} {height:.1f} %")
+        value = row.accuracy.mean * 100
+        if not low <= value <= axes.get_ylim()[1]:
+            outside.append(f"{row.label} {value:.1f} %")
             continue
-        axes.axhline(height, color="#555555", linewidth=1.3, linestyle=styles[number % 3], zorder=1)
-        text = axes.annotate(
-            f"{row.label} {height:.1f} %",
-            (1, height),
-            xycoords=("axes fraction", "data"),
-            xytext=(-2, 3),
+        axes.axhline(value, color="#555555", linewidth=1.3, linestyle=DASHES[number % len(DASHES)], zorder=1)
+        middle = axes.transData.transform((axes.get_xlim()[0], value))[1]
+        boxes.append(Bbox([[frame.x0, middle - 2], [frame.x1, middle + 2]]))
+        place = min(middle, last - 30 * axes.figure.dpi / 72)  # two lines of text below the one above
+        last = place
+        axes.annotate(
+            f"{row.label}\n{value:.1f} %",
+            (1, (place - frame.y0) / frame.height),
+            xycoords="axes fraction",
+            xytext=(5, 0),
             textcoords="offset points",
-            ha="right",
-            va="bottom",
+            ha="left",
+            va="center",
             fontsize=9,
             color="#444444",
         )
-        boxes.append(_box(text).expanded(1.0, 1.3))
-    if below:
+    if outside:
         text = axes.annotate(
-            f"off the scale: {', '.join(below)}",
+            f"off the scale: {', '.join(outside)}",
             (1, 0),
             xycoords="axes fraction",
             xytext=(-2, 4),
@@ -253,20 +263,27 @@ def _set_apart(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> list[tup
 
 def _frontier(
     axes: Axes, rows: Sequence[Standing], values: Sequence[float], places: Sequence[tuple[float, float]]
-) -> None:
-    """The step line through the strategies that no other beats at the same cost or less."""
+) -> list[Any]:
+    """The step line through the strategies that no other beats at the same cost or less; boxes to avoid."""
+    from matplotlib.transforms import Bbox
+
     best = -1.0
     steps: list[tuple[float, float]] = []
-    order = sorted(range(len(rows)), key=lambda place: (values[place], -rows[place].accuracy.mean))
-    for place in order:
+    for place in sorted(range(len(rows)), key=lambda place: (values[place], -rows[place].accuracy.mean)):
         if rows[place].accuracy.mean > best:
             best = rows[place].accuracy.mean
             steps.append(places[place])
-    if not steps:
-        return
-    xs, ys = zip(*steps, strict=True)
-    xs, ys = (*xs, axes.get_xlim()[1]), (*ys, ys[-1])
-    axes.step(xs, ys, where="post", color="#b5b5b5", linewidth=2.2, zorder=1.5, solid_joinstyle="round")
+    corners = [steps[0]]
+    for x, y in steps[1:]:
+        corners += [(x, corners[-1][1]), (x, y)]
+    corners.append((axes.get_xlim()[1], corners[-1][1]))
+    xs, ys = zip(*corners, strict=True)
+    axes.plot(xs, ys, color="#c4c4c4", linewidth=2.2, zorder=1.5, solid_joinstyle="round")
+    pixels = axes.transData.transform(corners)
+    return [
+        Bbox([[min(x0, x1) - 2, min(y0, y1) - 2], [max(x0, x1) + 2, max(y0, y1) + 2]])
+        for (x0, y0), (x1, y1) in pairwise(pixels)
+    ]
 
 
 def _name_points(
@@ -277,6 +294,7 @@ def _name_points(
     taken: Sequence[Any],
 ) -> None:
     """Write each name beside its point where it covers no point, whisker or other name."""
+    from matplotlib.patheffects import withStroke
     from matplotlib.transforms import Bbox
 
     scale = figure.dpi / 72
@@ -288,7 +306,7 @@ def _name_points(
     frame = axes.get_window_extent()
     candidates = [
         (side * across, up, "left" if side > 0 else "right")
-        for distance in (0, 10, 20, 30, 45, 60, 80)
+        for distance in (0, 9, 14, 20, 30, 45, 60, 80)
         for up in ((0,) if distance == 0 else (distance, -distance))
         for across in (10, 16)
         for side in (1, -1)
@@ -307,8 +325,8 @@ def _name_points(
                 ha=align,
                 va="center",
                 fontsize=10.5,
-                fontweight="medium",
                 zorder=6,
+                path_effects=[withStroke(linewidth=2.5, foreground="white")],
             )
             box = text.get_window_extent().padded(1.5 * scale)
             covered = sum(_overlap(box, other) for other in boxes) + _outside(box, frame) * 4
@@ -323,7 +341,7 @@ def _name_points(
         assert chosen is not None
         boxes.append(chosen.get_window_extent())
         aside, height = chosen.get_position()
-        if abs(height) > 12:
+        if abs(height) > 16:
             axes.annotate(
                 "",
                 (x, y),

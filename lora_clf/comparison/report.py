@@ -59,7 +59,8 @@ def document(comparison: Comparison, plot_format: str = "png") -> tuple[str, lis
     first_baseline = next((place for place, row in enumerate(rows) if row.kind == "baseline"), len(rows))
     columns = columns_of(comparison)
     blocks: list[Block] = [
-        Paragraph(comparison.verdict, answer=True),
+        Paragraph(comparison.verdict_lines[0], answer=True),
+        Paragraph(" ".join(comparison.verdict_lines[1:])),
         Grid(
             [column.heading for column in columns],
             cells_of(comparison),

@@ -270,49 +270,51 @@ def _averaged(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return mean
 
 
-def verdict_of(comparison: Comparison) -> str:
-    """The answer in a few sentences, for people."""
+def verdict_of(comparison: Comparison) -> list[str]:
+    """The answer for people: the first sentence says which strategy, how sure and what cannot be told from it."""
     rows = comparison.standings
     strategies = [row for row in rows if row.kind == "strategy"]
     if not strategies:
-        return "No strategy has a complete run, so there is nothing to compare."
+        return ["No strategy has a complete run, so there is nothing to compare."]
     best = next(row for row in rows if row.best)
-    seeds = f"{best.seeds} seed{'s' if best.seeds > 1 else ''}"
-    lines = [
+    seeds = f", {best.seeds} seeds" if best.seeds > 1 else ""
+    first = (
         f"{best.label} got most right: {percent(best.accuracy.mean)} of {best.accuracy.n:,} test rows "
-        f"({range_of(best.accuracy)}; {seeds})."
-    ]
-    tied = [row.label for row in strategies if row.tied]
+        f"({range_of(best.accuracy)}{seeds})"
+    )
+    tied = [row for row in strategies if row.tied]
     worse = [row.label for row in strategies if not row.tied and not row.best]
-    if len(strategies) == 1:
-        pass
-    elif not tied:
-        lines.append("Every other strategy is worse by more than chance explains.")
-    else:
-        lines.append(
-            f"{listed(tied)} cannot be told from it on this data"
-            + (f"; {listed(worse)} {'is' if len(worse) == 1 else 'are'} worse." if worse else ".")
-        )
-        largest = -min(row.to_best.low for row in strategies if row.tied and row.to_best is not None)
-        lines.append(f"That does not show that they are equal: the gap may be as large as {largest * 100:.1f} points.")
+    lines = []
+    if tied:
+        gap = -min(row.to_best.low for row in tied if row.to_best is not None) * 100
+        first += f", but this data cannot tell it from {listed([row.label for row in tied])}"
+        lines.append(f"That does not make them equal: a gap of up to {gap:.1f} points remains possible.")
+        if worse:
+            lines.append(f"{listed(worse)} {_verb(worse, 'is', 'are')} worse by more than chance explains.")
+    elif worse:
+        first += f", more than {listed(worse)} by more than chance explains"
     lines += _against_baseline(strategies, [row for row in rows if row.kind == "baseline"])
-    if best.seeds == 1 and comparison.plan.data.folds is None:
+    if best.seeds == 1:
         lines.append("One seed says nothing of how much another would differ: use --seeds 3 or more.")
-    return " ".join(lines)
+    return [f"{first}.", *lines]
 
 
 def _against_baseline(strategies: Sequence[Standing], baselines: Sequence[Standing]) -> list[str]:
+    """Who beats the strongest baseline by more than the interval, and who does not."""
     if not baselines:
         return []
     rival = max(baselines, key=lambda row: row.accuracy.mean)
-    known = [row for row in strategies if row.to_baseline is not None]
-    above = [row.label for row in known if row.to_baseline is not None and row.to_baseline.low > 0]
-    below = [row.label for row in known if row.to_baseline is not None and row.to_baseline.high < 0]
-    level = [row.label for row in known if row.label not in {*above, *below}]
+    gaps = {row.label: row.to_baseline for row in strategies if row.to_baseline is not None}
+    above = [label for label, gap in gaps.items() if gap.low > 0]
+    below = [label for label, gap in gaps.items() if gap.high < 0]
+    level = [label for label in gaps if label not in {*above, *below}]
     name = f"{rival.label} ({percent(rival.accuracy.mean)})"
+    if len(gaps) > 1 and not below and not (above and level):
+        whole = "Every strategy beats" if above else "No strategy beats"
+        return [f"{whole} {name} by more than the interval."]
     lines = []
     if above:
-        lines.append(f"{listed(above)} {_verb(above, 'beats', 'beat')} {name} by more than chance explains.")
+        lines.append(f"{listed(above)} {_verb(above, 'beats', 'beat')} {name} by more than the interval.")
     if level:
         lines.append(f"{listed(level)} {_verb(level, 'does', 'do')} not beat {name} by more than the interval.")
     if below:

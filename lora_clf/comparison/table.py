@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lora_clf.comparison.plan import canonical
 from lora_clf.comparison.standing import Score, Standing, listed
 
 if TYPE_CHECKING:
@@ -139,6 +140,8 @@ def footnotes(comparison: Comparison) -> list[str]:
     )
     if any(row.label == "TF-IDF + LR" for row in rows):
         notes.append("TF-IDF + LR: words weighed by rarity, logistic regression; it learns in the parent process.")
+    if len({canonical(outcome.environment) for outcome in comparison.outcomes}) > 1:
+        notes.append("Not all runs had the same machine, threads or versions: do not compare their seconds.")
     complete = {row.label for row in rows}
     notes += [
         f"FAILED {failure.cell}: {failure.error}: {failure.message.split(chr(10))[0]}"

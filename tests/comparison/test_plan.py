@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from lora_clf.comparison.plan import BaseArguments, Cell, DataArguments, Plan, contenders_of
+from lora_clf.errors import UsageError
+from lora_clf.tuners import create
+
+
+def plan(**changes: object) -> Plan:
+    return replace(Plan(contenders_of(["head-only", "lora"], {"lora": {"rank": 4}})), **changes)  # type: ignore[arg-type]
+
+
+def test_a_plan_goes_through_json_unchanged() -> None:
+    first = plan(seeds=(3, 5), data=DataArguments("a.csv", {"split": "60/20/20"}, folds=4), training={"epochs": 2})
+    assert Plan.from_json(json.loads(json.dumps(first.to_json()))) == first
+    for cell in first.cells():
+        again = Cell.from_json(json.loads(json.dumps(cell.to_json())))
+        assert again == cell and again.digest == cell.digest
+
+
+def test_cells_are_strategies_times_seeds_times_folds() -> None:
+    assert [cell.name for cell in plan(seeds=(0, 1)).cells()] == [
+        "head-only-seed-0",
+        "lora-seed-0",
+        "head-only-seed-1",
+        "lora-seed-1",
+    ]
+    folded = plan(seeds=(0, 1), data=DataArguments("a.csv", folds=3)).cells()
+    assert len(folded) == len({cell.name for cell in folded}) == len({cell.digest for cell in folded}) == 12
+    assert {cell.fold for cell in folded} == {0, 1, 2}
+
+
+def test_the_split_is_one_for_all_seeds_unless_asked_otherwise() -> None:
+    assert {cell.split_seed for cell in plan(seeds=(4, 5), split_seed=9).cells()} == {9}
+    assert [cell.split_seed for cell in plan(seeds=(4, 5), resplit=True).cells()] == [4, 4, 5, 5]
+
+
+def test_the_digest_is_of_what_decides_the_result() -> None:
+    cell = plan(base=BaseArguments("x")).cells()[0]
+    moved = replace(cell, base=BaseArguments("/elsewhere/x"), data=DataArguments("/elsewhere/a.csv"))
+    assert moved.digest == cell.digest
+    for other in (
+        replace(cell, seed=1),
+        replace(cell, training={"epochs": 9}),
+        replace(cell, base_digest="1"),
+        replace(cell, data_digest="1"),
+        replace(cell, base=BaseArguments("x", pooling="first")),
+        replace(cell, contender=replace(cell.contender, settings={"rank": 1})),
+    ):
+        assert other.digest != cell.digest
+
+
+def test_contenders_by_name_by_object_and_twice() -> None:
+    assert [c.label for c in contenders_of(None)] == ["head-only", "last-block", "full", "lora", "lora-scratch"]
+    twice = contenders_of([create("lora", rank=2), create("lora"), "full"])
+    assert [c.label for c in twice] == ["lora (rank=2)", "lora", "full"]
+    assert twice[0].tuner() == create("lora", rank=2)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Plan(()), "no strategy"),
+        (lambda: plan(seeds=()), "no seed"),
+        (lambda: plan(seeds=(1, 1)), "seed 1 is named twice"),
+        (lambda: plan(contenders=contenders_of(["lora", "lora"])), "strategy lora is named twice"),
+        (lambda: plan(data=DataArguments("a.csv", folds=1)), "--folds 1"),
+        (lambda: plan(training={"seed": 1}), "--seeds"),
+        (lambda: contenders_of(["lorra"]), "Did you mean 'lora'"),
+        (lambda: contenders_of(["full"], {"lora": {"rank": 4}}), "settings for lora"),
+        (lambda: contenders_of(["full"], {"full": {"rank": 4}}), "--rank does not apply to full"),
+    ],
+)
+def test_a_wrong_plan_says_what_is_wrong(make, words: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(UsageError, match=words):
+        make()

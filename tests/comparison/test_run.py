@@ -1,0 +1,200 @@
+"""Real comparisons on a tiny base: children are started, killed, and do only what is missing."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_clf.comparison.comparison import Comparison
+from lora_clf.comparison.outcome import read_outcome
+from lora_clf.comparison.plan import BaseArguments
+from lora_clf.comparison.run import PlanProgress, compare
+from lora_clf.comparison.table import as_rich
+from lora_clf.data.corpus import load_corpus
+from lora_clf.errors import UsageError
+
+TRAINING = {"epochs": 2, "batch_size": 16, "precision": "fp32"}
+TIMED = {"seconds", "cold_seconds", "total_seconds"}
+MEASURED = {*TIMED, "peak_memory_bytes", "training_memory_bytes"}
+
+
+class Heard:
+    """Remembers the events; ``stop_after`` runs it interrupts, as Ctrl-C would."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.events: list[PlanProgress] = []
+        self.stop_after = stop_after
+
+    def __call__(self, now: PlanProgress) -> None:
+        self.events.append(now)
+        if self.stop_after is not None and self.of("done") and now.event == "step":
+            raise KeyboardInterrupt
+
+    def of(self, event: str) -> list[str]:
+        return [now.cell for now in self.events if now.event == event]
+
+
+@pytest.fixture(scope="module")
+def run(base_folder: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    def start(strategies: list[str], out: Path | None = None, **more: Any) -> Comparison:
+        return compare(
+            BaseArguments(str(base_folder), device="cpu"),
+            table,
+            strategies,
+            out=out or tmp_path_factory.mktemp("out"),
+            training=TRAINING,
+            data_settings={"columns": ["hard"]},
+            **more,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def whole(run: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path, Heard]:
+    """One comparison, interrupted within its second run and started again; lora cannot be prepared."""
+    out = tmp_path_factory.mktemp("whole")
+    arguments = {"seeds": 1, "save_adapters": True, "strategy_settings": {"lora": {"blocks": 99}}}
+    first = Heard(stop_after=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(["head-only", "last-block", "lora"], out, progress=first, **arguments)
+    assert first.of("done") == ["head-only-seed-0"]
+    again = Heard()
+    command = "lora-clf compare /some/where/messages.csv --base /else/tiny --out=/x/y"
+    found = run(["head-only", "last-block", "lora"], out, progress=again, command=command, **arguments)
+    return found, out, again
+
+
+def strip(value: Any) -> Any:
+    """``value`` without what differs from run to run: seconds and memory."""
+    if isinstance(value, dict):
+        return {key: strip(part) for key, part in value.items() if key not in MEASURED}
+    return [strip(part) for part in value] if isinstance(value, list) else value
+
+
+def test_only_what_is_missing_is_done(whole: tuple[Comparison, Path, Heard]) -> None:
+    _, out, again = whole
+    assert again.of("kept") == ["head-only-seed-0"]
+    assert again.of("done") == ["last-block-seed-0"]
+    assert not list((out / "cells").glob("*partial*"))
+    estimates = [now for now in again.events if now.event == "estimate"]
+    assert len(estimates) == 1 and estimates[0].message.startswith("2 runs, about ")
+
+
+def test_a_failed_run_is_reported_and_the_others_go_on(whole: tuple[Comparison, Path, Heard]) -> None:
+    found, out, again = whole
+    assert again.of("failed") == ["lora-seed-0"]
+    (failure,) = found.failures
+    assert (failure.label, failure.error) == ("lora", "UsageError") and "99" in failure.message
+    assert [row.label for row in found.standings] == ["head-only", "last-block", "majority", "TF-IDF + LR"]
+    assert "FAILED lora-seed-0" in (out / "report.md").read_text()
+
+
+def test_costs_are_measured(whole: tuple[Comparison, Path, Heard]) -> None:
+    found, out, _ = whole
+    head, block = found.outcomes_of("head-only")[0], found.outcomes_of("last-block")[0]
+    assert head.trainable_parameters == 32 * 2 + 2 < block.trainable_parameters
+    assert 50e6 < head.peak_memory_bytes < 5e9 and head.training_memory_bytes < head.peak_memory_bytes
+    for outcome in (head, block):
+        adapter = out / "adapters" / outcome.label
+        assert outcome.adapter_bytes == sum(file.stat().st_size for file in adapter.iterdir())
+        assert outcome.tensor_bytes == (adapter / "adapter_model.safetensors").stat().st_size
+        assert outcome.seconds > 0 and [entry["epoch"] for entry in outcome.history] == [1, 2]
+        assert outcome.test.probabilities.shape == (len(outcome.test.rows), 2)
+
+
+def test_another_order_of_strategies_gives_the_same_table(run: Any, whole: tuple[Comparison, Path, Heard]) -> None:
+    found, _, _ = whole
+    other = run(["last-block", "head-only"], seeds=1)
+    rows = [{row.label: strip(row.to_json()) for row in one.standings} for one in (found, other)]
+    assert rows[0] == rows[1]
+    for label in ("head-only", "last-block"):
+        one, two = found.outcomes_of(label)[0], other.outcomes_of(label)[0]
+        assert (one.test.probabilities == two.test.probabilities).all()
+
+
+def test_every_format_can_be_read(whole: tuple[Comparison, Path, Heard]) -> None:
+    found, out, _ = whole
+    value = json.loads((out / "results.json").read_text())
+    assert {row["label"] for row in value["rows"]} == {"head-only", "last-block", "majority", "TF-IDF + LR"}
+    with (out / "results.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    accuracy = {row["label"]: row["accuracy"]["mean"] for row in value["rows"]}
+    assert {line["strategy"]: float(line["accuracy"]) for line in lines} == accuracy
+    assert as_rich(found).row_count == 4
+    assert (out / "accuracy-parameters.png").read_bytes().startswith(b"\x89PNG")
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/svg+xml;base64,") == 2
+    assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
+    assert found.hard_rows and "hard %" in page
+
+
+def test_no_text_path_or_host_in_the_results(
+    whole: tuple[Comparison, Path, Heard], table: Path, base_folder: Path
+) -> None:
+    import platform
+
+    _, out, _ = whole
+    texts = load_corpus(table).part.texts
+    for name in ("results.json", "results.csv", "report.md", "report.html"):
+        content = (out / name).read_text()
+        assert not [text for text in texts if text in content or text.split()[-1] in content]
+        for path in (str(table.parent), str(base_folder.parent), str(out), "/some/where", "/else", "/x/"):
+            assert path not in content, (name, path)
+        assert platform.node() not in content or len(platform.node()) < 4
+    for file in (out / "cells").rglob("result.json"):
+        assert str(base_folder) not in file.read_text()
+    assert "compare messages.csv --base tiny --out=y" in (out / "report.md").read_text().replace("\\", "")
+
+
+def test_a_cell_of_other_settings_is_not_taken_for_this_one(whole: tuple[Comparison, Path, Heard]) -> None:
+    found, out, _ = whole
+    folder = out / "cells" / "head-only-seed-0"
+    digest = found.outcomes_of("head-only")[0].digest
+    assert read_outcome(folder, digest) is not None
+    assert read_outcome(folder, "other") is None
+    assert read_outcome(out / "nowhere") is None
+
+
+def test_data_that_changes_under_way_is_refused(
+    whole: tuple[Comparison, Path, Heard], base_folder: Path, tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    from lora_clf.comparison.run import start_cell
+
+    found, _, _ = whole
+    cell = replace(found.plan.cells()[0], base_digest="no", data_digest="no")
+    failure = start_cell(cell, tmp_path / "cell", None, lambda event: None)
+    assert failure is not None and failure.error == "BaseError" and "Start the comparison again" in failure.message
+    assert not (tmp_path / "cell").exists()
+
+
+def test_a_wrong_setting_ends_before_anything_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--epochs"):
+        compare("nowhere", "nothing", seeds=1, out=tmp_path, training={"epochs": 0})
+    with pytest.raises(UsageError, match="plot format"):
+        compare("nowhere", "nothing", seeds=1, out=tmp_path, plot_format="gif")
+
+
+@pytest.mark.slow
+def test_folds_and_seeds(run: Any) -> None:
+    found = run(["head-only", "lora-scratch"], seeds=2, folds=3)
+    assert len(found.outcomes) == 12 and not found.failures
+    for pool in found.pools.values():
+        assert all(part.rows.tolist() == list(range(1, 121)) for part in pool.predictions)
+    best = next(row for row in found.standings if row.best)
+    assert best.seeds == 2 and best.accuracy.n == 120 and best.accuracy.sd is not None
+
+
+@pytest.mark.slow
+def test_a_split_for_each_seed(run: Any) -> None:
+    found = run(["head-only"], seeds=2, resplit=True)
+    pool = found.pools["head-only"]
+    assert not pool.same_rows and len(found.pools["majority"].seeds) == 2
+    row = found.standings[0]
+    assert row.accuracy.low <= row.accuracy.mean <= row.accuracy.high
