@@ -1,0 +1,141 @@
+"""Which learning rate should each strategy have by default?
+
+Every rate of a grid is tried on folds of the whole SMS file and of TREC's training file. What counts is the loss and
+the error on each fold's *validation* part; test parts are not looked at, and TREC's test file is not even read. Every
+run is appended to a JSON-lines file as it ends, so several processes can share the work and an interrupted search goes
+on where it stopped. The rate chosen for a strategy is the one with the lowest loss relative to the best of its task,
+averaged over both tasks.
+
+    python benchmarks/learning_rates.py run --sms SMSSpamCollection --trec trec-train.csv --strategy lora
+    python benchmarks/learning_rates.py table
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+RUNS = HERE / "results" / "learning_rates.jsonl"
+SUMMARY = HERE / "results" / "learning_rates.json"
+GRID = {
+    "head-only": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
+    "last-block": (1e-4, 2e-4, 5e-4, 1e-3, 2e-3),
+    "full": (3e-5, 1e-4, 2e-4, 4e-4, 8e-4),
+    "lora": (3e-4, 6e-4, 1e-3, 2e-3, 4e-3),
+}
+FOLDS = 3
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train every rate of one strategy's grid on every fold of both tasks."""
+    from lora_clf.base.base import load_base
+    from lora_clf.data.dataset import folds, load_table
+    from lora_clf.training.loop import train
+    from lora_clf.training.settings import TrainSettings
+    from lora_clf.tuners import create
+
+    done = {(r["task"], r["strategy"], r["rate"], r["fold"], r["batch_size"]) for r in _read(arguments.out)}
+    base = load_base(arguments.base, device=arguments.device)
+    for task, path in (("sms-spam", arguments.sms), ("trec", arguments.trec)):
+        if path is None:
+            continue
+        parts = folds(load_table(path), FOLDS, seed=arguments.seed, name=task)
+        for rate in arguments.rates or GRID[arguments.strategy]:
+            for number, data in enumerate(parts):
+                if (task, arguments.strategy, rate, number, arguments.batch_size) in done:
+                    continue
+                settings = TrainSettings(lr=rate, seed=number, batch_size=arguments.batch_size)
+                result = train(base, data, create(arguments.strategy), settings)
+                line = {
+                    "task": task,
+                    "strategy": arguments.strategy,
+                    "rate": rate,
+                    "fold": number,
+                    "batch_size": arguments.batch_size,
+                    "loss": result.validation["loss"],
+                    "error": 1 - result.validation["accuracy"],
+                    "best_epoch": result.best_epoch,
+                    "rows": len(data.validation),
+                    "precision": result.adapter.header.precision,
+                    "device": base.device.type,
+                    "base_digest": base.digest,
+                }
+                _append(arguments.out, line)
+                print(f"{task} {arguments.strategy} {rate:g} fold {number}: loss {line['loss']:.4f}", file=sys.stderr)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _append(path: Path, line: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # One write in append mode: several processes may share the file.
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(handle, (json.dumps(line, sort_keys=True) + "\n").encode())
+    finally:
+        os.close(handle)
+
+
+def table(arguments: argparse.Namespace) -> None:
+    """Print the mean loss and error of every rate, and write the summary with the rate chosen."""
+    scores: dict[tuple[str, float], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    lines = [line for line in _read(arguments.out) if line["batch_size"] == arguments.batch_size]
+    for line in lines:
+        scores[line["strategy"], line["rate"]][line["task"]].append(line)
+    best: dict[tuple[str, str], float] = {}
+    for (strategy, _), tasks in scores.items():
+        for task, runs in tasks.items():
+            loss = sum(r["loss"] for r in runs) / len(runs)
+            best[strategy, task] = min(best.get((strategy, task), math.inf), loss)
+    summary: dict[str, Any] = {"batch_size": arguments.batch_size, "folds": FOLDS, "rates": {}, "chosen": {}}
+    print(f"{'strategy':12} {'rate':>8}  " + "  ".join(f"{t:>24}" for t in ("sms-spam", "trec")) + "  relative loss")
+    for (strategy, rate), tasks in sorted(scores.items()):
+        cells, relative = [], []
+        for task in ("sms-spam", "trec"):
+            runs = tasks.get(task, [])
+            if not runs:
+                cells.append(f"{'-':>24}")
+                continue
+            loss = sum(r["loss"] for r in runs) / len(runs)
+            error = sum(r["error"] for r in runs) / len(runs)
+            relative.append(loss / best[strategy, task])
+            cells.append(f"loss {loss:.4f} error {error:6.2%}")
+            row = {"rate": rate, "loss": loss, "error": error, "runs": len(runs)}
+            summary["rates"].setdefault(strategy, {}).setdefault(task, []).append(row)
+        mean = sum(relative) / len(relative)
+        print(f"{strategy:12} {rate:8g}  " + "  ".join(cells) + f"  {mean:.3f}")
+        chosen = summary["chosen"].get(strategy)
+        if len(relative) == 2 and (chosen is None or mean < chosen["relative_loss"]):
+            summary["chosen"][strategy] = {"rate": rate, "relative_loss": mean}
+    SUMMARY.write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n")
+    print("chosen:", {name: entry["rate"] for name, entry in summary["chosen"].items()})
+
+
+def main() -> None:
+    """Run the search, or print what it found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("run", "table"))
+    parser.add_argument("--sms", type=Path)
+    parser.add_argument("--trec", type=Path)
+    parser.add_argument("--strategy", choices=tuple(GRID), default="lora")
+    parser.add_argument("--rates", type=float, nargs="*")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--base", default="minilm")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RUNS)
+    arguments = parser.parse_args()
+    {"run": run, "table": table}[arguments.what](arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Batches, kernels, precision and prediction over many texts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from lora_clf.errors import UsageError
+from lora_clf.inference.attention import choose_attention, set_attention
+from lora_clf.inference.batches import collate, inference_rows, training_rows
+from lora_clf.inference.precision import autocast, cast_frozen, has_native_bf16, resolve_precision
+from lora_clf.inference.predict import logits, reference_logits
+from lora_clf.tuners import create
+from tests.bases import ARCHITECTURE_NAMES, batch, randomise, tiny_base
+
+LENGTHS = np.random.default_rng(3).integers(2, 60, 1045)
+
+
+def test_every_row_once_an_epoch_and_the_order_is_a_function_of_seed_and_epoch() -> None:
+    first = training_rows(LENGTHS, 16, seed=1, epoch=0)
+    assert sorted(np.concatenate(first).tolist()) == list(range(1045))
+    assert [len(rows) for rows in first].count(16) == 1045 // 16
+    assert all(np.array_equal(a, b) for a, b in zip(first, training_rows(LENGTHS, 16, 1, 0), strict=True))
+    for seed, epoch in ((1, 1), (2, 0)):
+        assert not np.array_equal(np.concatenate(first), np.concatenate(training_rows(LENGTHS, 16, seed, epoch)))
+
+
+def test_windows_save_padding() -> None:
+    def padded(window: int) -> float:
+        batches = training_rows(LENGTHS, 8, 0, 0, window)
+        return sum(LENGTHS[rows].max() * len(rows) for rows in batches) / LENGTHS.sum()
+
+    assert padded(20) < 1.1 < 1.5 < padded(1)
+    neighbours = [LENGTHS[rows].max() for rows in training_rows(LENGTHS, 8, 0, 0)]
+    assert np.abs(np.diff(neighbours)).mean() > 10  # Consecutive batches are not of like length.
+
+
+def test_inference_batches_hold_their_budget() -> None:
+    batches = inference_rows(LENGTHS, 500)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(1045))
+    assert max(LENGTHS[rows].max() * len(rows) for rows in batches) <= 500
+    assert [rows.tolist() for rows in inference_rows(np.array([9, 900, 3]), 500)] == [[1], [0, 2]]
+    assert inference_rows(np.array([], dtype=np.int64), 500) == []
+
+
+def test_collate_pads_on_the_right() -> None:
+    made = collate([np.array([5, 6], dtype=np.int32), np.array([7], dtype=np.int32)], np.array([1, 0]), pad_id=9)
+    assert made.input_ids.tolist() == [[7, 9], [5, 6]]
+    assert made.attention_mask.tolist() == [[1, 0], [1, 1]]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURE_NAMES)
+def test_answers_come_in_input_order_whatever_the_batches(name: str) -> None:
+    base = tiny_base(name)
+    tuned = create("lora").prepare(base.view(3))
+    randomise(tuned)
+    tokens = base.encode(["b" * n for n in (3, 50, 1, 20, 7, 33)] + [""])
+    alone = reference_logits(tuned.view, tokens)
+    for budget in (1, 100, 8192):
+        answers = logits(tuned.view, tokens, batch_tokens=budget)
+        np.testing.assert_allclose(answers, alone, rtol=1e-5, atol=1e-5)
+    assert alone.shape == (7, 3) and alone.std(axis=0).min() > 1e-4
+    assert logits(tuned.view, base.encode([])).shape == (0, 3)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURE_NAMES)
+def test_both_kernels_give_equal_results(name: str) -> None:
+    view = tiny_base(name).view(3)
+    answers = []
+    for kernel in ("eager", "sdpa"):
+        set_attention(view, kernel)
+        with torch.no_grad():
+            answers.append(view(*batch()))
+    torch.testing.assert_close(*answers, rtol=1e-5, atol=1e-5)
+
+
+def test_the_kernel_is_chosen_by_shape_and_purpose() -> None:
+    view = tiny_base("bert").view(2)
+    chosen = []
+    for tokens, training in ((32, True), (32, False), (2048, True)):
+        choose_attention(view, tokens, training=training)
+        chosen.append(view.config._attn_implementation)
+    assert chosen == ["eager", "sdpa", "sdpa"]
+
+
+def test_precision_is_decided_by_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    for native in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+        assert has_native_bf16(cpu) is native
+        assert resolve_precision("auto", cpu) == ("bf16" if native else "fp32")
+    with pytest.raises(UsageError, match="no native bf16"):
+        resolve_precision("bf16", cpu)
+    with pytest.raises(UsageError, match=r"'fp8'.*auto, bf16, fp32"):
+        resolve_precision("fp8", cpu)
+
+
+def test_bf16_casts_only_what_is_frozen_and_keeps_the_head_in_fp32() -> None:
+    base = tiny_base("bert")
+    tuned = create("last-block").prepare(base.view(2))
+    cast_frozen(tuned.view, "bf16")
+    kinds = {name: p.dtype for name, p in tuned.view.named_parameters()}
+    assert kinds["backbone.encoder.layer.0.attention.self.query.weight"] == torch.bfloat16
+    assert kinds["backbone.encoder.layer.2.attention.self.query.weight"] == torch.float32
+    assert kinds["head.linear.weight"] == torch.float32
+    assert all(p.dtype == torch.float32 for p in base.backbone.parameters())
+    with autocast("bf16", base.device):
+        answers = tuned.view(*batch())
+    assert answers.dtype == torch.float32
+    plain = create("last-block").prepare(base.view(2)).view(*batch())
+    assert 0 < (answers - plain).abs().max() < 0.05
+
+
+def test_prediction_leaves_the_view_as_it_was() -> None:
+    base = tiny_base("bert")
+    view = create("lora", dropout=0.5).prepare(base.view(2)).view
+    view.train()
+    tokens = base.encode(["hello", "you"])
+    assert np.array_equal(logits(view, tokens), logits(view, tokens))  # No dropout while predicting.
+    assert view.training
+    assert any(module.training for module in view.backbone.modules() if isinstance(module, torch.nn.Dropout))

@@ -1,0 +1,133 @@
+"""The loop: what it promises whatever the strategy."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from lora_clf.data.dataset import Dataset, Part
+from lora_clf.errors import TrainingError, UsageError
+from lora_clf.training.loop import train
+from lora_clf.training.result import Progress
+from lora_clf.training.schedule import warmup_decay
+from lora_clf.training.settings import TrainSettings
+from lora_clf.tuners import create, strategies
+from tests.bases import tiny_base
+
+
+def toy(rows: int = 48, classes: int = 2) -> Dataset:
+    """Texts whose class shows in their letters; lengths differ."""
+    random = np.random.default_rng(0)
+
+    def part(count: int, start: int) -> Part:
+        labels = [f"c{i % classes}" for i in range(count)]
+        letters = ["abcdefgh", "stuvwxyz", "01234567"]
+        texts = ["".join(random.choice(list(letters[i % classes]), 3 + (7 * i) % 19)) for i in range(count)]
+        return Part(tuple(texts), tuple(labels), tuple(range(start, start + count)), {})
+
+    parts = part(rows, 1), part(16, 100), part(16, 200)
+    labels = tuple(f"c{i}" for i in range(classes))
+    positive = "c1" if classes == 2 else None
+    return Dataset("toy", *parts, labels, positive, "given", "0" * 64, "CC0-1.0", "made here")
+
+
+FAST = TrainSettings(epochs=2, batch_size=8, lr=1e-2, precision="fp32")
+
+
+@pytest.mark.parametrize("strategy", list(strategies()))
+def test_same_seed_same_weights_and_another_seed_others(strategy: str) -> None:
+    base, data = tiny_base("bert"), toy()
+    options = {"dropout": 0.3} if "dropout" in type(create(strategy)).flags() else {}
+    runs = []
+    for seed in (1, 1, 2):
+        torch.rand(seed)  # What was drawn before must not matter.
+        runs.append(train(base, data, create(strategy, **options), replace(FAST, seed=seed)))
+    first, again, other = (run.adapter.tuned.state_dict() for run in runs)
+    assert len(first) >= 2
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+    assert runs[0].validation == runs[1].validation and runs[0].history == runs[1].history
+    assert base.digest == tiny_base("bert").digest
+
+
+def test_it_learns_and_reports() -> None:
+    seen: list[Progress] = []
+    result = train(tiny_base("gpt2"), toy(), create("lora"), replace(FAST, epochs=4), progress=seen.append)
+    assert result.test["accuracy"] == 1.0
+    assert result.test["accuracy"] == float((result.test_logits.argmax(1) == toy().label_ids(toy().test)).mean())
+    assert [entry["epoch"] for entry in result.history] == [1, 2, 3, 4]
+    assert [entry["examples"] for entry in result.history] == [48, 96, 144, 192]
+    assert seen[-1].step == seen[-1].steps == 4 * 6
+    assert sum(progress.validation is not None for progress in seen) == 4
+    assert 0 < result.training_seconds <= result.seconds
+    assert result.trainable_parameters == result.adapter.tuned.trainable_parameters
+    assert 0 < result.share < 1
+
+
+def test_the_adapter_scores_what_the_result_says() -> None:
+    data = toy()
+    result = train(tiny_base("bert"), data, create("last-block"), FAST)
+    again = result.adapter.logits(data.test.texts)
+    np.testing.assert_allclose(again, result.test_logits, rtol=1e-4, atol=1e-5)
+
+
+def test_the_best_epoch_is_kept_and_patience_stops() -> None:
+    # A rate that ruins the weights after the first steps: later epochs are worse than the best.
+    settings = replace(FAST, epochs=12, lr=0.3, patience=2, clip=0.0, warmup=0.0)
+    result = train(tiny_base("bert"), toy(), create("full"), settings)
+    losses = [entry["validation"]["loss"] for entry in result.history]
+    assert result.best_epoch == 1 + int(np.argmin(losses))
+    assert result.validation["loss"] == pytest.approx(min(losses), rel=1e-4)
+    assert len(losses) < 12 and len(losses) - result.best_epoch == 2
+
+
+def test_accumulated_steps_equal_the_large_batch() -> None:
+    base, data = tiny_base("bert"), toy()
+    large = train(base, data, create("lora"), replace(FAST, batch_size=16, epochs=1))
+    # Batches of 8 are drawn as other rows than batches of 16, so compare on one batch an epoch.
+    whole = train(base, data, create("lora"), replace(FAST, batch_size=48, epochs=2))
+    parts = train(base, data, create("lora"), replace(FAST, batch_size=8, accumulate=6, epochs=2))
+    assert large.history[0]["train_loss"] != whole.history[0]["train_loss"]
+    for ours, theirs in zip(parts.history, whole.history, strict=True):
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-4)
+        assert ours["validation"]["loss"] == pytest.approx(theirs["validation"]["loss"], rel=1e-3)
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_clear_line() -> None:
+    with pytest.raises(TrainingError, match=r"loss became (nan|inf) at step \d+ of \d+.*Try --lr"):
+        train(tiny_base("gpt2"), toy(), create("full"), replace(FAST, lr=1e20, clip=0.0, epochs=5))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_more_classes(classes: int) -> None:
+    result = train(tiny_base("bert"), toy(classes=classes), create("head-only"), replace(FAST, epochs=1))
+    assert result.test_logits.shape == (16, classes)
+    assert len(result.test["confusion_matrix"]) == classes
+
+
+def test_all_bad_settings_are_named_at_once() -> None:
+    with pytest.raises(UsageError, match=r"--epochs 0.*--batch-size -1.*--lr nan.*--warmup 2"):
+        TrainSettings(epochs=0, batch_size=-1, lr=math.nan, warmup=2)
+    with pytest.raises(UsageError, match="1 to 96 tokens"):
+        train(tiny_base("bert"), toy(), create("head-only"), replace(FAST, max_length=500))
+
+
+def test_warm_up_then_decay() -> None:
+    shares = [warmup_decay(step, 20, 0.1) for step in range(20)]
+    assert shares[:2] == [0.5, 1.0]
+    assert shares[2] == 1.0 and all(a > b for a, b in itertools.pairwise(shares[2:]))
+    assert shares[-1] == pytest.approx(1 / 18)
+    assert warmup_decay(0, 1, 0.1) == 1.0
+
+
+def test_weight_decay_spares_norms_and_biases() -> None:
+    tuned = create("full").prepare(tiny_base("bert").view(2))
+    matrices, vectors = tuned.parameter_groups(1e-3, 0.01)
+    assert matrices["weight_decay"] == 0.01 and vectors["weight_decay"] == 0.0
+    assert all(p.ndim >= 2 for p in matrices["params"]) and all(p.ndim == 1 for p in vectors["params"])
+    assert len(matrices["params"]) + len(vectors["params"]) == len(tuned.trainable())
