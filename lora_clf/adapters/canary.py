@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from lora_clf.adapters.classifier import build
+from lora_clf.adapters.classifier import build, scaling_of
 from lora_clf.adapters.header import Header
 from lora_clf.errors import AdapterFormatError, LoraClfError, WrongBaseError
 from lora_clf.inference.predict import reference_logits
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lora_clf.base.base import Base
+    from lora_clf.base.tokenizer import Tokens
 
 SET: Final = 1
 """The number of this set of sentences; a changed set gets a new number."""
@@ -103,8 +104,8 @@ def _cause(
         return "other tokenizer than the one it was trained with"
     if tuned.view.pooling != header.pooling:
         return f"pooling {tuned.view.pooling} instead of {header.pooling}"
-    if getattr(tuned, "scaling", None) != header.scaling:
-        return f"scaling {getattr(tuned, 'scaling', None)} instead of {header.scaling}"
+    if scaling_of(tuned) != header.scaling:
+        return f"scaling {scaling_of(tuned)} instead of {header.scaling}"
     if _permuted(now, expected):
         return "permuted labels: the logits are right, but in another order"
     if _untrained_head(base, tuned, header):
@@ -113,7 +114,8 @@ def _cause(
         rows = _logits(base, candidate, names, header.max_length, header.truncation).astype(np.float64)
         if bool((_drift(rows, expected) <= TOLERANCE).all()):
             return cause
-    if drifted == {"long"}:
+    cut = _encode(base, names, header.max_length, header.truncation).truncated
+    if "long" in drifted and drifted <= {"long", *(name for name, was in zip(names, cut, strict=True) if was)}:
         return "other truncation: length or side"
     if drifted <= _TOKENIZER:
         return "other tokenizer: it differs on special tokens or on text that is not English"
@@ -160,6 +162,9 @@ def _drift(now: NDArray[np.float64], expected: NDArray[np.float64]) -> NDArray[n
 
 
 def _logits(base: Base, tuned: Tuned, names: tuple[str, ...], max_length: int, truncation: str) -> NDArray[np.float32]:
+    return reference_logits(tuned.view, _encode(base, names, max_length, truncation))
+
+
+def _encode(base: Base, names: tuple[str, ...], max_length: int, truncation: str) -> Tokens:
     side: Any = truncation
-    tokens = base.tokenizer.encode([SENTENCES[name] for name in names], max_length, side)
-    return reference_logits(tuned.view, tokens)
+    return base.tokenizer.encode([SENTENCES[name] for name in names], max_length, side)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from transformers.pytorch_utils import Conv1D
+
 from lora_clf.adapters.header import Header
 from lora_clf.errors import AdapterFormatError, TunerError, UnsupportedBaseError, UsageError
 from lora_clf.tuners import create, strategies
@@ -44,12 +46,25 @@ def build(base: Base, header: Header, *, engine: str | None = None) -> Tuned:
         tuned = tuner.prepare(base.view(len(header.labels), header.pooling, header.seed))
     except (UsageError, TunerError, TypeError, UnsupportedBaseError) as error:
         raise AdapterFormatError(f"The adapter's settings do not fit strategy and base: {error}") from error
-    if getattr(tuned, "scaling", None) != header.scaling:
-        raise AdapterFormatError(
-            f"The adapter's scaling is {header.scaling}, but its settings {dict(header.settings)} give "
-            f"{getattr(tuned, 'scaling', None)}."
-        )
+    for field, found in (("scaling", scaling_of(tuned)), ("fan_in_fan_out", fan_in_fan_out(base, tuned))):
+        if found != (said := getattr(header, field)):
+            raise AdapterFormatError(
+                f"The adapter's {field} is {said}, but its settings {dict(header.settings)} on this base give {found}."
+            )
     return tuned
+
+
+def scaling_of(tuned: Tuned) -> float | None:
+    """What the low-rank change is multiplied by; None for a strategy without one."""
+    scaling: float | None = getattr(tuned, "scaling", None)
+    return scaling
+
+
+def fan_in_fan_out(base: Base, tuned: Tuned) -> bool | None:
+    """Whether the adapted layers hold their weight as (in, out); None for a strategy that adapts none."""
+    if scaling_of(tuned) is None or tuned.coverage is None:
+        return None
+    return isinstance(base.backbone.get_submodule(tuned.coverage.modules[0]), Conv1D)
 
 
 def rebuilt(base: Base, tuned: Tuned) -> Tuned:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lora_clf.adapters.canonical import plain
+from lora_clf.adapters.classifier import fan_in_fan_out, scaling_of
 from lora_clf.adapters.header import Header
 from lora_clf.errors import UsageError
 
@@ -76,8 +77,8 @@ def make_header(
         base_digest=base.digest,
         architecture=base.architecture.model_type,
         tokenizer_digest=base.tokenizer_digest,
-        scaling=getattr(tuned, "scaling", None),
-        fan_in_fan_out=_fan_in_fan_out(base, tuned),
+        scaling=scaling_of(tuned),
+        fan_in_fan_out=fan_in_fan_out(base, tuned),
         threshold=threshold,
         temperature=temperature,
         seed=seed,
@@ -99,15 +100,6 @@ def _portable(name: str | None) -> str | None:
     if name is None or not (name[:1] in "/\\~." or name[1:2] == ":"):
         return name or None
     return re.split(r"[/\\]", name)[-1].lstrip("~.") or None
-
-
-def _fan_in_fan_out(base: Base, tuned: Tuned) -> bool | None:
-    """Whether the adapted layers hold their weight as (in, out); None where none is adapted."""
-    from transformers.pytorch_utils import Conv1D
-
-    if getattr(tuned, "scaling", None) is None or tuned.coverage is None:
-        return None
-    return isinstance(base.backbone.get_submodule(tuned.coverage.modules[0]), Conv1D)
 
 
 def _versions() -> dict[str, str]:

@@ -1,0 +1,67 @@
+"""The card: for people, and for the Hub's own reader."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from lora_clf.adapters.adapter import Adapter
+from lora_clf.adapters.card import card
+from tests.adapters.making import STRATEGIES, make
+
+
+def written(adapter: Adapter, folder: Path) -> ModelCard:
+    adapter.save(folder)
+    return ModelCard.load(folder / "README.md")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_hub_reads_the_metadata(strategy: str, tmp_path: Path) -> None:
+    data = written(make(strategy=strategy), tmp_path / "a").data
+    assert data.license == "cc-by-4.0"
+    assert data.pipeline_tag == "text-classification"
+    assert data.library_name == ("peft" if strategy.startswith("lora") else "lora-clf")
+    assert {"lora-clf", strategy} <= set(data.tags or ())
+    assert data.metrics == ["accuracy", "f1"]
+    assert data.base_model is None  # a folder's name is no repository
+
+
+def test_a_base_of_the_hub_is_named() -> None:
+    header = replace(make().header, base_name="minilm")
+    data = ModelCard(card(header)).data
+    assert data.base_model == ["sentence-transformers/all-MiniLM-L6-v2"]
+    assert "load_base()\n" in card(header) and "--base" not in card(header)
+    assert "1110a243fdf4706b3f48f1d95db1a4f5529b4d41" in card(header)
+    pinned = replace(header, base_name="owner/name@abc")
+    assert ModelCard(card(pinned)).data.base_model == ["owner/name"]
+    assert 'load_base("owner/name@abc")' in card(pinned)
+
+
+@pytest.mark.parametrize(
+    ("licence", "expected"), [("Apache-2.0", "apache-2.0"), (None, "unknown"), ("Our: own\n#1", "other")]
+)
+def test_any_licence_is_valid_metadata(licence: str | None, expected: str) -> None:
+    assert ModelCard(card(replace(make().header, licence=licence))).data.license == expected
+
+
+def test_nothing_in_a_header_breaks_the_card() -> None:
+    nasty = "---\n`x`|\u2028\"'"
+    header = make(labels=("a", nasty), data_name=nasty, positive_label=nasty).header
+    text = card(replace(header, threshold=0.3))
+    assert ModelCard(text).data.pipeline_tag == "text-classification"
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in tables if not line.startswith("| data")} <= {3, 4}
+    assert "from a probability of 0.3 on" in text
+
+
+def test_what_a_person_wants_to_know(tmp_path: Path) -> None:
+    adapter = make()
+    text = str(written(adapter, tmp_path / "a"))
+    for part in ("`ham`, `spam`", "lora-clf predict", "0.8750", "test (8 texts)", adapter.header.digest, "epochs 3"):
+        assert part in text
+    assert not re.search(r"\b20\d\d-\d\d-\d\d\b|/home|/tmp", text)
+    assert "## Measured" not in card(replace(adapter.header, metrics={}))
