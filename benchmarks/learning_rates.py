@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
             continue
         parts = folds(load_table(path), FOLDS, seed=arguments.seed, name=task)
         for rate in arguments.rates or GRID[arguments.strategy]:
-            for number, data in enumerate(parts):
+            for number, data in enumerate(parts[: arguments.folds]):
                 if (task, arguments.strategy, rate, number, arguments.batch_size) in done:
                     continue
                 settings = TrainSettings(lr=rate, seed=number, batch_size=arguments.batch_size)
@@ -128,6 +128,7 @@ def main() -> None:
     parser.add_argument("--trec", type=Path)
     parser.add_argument("--strategy", choices=tuple(GRID), default="lora")
     parser.add_argument("--rates", type=float, nargs="*")
+    parser.add_argument("--folds", type=int, default=FOLDS, help="how many of the three folds to run")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--base", default="minilm")
     parser.add_argument("--device", default="auto")
