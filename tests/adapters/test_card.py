@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
@@ -14,9 +15,13 @@ from lora_clf.adapters.card import card
 from tests.adapters.making import STRATEGIES, make
 
 
-def written(adapter: Adapter, folder: Path) -> ModelCard:
+def written(adapter: Adapter, folder: Path) -> Any:
     adapter.save(folder)
     return ModelCard.load(folder / "README.md")
+
+
+def metadata(text: str) -> Any:
+    return ModelCard(text).data
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -32,12 +37,12 @@ def test_the_hub_reads_the_metadata(strategy: str, tmp_path: Path) -> None:
 
 def test_a_base_of_the_hub_is_named() -> None:
     header = replace(make().header, base_name="minilm")
-    data = ModelCard(card(header)).data
+    data = metadata(card(header))
     assert data.base_model == ["sentence-transformers/all-MiniLM-L6-v2"]
     assert "load_base()\n" in card(header) and "--base" not in card(header)
     assert "1110a243fdf4706b3f48f1d95db1a4f5529b4d41" in card(header)
     pinned = replace(header, base_name="owner/name@abc")
-    assert ModelCard(card(pinned)).data.base_model == ["owner/name"]
+    assert metadata(card(pinned)).base_model == ["owner/name"]
     assert 'load_base("owner/name@abc")' in card(pinned)
 
 
@@ -45,14 +50,14 @@ def test_a_base_of_the_hub_is_named() -> None:
     ("licence", "expected"), [("Apache-2.0", "apache-2.0"), (None, "unknown"), ("Our: own\n#1", "other")]
 )
 def test_any_licence_is_valid_metadata(licence: str | None, expected: str) -> None:
-    assert ModelCard(card(replace(make().header, licence=licence))).data.license == expected
+    assert metadata(card(replace(make().header, licence=licence))).license == expected
 
 
 def test_nothing_in_a_header_breaks_the_card() -> None:
     nasty = "---\n`x`|\u2028\"'"
     header = make(labels=("a", nasty), data_name=nasty, positive_label=nasty).header
     text = card(replace(header, threshold=0.3))
-    assert ModelCard(text).data.pipeline_tag == "text-classification"
+    assert metadata(text).pipeline_tag == "text-classification"
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in tables if not line.startswith("| data")} <= {3, 4}
     assert "from a probability of 0.3 on" in text

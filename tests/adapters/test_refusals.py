@@ -458,7 +458,7 @@ def test_what_json_cannot_hold() -> None:
 def test_a_header_that_cannot_be_read_back_is_not_written(tmp_path: Path) -> None:
     adapter = make()
     for change in ({"labels": ("a", "\ud800")}, {"threshold": 2.0}, {"metrics": {"test": {"x": float("nan")}}}):
-        bad: Header = replace(adapter.header, **change)  # type: ignore[arg-type]
+        bad: Header = replace(adapter.header, **change)
         with pytest.raises((AdapterFormatError, ValueError)):
             Adapter(adapter.base, adapter.tuned, bad).save(tmp_path / "a")
     assert not (tmp_path / "a").exists()

@@ -128,7 +128,8 @@ def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
 
 def test_the_digest_is_what_the_format_document_says(tmp_path: Path) -> None:
     """Computed here from the bytes and the document, with nothing of ours but the reading of JSON."""
-    header = make("gpt2", "lora", "family").save(tmp_path / "a") and read_header(tmp_path / "a")
+    make("gpt2", "lora", "family").save(tmp_path / "a")
+    header = read_header(tmp_path / "a")
     data = (tmp_path / "a" / MODEL).read_bytes()
     length = int.from_bytes(data[:8], "little")
     table = json.loads(data[8 : 8 + length])
