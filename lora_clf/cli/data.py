@@ -9,7 +9,7 @@ import typer
 
 from lora_clf.cli.flags import DataFlags, Force, Json, Seed, takes
 from lora_clf.cli.output import document, line, note
-from lora_clf.cli.places import check_free
+from lora_clf.cli.places import check_writable
 from lora_clf.cli.sources import leak_lines, one_source, show_source
 from lora_clf.errors import UsageError
 
@@ -44,7 +44,7 @@ def prepare(
     origin = one_source(source, data)
     if out is None:
         raise UsageError("No place for the files came. Give --out FOLDER.")
-    check_free(out, force)
+    check_writable(out, "--out")
     dataset = load_data(origin, **columns.settings(), seed=seed)
     _warn(dataset)
     export(dataset, out, force=force)

@@ -6,25 +6,11 @@ import os
 import re
 from pathlib import Path
 
-from lora_clf.errors import AdapterExistsError, UsageError
-
-
-def check_free(folder: Path, force: bool) -> None:
-    """Refuse a result folder that is taken or cannot be made, before any work is done for it.
-
-    Raises:
-        AdapterExistsError: something is there and ``force`` was not given.
-        UsageError: it cannot be written there, or a file is in the way.
-    """
-    if folder.is_file():
-        raise UsageError(f"--out {folder} is a file; expected a folder that is to be made.")
-    if folder.is_dir() and any(folder.iterdir()) and not force:
-        raise AdapterExistsError(f"{folder} is there already. Give another --out, or --force to overwrite.")
-    _check_writable(folder, "--out")
+from lora_clf.errors import UsageError
 
 
 def check_free_file(file: Path, force: bool) -> None:
-    """The same for a result file.
+    """Refuse a result file that is there already or cannot be written.
 
     Raises:
         UsageError: it is there and ``force`` was not given, it is a folder, or it cannot be written.
@@ -35,10 +21,15 @@ def check_free_file(file: Path, force: bool) -> None:
         raise UsageError(f"{file} is there already. Give another --output, or --force to overwrite it.")
     if not file.parent.is_dir():
         raise UsageError(f"--output {file}: there is no folder {str(file.parent)!r}. Make it first.")
-    _check_writable(file, "--output")
+    check_writable(file, "--output")
 
 
-def _check_writable(place: Path, flag: str) -> None:
+def check_writable(place: Path, flag: str) -> None:
+    """Refuse a place where nothing can be written.
+
+    Raises:
+        UsageError: a file stands where a folder is needed, or there is no permission.
+    """
     there = place.absolute()
     while not os.path.lexists(there):
         there = there.parent

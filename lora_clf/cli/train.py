@@ -9,7 +9,7 @@ import typer
 
 from lora_clf.cli.flags import BaseFlags, DataFlags, Force, Json, Seed, StrategyFlags, TrainFlags, takes
 from lora_clf.cli.output import document, line, note, percent, seconds, size, table, training_progress
-from lora_clf.cli.places import check_free, file_name, folder_bytes
+from lora_clf.cli.places import check_writable, file_name, folder_bytes
 from lora_clf.cli.quiet import quiet_third_parties
 from lora_clf.cli.scores import show_scores
 from lora_clf.cli.sources import leak_lines, one_source, show_source
@@ -43,9 +43,12 @@ def train(
     """Tune a base into your classifier with one strategy, and save it as a small adapter."""
     quiet_third_parties()
     origin = one_source(source, data)
+    from lora_clf.adapters.file import check_free
+
     tuner = tuning.create(strategy)
     folder = out or HOME / f"{file_name(origin)}-{strategy}"
-    check_free(folder, force)  # before an hour of training, not after it
+    check_free(folder, force=force)  # before an hour of training, not after it
+    check_writable(folder, "--out")
     from lora_clf.base.base import load_base, pick_device
     from lora_clf.base.pooling import check_pooling
     from lora_clf.data.dataset import load_data

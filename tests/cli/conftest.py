@@ -107,7 +107,7 @@ def trained(base: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -
     """An adapter's folder and what `train --json` said of it."""
     folder = tmp_path_factory.mktemp("adapters") / "spam"
     ran = run_cli(
-        "train", table, "--base", base, "--strategy", "lora", "--rank", 4, "--epochs", 3, "--lr", 0.01,
+        "train", table, "--base", base, "--strategy", "lora", "--rank", 4, "--epochs", 6, "--lr", 0.02,
         "--precision", "fp32", "--device", "cpu", "--out", folder, "--json",
     )  # fmt: skip
     return folder, ran.ok().json()

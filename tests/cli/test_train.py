@@ -1,0 +1,175 @@
+"""`train` and `evaluate`: what they print, what they save, what they refuse before any work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_clf.errors import TrainingError
+
+Cli = Callable[..., Any]
+SCORES = {"accuracy", "macro_f1", "mcc", "confusion_matrix", "per_class", "n"}
+
+
+def test_json_holds_everything(trained: tuple[Path, Any]) -> None:
+    folder, said = trained
+    for part, rows in (("validation", 18), ("test", 36)):
+        assert said[part].keys() >= SCORES and said[part]["n"] == rows
+    assert said["test"]["accuracy"] > 0.9  # the words tell the labels apart
+    assert said["strategy"] == "lora" and said["settings"]["rank"] == 4
+    assert said["positive_label"] == "spam" and said["labels"] == ["ham", "spam"]
+    assert said["trainable_parameters"] == 2 * (4 * 4 * (32 + 32) + 2 * 4 * (32 + 48)) + 2 * 33
+    assert said["share"] == pytest.approx(said["trainable_parameters"] / said["total_parameters"])
+    assert said["adapter_bytes"] == sum(file.stat().st_size for file in folder.iterdir())
+    assert len(said["history"]) == 6 and said["seconds"] > 0 and said["base"] == "tiny-bert"
+    assert {"exact", "0.7", "0.5"} <= said["leaks"]["test"]["all"].keys()
+
+
+def test_the_text_form(cli: Cli, base: Path, table: Path, tmp_path: Path) -> None:
+    ran = cli(
+        "train", "--data", table, "--base", base, "--strategy", "head-only", "--epochs", 2, "--out", tmp_path / "a",
+        "--precision", "fp32", "--protocol", "random",
+    ).ok()  # fmt: skip
+    for words in (
+        "Data: Messages (Messages.csv), split: random",
+        "Texts: 126 train, 18 validation, 36 test; 2 labels: ham, spam.",
+        "Positive label: spam (the rarer of the two",
+        "Copies in training",
+        "epoch  training loss  validation accuracy  validation macro-F1",
+        "part        texts  accuracy  macro-F1  spam precision  spam recall",
+        "test: true label  precision",
+        "Trainable parameters: 66 of",
+        "Use it: lora-clf predict",
+    ):
+        assert words in ran.out, words
+    assert [line.split(":")[0] for line in ran.err.splitlines()] == ["epoch 1/2", "epoch 2/2"]
+    assert (tmp_path / "a" / "adapter_model.safetensors").is_file()
+
+
+def test_the_default_place_is_named_after_data_and_strategy(
+    cli: Cli, base: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    args = ("train", table, "--base", base, "--strategy", "head-only", "--epochs", 1, "--precision", "fp32", "--json")
+    assert cli(*args).ok().json()["adapter"] == str(Path("my-adapters", "messages-head-only"))
+    again = cli(*args)
+    assert again.code == 1 and "There is an adapter in my-adapters/messages-head-only" in again.err
+    assert cli(*args, "--force").code == 0
+
+
+def test_an_adapter_is_not_overwritten_and_nothing_is_loaded_before_saying_so(
+    cli: Cli, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import lora_clf.data.dataset
+
+    def never(*args: object, **named: object) -> None:
+        raise AssertionError("the data was read")
+
+    monkeypatch.setattr(lora_clf.data.dataset, "load_data", never)
+    ran = cli("train", "demo", "--out", adapter)
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == f"Error: There is an adapter in {adapter}. Choose another folder, or use --force.\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, "Interrupted; nothing half-written is left behind."),
+        (TrainingError("The loss became nan."), 1, "Error: The loss became nan."),
+        (ZeroDivisionError("by 0.\nso"), 1, "Error: Unexpected ZeroDivisionError: by 0. so. LORA_CLF_TRACEBACK=1 shows where."),
+        (OSError(28, "No space left on device", "there"), 1, "Error: there: No space left on device."),
+    ],
+)  # fmt: skip
+def test_what_ends_a_run_leaves_nothing(
+    cli: Cli, base: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    error: BaseException, code: int, said: str,
+) -> None:  # fmt: skip
+    import lora_clf.training.loop
+
+    def ends(*args: object, progress: Callable[..., None], **named: object) -> None:
+        raise error
+
+    monkeypatch.setattr(lora_clf.training.loop, "train", ends)
+    ran = cli("train", table, "--base", base, "--out", tmp_path / "deep" / "a", "--json")
+    assert (ran.code, ran.out) == (code, "")
+    assert ran.err.splitlines()[-1] == said and "Traceback" not in ran.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_traceback_for_those_who_ask(
+    cli: Cli, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import lora_clf.data.dataset
+
+    def broken(*args: object, **named: object) -> None:
+        raise RuntimeError("oh")
+
+    monkeypatch.setattr(lora_clf.data.dataset, "load_data", broken)
+    monkeypatch.setenv("LORA_CLF_TRACEBACK", "1")
+    ran = cli("train", table, "--out", tmp_path / "a")
+    assert ran.code == 1 and "Traceback" in ran.err and ran.err.endswith("Error: Unexpected RuntimeError: oh.\n")
+
+
+def test_rows_marked_hard_are_reported_apart(cli: Cli, base: Path, tmp_path: Path) -> None:
+    args = ("train", "demo", "--base", base, "--strategy", "head-only", "--epochs", 1, "--precision", "fp32")
+    said = cli(*args, "--out", tmp_path / "a", "--json").ok().json()
+    assert said["hard"]["test"]["n"] > 10 and 0 <= said["hard"]["test"]["accuracy"] <= 1
+    assert "rows of test marked hard: accuracy" in cli(*args, "--out", tmp_path / "b").ok().out
+
+
+def test_small_classes_are_warned_of(cli: Cli, base: Path, tmp_path: Path) -> None:
+    file = tmp_path / "small.csv"
+    lines = [f"{word} {number},{word}" for word in ("a", "b", "c") for number in range(9)]
+    file.write_text("\n".join(["text,label", *lines]), encoding="utf-8")
+    ran = cli(
+        "train", file, "--base", base, "--strategy", "head-only", "--epochs", 1, "--out", tmp_path / "a",
+        "--precision", "fp32", "--json",
+    ).ok()  # fmt: skip
+    assert "Warning: class 'a' has 9 examples; below 20 its figures mean little." in ran.err.splitlines()
+    assert ran.err.count("class 'a'") == 1 and len(ran.json()["warnings"]) >= 3
+    assert ran.json()["positive_label"] is None
+
+
+def test_evaluate_repeats_what_training_said(cli: Cli, trained: tuple[Path, Any], base: Path, table: Path) -> None:
+    folder, said = trained
+    found = cli("evaluate", folder, table, "--base", base, "--json").ok()
+    assert found.err == ""
+    for part in ("validation", "test"):
+        assert found.json()[part]["confusion_matrix"] == said[part]["confusion_matrix"]
+        assert found.json()[part]["loss"] == pytest.approx(said[part]["loss"], rel=1e-4)
+    assert found.json()["same_split_as_training"] is True
+    text = cli("evaluate", folder, "--data", table, "--base", base, "--seed", 3).ok()
+    assert "spam recall" in text.out and "texts of its training may be among them" in text.err
+
+
+def test_evaluate_every_row(cli: Cli, adapter: Path, base: Path, table: Path) -> None:
+    found = cli("evaluate", adapter, table, "--base", base, "--all-rows", "--json").ok().json()
+    assert found["all"]["n"] == 180 and found["validation"] is None and found["positive_label"] == "spam"
+    shown = cli("evaluate", adapter, table, "--base", base, "--all-rows").ok().out
+    assert "all     180" in shown and "as ham  as spam" in shown
+
+
+def test_evaluate_refuses_labels_that_the_adapter_does_not_know(
+    cli: Cli, adapter: Path, base: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "other.csv"
+    file.write_text("text,label\na,spam\nb,eggs\nc,eggs\n", encoding="utf-8")
+    ran = cli("evaluate", adapter, file, "--base", base, "--all-rows")
+    assert ran.code == 1
+    assert ran.err.splitlines() == [
+        "Error: The all rows have labels that the adapter does not know; it knows: ham, spam.",
+        "  'eggs': 2 rows",
+    ]
+
+
+def test_the_base_that_an_adapter_names_and_that_is_not_here(
+    cli: Cli, adapter: Path, base: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = cli("predict", adapter, "hello")
+    assert ran.code == 1 and "'tiny-bert', which is not here" in ran.err and "--base FOLDER" in ran.err
+    monkeypatch.setenv("LORA_CLF_BASES", str(base.parent))
+    assert json.loads(cli("predict", adapter, "win cash", "--json").ok().out)[0]["label"] in ("ham", "spam")
