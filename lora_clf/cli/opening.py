@@ -1,4 +1,4 @@
-"""Opens a saved adapter with the base it was made on."""
+"""Opens saved adapters with the base they were made on, and bases for a look at them."""
 
 from __future__ import annotations
 
@@ -38,3 +38,12 @@ def _base(own: str, given: str | None, revision: str | None, device: str) -> Bas
             f"The adapter was made on the base {own!r}, which is not here: {error} "
             "Or give the folder it lies in: --base FOLDER."
         ) from error
+
+
+def weightless(base: Base) -> Base:
+    """The same base without its numbers, so that preparing a strategy on it computes and copies none."""
+    from dataclasses import replace
+
+    from lora_clf.base.view import share
+
+    return replace(base, backbone=share(base.backbone).to("meta"))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lora_clf.cli.flags import Json
+from lora_clf.cli.opening import weightless
 from lora_clf.cli.output import document, line, note, percent, table
 from lora_clf.cli.quiet import quiet_third_parties
 
@@ -65,15 +66,6 @@ def _base(name: str | None, revision: str | None, pooling: str | None) -> Base |
             raise
         note(f"Parameters are not counted, the base is not here: {error}")
         return None
-
-
-def weightless(base: Base) -> Base:
-    """The same base without its numbers, so that counting what `full` trains copies none."""
-    from dataclasses import replace
-
-    from lora_clf.base.view import share
-
-    return replace(base, backbone=share(base.backbone).to("meta"))
 
 
 def describe(kind: type[Tuner], base: Base | None, labels: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lora_clf.cli.flags import BaseFlags, DataFlags, Force, Json, Seed, StrategyFlags, TrainFlags, takes
+from lora_clf.cli.opening import weightless
 from lora_clf.cli.output import document, line, note, percent, seconds, size, table, training_progress
 from lora_clf.cli.places import check_writable, file_name, folder_bytes
 from lora_clf.cli.quiet import quiet_third_parties
@@ -70,6 +71,8 @@ def train(
         pooling=shared.pooling,
         max_length=shared.max_length,
     )
+    base.check_length(settings.max_length)
+    tuner.prepare(weightless(base).view(len(dataset.labels)))  # targets and blocks that do not exist end here
     if not as_json:
         show_source(dataset, columns.positive_label)
         line(leak_lines(dataset))

@@ -73,7 +73,15 @@ def test_every_format_in_and_out(ask: Cli, tmp_path: Path, suffix: str) -> None:
     written = [json.loads(line) for line in second.read_text(encoding="utf-8").split("\n") if line]
     assert [str(each["id"]) for each in written] == [str(number) for number in range(6)]
     assert [each["message"] or "" for each in written] == TEXTS
-    assert list(written[0]) == ["id", "message", "more", "label", "probability", "predicted_label", "predicted_probability"]
+    assert list(written[0]) == [
+        "id",
+        "message",
+        "more",
+        "label",
+        "probability",
+        "predicted_label",
+        "predicted_probability",
+    ]
     assert all(each["label"] == each["predicted_label"] for each in written)
     if suffix in (".jsonl", ".parquet"):
         assert written[3]["id"] == 3 and written[2]["message"] is None  # types are kept too
@@ -109,7 +117,7 @@ def test_a_failure_leaves_the_old_output(ask: Cli, tmp_path: Path, monkeypatch: 
 
 def test_a_text_file_of_lines(ask: Cli, tmp_path: Path) -> None:
     source = tmp_path / "in.txt"
-    source.write_text("text\n\nwin, \"cash\n", encoding="utf-8")
+    source.write_text('text\n\nwin, "cash\n', encoding="utf-8")
     said = ask("--input", source, "--json").ok().json()
     assert [each["text"] for each in said] == ["text", "", 'win, "cash']
 

@@ -1,0 +1,67 @@
+"""`compare`: what it hands to the comparison, and one small comparison for real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_clf.cli.compare import numbers
+
+Cli = Callable[..., Any]
+
+
+def test_seeds() -> None:
+    assert numbers("3") == 3 and numbers("0,1,5") == [0, 1, 5] and numbers("7,") == [7]
+
+
+def asked(cli: Cli, monkeypatch: pytest.MonkeyPatch, *args: object) -> dict[str, Any]:
+    """The keyword arguments that the comparison gets."""
+    import lora_clf.comparison.run
+
+    got: dict[str, Any] = {}
+
+    def instead(*positional: Any, **named: Any) -> None:
+        got.update(named, base=positional[0], data=positional[1], strategies=positional[2])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lora_clf.comparison.run, "compare", instead)
+    ran = cli("compare", *args)
+    assert ran.code == 130 and "the same command does only what is missing" in ran.err
+    return got
+
+
+def test_what_is_asked(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    got = asked(cli, monkeypatch, "demo")
+    assert got["data"] == "demo" and got["seeds"] == 3 and got["out"] == Path("runs/demo")
+    assert got["strategies"] == ["head-only", "last-block", "full", "lora", "lora-scratch"]
+    assert got["data_settings"]["protocol"] == "near-copy-free" and got["training"] == {}
+    assert got["base"].name == "minilm" and not got["save_adapters"] and not got["strategy_settings"]
+    got = asked(
+        cli, monkeypatch, "--data", "a/Some File.csv", "--strategies", "lora, last-block", "--rank", 2, "--blocks", 1,
+        "--epochs", 2, "--seeds", "1,4", "--save-adapters", "--plot-format", "svg", "--base", "gpt2",
+        "--pooling", "last",
+    )  # fmt: skip
+    assert got["strategy_settings"] == {"lora": {"rank": 2, "blocks": 1}, "last-block": {"blocks": 1}}
+    assert got["training"] == {"epochs": 2} and got["seeds"] == [1, 4] and got["save_adapters"]
+    assert got["out"] == Path("runs/some-file") and got["plot_format"] == "svg" and got["base"].pooling == "last"
+    got = asked(cli, monkeypatch, "demo", "--folds", 5, "--strategies", "all", "--protocol", "random")
+    assert got["folds"] == 5 and got["data_settings"]["protocol"] == "random"
+    assert "split" not in got["data_settings"] and len(got["strategies"]) >= 5
+
+
+def test_a_small_comparison(cli: Cli, base: Path, table: Path, tmp_path: Path) -> None:
+    args = (
+        "compare", table, "--base", base, "--strategies", "head-only", "--seeds", 1, "--epochs", 1, "--out",
+        tmp_path / "run", "--precision", "fp32", "--save-adapters",
+    )  # fmt: skip
+    ran = cli(*args).ok()
+    assert "head-only" in ran.out and "accuracy" in ran.out and f"results: {tmp_path / 'run'}" in ran.out
+    assert "head-only-seed-0: done, 1 of 1" in ran.err
+    again = cli(*args, "--json").ok()
+    assert "kept from before" in again.err
+    assert {"verdict", "rows", "facts", "out"} <= again.json().keys() and "predictions" not in again.json()
+    listed = cli("adapters", "list", tmp_path / "run", "--json").ok().json()
+    assert [each["strategy"] for each in listed] == ["head-only"]

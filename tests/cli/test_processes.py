@@ -1,0 +1,65 @@
+"""The command as people start it: a process of its own, pipes, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "lora_clf"]
+
+
+def start(*args: object, **named: Any) -> subprocess.CompletedProcess[str]:
+    words = [*COMMAND, *(str(arg) for arg in args)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=120, **named)
+
+
+def test_train_writes_its_progress_to_stderr_alone(base: Path, table: Path, tmp_path: Path) -> None:
+    ran = start(
+        "train", table, "--base", base, "--strategy", "lora", "--epochs", 1, "--out", tmp_path / "a",
+        "--precision", "fp32", "--json",
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["strategy"] == "lora"
+    assert len(ran.stderr.splitlines()) == 1 and ran.stderr.startswith("epoch 1/1: "), ran.stderr
+
+
+def test_a_terminal_that_cannot_show_a_character(adapter: Path, base: Path) -> None:
+    surroundings = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    ran = start("predict", adapter, "--base", base, "naïve ☕", env=surroundings)
+    assert ran.returncode == 0 and "na\\xefve" in ran.stdout
+
+
+def test_a_pipe_that_closes(adapter: Path, base: Path) -> None:
+    words = [*COMMAND, "predict", str(adapter), "--base", str(base)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdin is not None and child.stdout is not None and child.stderr is not None
+        child.stdout.close()
+        child.stdin.write(b"tea\n" * 20_000)
+        child.stdin.close()
+        assert child.stderr.read() == b""
+        assert child.wait(60) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals work otherwise there")
+def test_ctrl_c(base: Path, table: Path, tmp_path: Path) -> None:
+    words = [
+        *COMMAND, "train", str(table), "--base", str(base), "--epochs", "100000", "--out", str(tmp_path / "a"),
+        "--precision", "fp32",
+    ]  # fmt: skip
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        assert child.stderr.readline().startswith("epoch 1/")
+        time.sleep(0.2)
+        child.send_signal(signal.SIGINT)
+        said = child.stderr.read().splitlines()
+        assert child.wait(60) == 130
+    assert said[-1] == "Interrupted; nothing half-written is left behind."
+    assert all(line.startswith("epoch ") for line in said[:-1]) and not list(tmp_path.iterdir())
