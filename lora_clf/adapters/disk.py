@@ -1,8 +1,8 @@
 """Files of a folder, read as they are and written whole.
 
-Reading goes through the opened folder, so that a folder that is replaced meanwhile is still read as one.
-Links, folders and devices in place of a file are refused. A new folder is written beside its place and moved
-there.
+Reading goes through the opened folder, so that no file of it is read together with one of the folder that
+replaces it. Links, folders and devices in place of a file are refused. A new folder is written beside its place
+and moved there.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, TypeVar
 
-from lora_clf.errors import AdapterFormatError, AdapterNotFoundError
+from lora_clf.errors import AdapterError, AdapterFormatError, AdapterNotFoundError
+
+T = TypeVar("T")
 
 _BY_DESCRIPTOR: Final = os.open in os.supports_dir_fd  # not on Windows
-_CHUNK: Final = 1 << 24
+_ATTEMPTS: Final = 20  # to read a folder that others keep replacing
 
 
 class Place:
@@ -39,6 +40,15 @@ class Place:
         """Give the folder back to the system."""
         if self._descriptor is not None:
             os.close(self._descriptor)
+
+    def replaced(self) -> bool:
+        """Whether another folder stands in the place of this one by now."""
+        try:
+            return self._descriptor is not None and not os.path.samestat(
+                os.fstat(self._descriptor), os.stat(self.folder)
+            )
+        except OSError:
+            return True
 
     def open(self, name: str) -> BinaryIO:
         """The file ``name`` of the folder, opened for reading.
@@ -79,22 +89,27 @@ class Place:
             return file.read(cap)
 
 
-@contextmanager
-def opened(folder: Path) -> Iterator[Place]:
-    """The folder, opened; format errors inside say which folder it was.
+def read_from(folder: Path, read: Callable[[Place], T]) -> T:
+    """What ``read`` makes of the opened folder; format errors say which folder it was.
+
+    A folder that is replaced while it is read, and whose files are gone therefore, is read anew.
 
     Raises:
         AdapterNotFoundError: there is none.
     """
-    place = Place(folder)
-    try:
-        yield place
-    except AdapterFormatError as error:
-        if str(folder) in str(error):
-            raise
-        raise AdapterFormatError(f"The adapter in {folder} cannot be used. {error}") from error
-    finally:
-        place.close()
+    for attempt in range(_ATTEMPTS):
+        place = Place(folder)
+        try:
+            return read(place)
+        except AdapterError as error:
+            if place.replaced() and attempt + 1 < _ATTEMPTS:
+                continue
+            if not isinstance(error, AdapterFormatError) or str(folder) in str(error):
+                raise
+            raise AdapterFormatError(f"The adapter in {folder} cannot be used. {error}") from error
+        finally:
+            place.close()
+    raise AssertionError("unreachable")
 
 
 def write_in_place_of(target: Path, contents: Mapping[str, bytes], *, replace: bool) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lora_clf.adapters.canonical import canonical, parse
 from lora_clf.adapters.card import card
-from lora_clf.adapters.disk import Place, opened, write_in_place_of
+from lora_clf.adapters.disk import Place, read_from, write_in_place_of
 from lora_clf.adapters.header import Header
 from lora_clf.adapters.layout import config_of, has_head, layout_of
 from lora_clf.adapters.safetensors_file import HEADER_CAP, pack, read_table, table_length, tensors_of
@@ -96,16 +96,19 @@ def read_folder(folder: Path, *, file_cap: int = FILE_CAP) -> tuple[Header, dict
         AdapterNotFoundError: there is no adapter.
         AdapterFormatError: it is not whole and unchanged, or larger than ``file_cap`` bytes.
     """
-    with opened(folder) as place:
-        data = place.read(MODEL, file_cap)
-        table = read_table(data, len(data))
-        header, layout = table.header, layout_of(table.header)
-        if strange := sorted(entry.name for entry in header.tensors if not layout.knows(entry.name)):
-            raise AdapterFormatError(f"Names of tensors in {MODEL} belong nowhere: {', '.join(strange)}.")
-        if not has_head(header):
-            raise AdapterFormatError(f"{MODEL} has no classification head; without one there are no labels.")
-        _check_config(header, place)
-        tensors = tensors_of(data, table)
+    return read_from(folder, lambda place: _read_whole(place, file_cap))
+
+
+def _read_whole(place: Place, file_cap: int) -> tuple[Header, dict[str, Tensor]]:
+    data = place.read(MODEL, file_cap)
+    table = read_table(data, len(data))
+    header, layout = table.header, layout_of(table.header)
+    if strange := sorted(entry.name for entry in header.tensors if not layout.knows(entry.name)):
+        raise AdapterFormatError(f"Names of tensors in {MODEL} belong nowhere: {', '.join(strange)}.")
+    if not has_head(header):
+        raise AdapterFormatError(f"{MODEL} has no classification head; without one there are no labels.")
+    _check_config(header, place)
+    tensors = tensors_of(data, table)
     return header, {layout.in_memory(name): tensor for name, tensor in tensors.items()}
 
 
@@ -116,14 +119,17 @@ def read_header(folder: Path | str) -> Header:
         AdapterNotFoundError: there is no adapter.
         AdapterFormatError: the header cannot be read, or ``adapter_config.json`` says something else.
     """
-    with opened(Path(folder)) as place:
-        with place.open(MODEL) as file:
-            size = os.fstat(file.fileno()).st_size
-            top = file.read(8)
-            top += file.read(table_length(top, size))
-        header = read_table(top, size).header
-        _check_config(header, place)
-        return header
+    return read_from(Path(folder), _read_top)
+
+
+def _read_top(place: Place) -> Header:
+    with place.open(MODEL) as file:
+        size = os.fstat(file.fileno()).st_size
+        top = file.read(8)
+        top += file.read(table_length(top, size))
+    header = read_table(top, size).header
+    _check_config(header, place)
+    return header
 
 
 def list_adapters(folder: Path | str) -> list[tuple[Path, Header | AdapterError]]:

@@ -251,7 +251,7 @@ def test_a_reader_sees_the_old_or_the_new(tmp_path: Path) -> None:
 
     thread = threading.Thread(target=read)
     thread.start()
-    for _ in range(15):
+    for _ in range(20):
         other.save(tmp_path / "a", force=True)
         one.save(tmp_path / "a", force=True)
     stop.set()
