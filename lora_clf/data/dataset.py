@@ -32,8 +32,8 @@ class Dataset:
     ``labels`` are all class names, sorted; ``positive_label`` is set where there are two, the rarer one
     unless another was asked for. ``protocol`` is how it was split: ``near-copy-free``, ``random``, ``book``,
     or ``given`` where the user's own split was taken. ``digest`` is a SHA-256 over the part, label and text
-    of every row in order. ``licence`` and ``source`` (an attribution or a file name, never a path) belong to the
-    texts; ``text_column`` and ``label_column`` are the columns that were read.
+    of every row in order. ``licence`` and ``source`` (an attribution or a file name, never a path) belong to
+    the texts; ``text_column`` and ``label_column`` are the columns that were read.
     """
 
     name: str
