@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lora_clf.data.near_copies import (
+    EXACT_ROWS,
+    components,
+    join_groups,
+    method_for,
+    nearest,
+    similar_pairs,
+    similarity,
+)
+from lora_clf.errors import UsageError
+
+ALIKE = st.lists(st.text(st.sampled_from("abAB \t"), max_size=14), max_size=12)
+
+
+def brute_pairs(texts: list[str], threshold: float) -> dict[tuple[int, int], float]:
+    found = {}
+    for right in range(len(texts)):
+        for left in range(right):
+            value = similarity(texts[left], texts[right])
+            if value >= threshold:
+                found[left, right] = value
+    return found
+
+
+def brute_components(texts: list[str], threshold: float) -> list[int]:
+    group = list(range(len(texts)))
+    for left, right in brute_pairs(texts, threshold):
+        low, high = sorted((group[left], group[right]))
+        group = [low if own == high else own for own in group]
+    return group
+
+
+def test_the_definition() -> None:
+    assert similarity("abcdef", "abcdef") == 1.0
+    assert similarity("abcdef", "abcdeg") == 1 / 3
+    assert similarity("abc", "abc") == 1.0 and similarity("abc", "abd") == 0.0
+    assert similarity("FREE  entry now", "free entry NOW ") == 1.0
+    assert similarity("", "a") == 0.0
+
+
+@settings(max_examples=150, deadline=None)
+@given(ALIKE, st.sampled_from([0.1, 0.3, 0.5, 0.6, 0.7, 0.9, 1.0]))
+def test_pairs_and_components_are_those_of_brute_force(texts: list[str], threshold: float) -> None:
+    found = similar_pairs(texts, threshold)
+    expected = brute_pairs(texts, threshold)
+    pairs = zip(found.left.tolist(), found.right.tolist(), strict=True)
+    assert dict(zip(pairs, found.similarity.tolist(), strict=True)) == expected
+    assert components(texts, threshold).tolist() == brute_components(texts, threshold)
+    half = len(texts) // 2
+    likest = [
+        max((value for other in texts[half:] if (value := similarity(text, other)) >= threshold), default=0.0)
+        for text in texts[:half]
+    ]
+    assert nearest(texts[:half], texts[half:], threshold).tolist() == likest
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text(max_size=12), max_size=8))
+def test_any_script(texts: list[str]) -> None:
+    assert components(texts, 0.5).tolist() == brute_components(texts, 0.5)
+
+
+def test_an_alphabet_too_large_to_pack() -> None:
+    draw = random.Random(1)
+    letters = [chr(0x4E00 + place) for place in range(9000)]
+    texts = ["".join(draw.choices(letters, k=30)) for _ in range(1000)]
+    texts += [text[:-1] + draw.choice(letters) for text in texts[:20]]
+    groups = components(texts, 0.7)
+    assert groups[1000:].tolist() == list(range(20))
+    assert len(set(groups.tolist())) == 1000
+
+
+def test_a_random_sample_of_the_real_file_by_brute_force(sms_texts: list[str]) -> None:
+    draw = random.Random(7)
+    sample = draw.sample(sms_texts, 220)
+    # Ones that do have copies, else a sample of this size shows none.
+    groups = components(sms_texts)
+    several = np.flatnonzero(np.bincount(groups, minlength=len(groups))[groups] > 1)
+    sample += [sms_texts[place] for place in draw.sample(several.tolist(), 120)]
+    grams = [
+        [{t[i : i + 5] for i in range(max(1, len(t) - 4))} for t in (text, " ".join(text.casefold().split()))]
+        for text in sample
+    ]
+    for threshold in (0.5, 0.7):
+        expected = {
+            (left, right)
+            for right in range(len(sample))
+            for left in range(right)
+            if any(
+                len(a & b) >= threshold * len(a | b) - 1e-12
+                for a, b in zip(grams[left], grams[right], strict=True)
+            )
+        }
+        found = similar_pairs(sample, threshold)
+        assert set(zip(found.left.tolist(), found.right.tolist(), strict=True)) == expected
+        assert len(expected) > 20
+
+
+def test_the_real_file(sms_texts: list[str]) -> None:
+    assert len(sms_texts) - len(set(sms_texts)) == 403
+    assert len(set(components(sms_texts, 0.7).tolist())) == 4995
+    assert len(set(components(sms_texts, 0.5).tolist())) == 4881
+
+
+def test_minhash_finds_the_same_groups(sms_texts: list[str]) -> None:
+    texts = sms_texts[:2500]
+    assert components(texts, 0.7, "minhash").tolist() == components(texts, 0.7, "exact").tolist()
+    exact, proposed = (similar_pairs(texts, 0.5, method) for method in ("exact", "minhash"))
+    missed = set(zip(exact.left, exact.right, strict=True)) - set(
+        zip(proposed.left, proposed.right, strict=True)
+    )
+    assert len(missed) <= 0.02 * len(exact)
+    assert len(proposed) <= len(exact)
+
+
+def test_minhash_with_one_bucket_of_many() -> None:
+    texts = [
+        f"Your parcel number {place:05d} waits at the depot, please collect it today" for place in range(150)
+    ]
+    assert set(components(texts, 0.7, "minhash").tolist()) == {0}
+
+
+def test_which_method() -> None:
+    assert method_for(EXACT_ROWS) == "exact"
+    assert method_for(EXACT_ROWS + 1) == "minhash"
+    assert method_for(10, "minhash") == "minhash"
+    with pytest.raises(UsageError, match="There are: auto, exact, minhash"):
+        method_for(10, "magic")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"threshold is 0\.0"):
+        components(["a", "b"], 0.0)
+
+
+def test_groups_are_joined() -> None:
+    copies, speakers = np.array([0, 0, 2, 3, 4]), np.array([7, 8, 8, 9, 9])
+    assert join_groups(copies, speakers).tolist() == [0, 0, 0, 3, 3]
+    assert join_groups(speakers).tolist() == [0, 1, 1, 3, 3]
+
+
+def test_nothing_and_one() -> None:
+    assert components([]).tolist() == []
+    assert components(["a"]).tolist() == [0]
+    assert nearest([], ["a"]).tolist() == []
+    assert nearest(["a"], []).tolist() == [0.0]
+    assert len(similar_pairs(["a"])) == 0
