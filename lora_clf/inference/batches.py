@@ -40,10 +40,10 @@ class Batch:
         return Batch(self.rows, self.input_ids.to(device), self.attention_mask.to(device))
 
 
-def collate(ids: Sequence[NDArray[np.int32]], rows: NDArray[np.int64], pad_id: int = 0) -> Batch:
-    """Pad the texts ``rows`` to the longest of them."""
+def collate(ids: Sequence[NDArray[np.int32]], rows: NDArray[np.int64], pad_id: int = 0, width: int = 0) -> Batch:
+    """Pad the texts ``rows`` to the longest of them, or to ``width`` tokens where that is more."""
     lengths = np.array([len(ids[row]) for row in rows])
-    width = int(lengths.max())
+    width = max(width, int(lengths.max()))
     padded = np.full((len(rows), width), pad_id, dtype=np.int64)  # (B, T)
     for index, row in enumerate(rows):
         padded[index, : lengths[index]] = ids[row]

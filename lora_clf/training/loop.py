@@ -21,10 +21,9 @@ from lora_clf.base.base import Base
 from lora_clf.base.tokenizer import Tokens
 from lora_clf.data.dataset import Dataset, Part
 from lora_clf.errors import TrainingError
-from lora_clf.inference.attention import choose_attention
-from lora_clf.inference.batches import collate, training_rows
-from lora_clf.inference.precision import autocast, cast_frozen, resolve_precision
-from lora_clf.inference.predict import logits
+from lora_clf.inference.batches import training_rows
+from lora_clf.inference.precision import resolve_precision
+from lora_clf.inference.runner import Runner
 from lora_clf.metrics.classification import summarise
 from lora_clf.metrics.probability import softmax
 from lora_clf.training.result import Progress, Result
@@ -83,7 +82,6 @@ def train(
     tuned.load_state_dict(best.state)
     trainable = tuned.trainable_parameters
     total = sum(parameter.numel() for parameter in tuned.view.parameters())
-    cast_frozen(run.tuned.view, precision)
     run.tuned.load_state_dict(best.state)
     scores = {name: run.evaluate(name) for name in ("validation", "test")}
     header = make_header(
@@ -110,7 +108,8 @@ def train(
         test_logits=scores["test"][0],
         trainable_parameters=trainable,
         total_parameters=total,
-        training_seconds=run.training_seconds,
+        training_seconds=run.training_seconds + run.runner.prefix_seconds.get("train", 0.0),
+        prefix_seconds=run.runner.prefix_seconds.get("train", 0.0),
         seconds=time.perf_counter() - started,
         warnings=tuple(data.warnings),
     )
@@ -147,21 +146,19 @@ class _Run:
         self.data = data
         self.settings = settings
         self.learning_rate = learning_rate
-        self.precision = precision
-        self.tokens = tokens
         self.tuned = tuned
         self.view = tuned.view
         self.progress = progress
         self.device = base.device
+        self.runner = Runner(base, tuned, precision, tokens, cache=settings.cache)
         self.labels = {name: data.label_ids(part) for name, part in _parts(data).items()}
-        self.lengths = np.array([len(row) for row in tokens["train"].ids], dtype=np.int64)
+        self.lengths = tokens["train"].lengths
         self.history: list[dict[str, Any]] = []
         self.training_seconds = 0.0
         batches = math.ceil(len(self.lengths) / settings.batch_size)
         self.steps_per_epoch = math.ceil(batches / settings.accumulate)
         self.steps = self.steps_per_epoch * settings.epochs
         self.step = 0
-        cast_frozen(self.view, precision)
         groups = tuned.parameter_groups(learning_rate, settings.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=self.device.type in ("cpu", "cuda"))
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
@@ -226,11 +223,8 @@ class _Run:
 
     def _backward(self, rows: NDArray[np.int64], rows_in_step: int) -> Tensor:
         """Add the gradients of one batch; the sum of its losses."""
-        batch = collate(self.tokens["train"].ids, rows).to(self.device)
         labels = torch.from_numpy(self.labels["train"][rows]).to(self.device)  # (B,)
-        choose_attention(self.view, batch.input_ids.shape[1], training=True)
-        with autocast(self.precision, self.device):
-            answers = self.view.classify(batch.input_ids, batch.attention_mask)  # (B, C)
+        answers = self.runner.logits("train", rows, training=True)  # (B, C)
         loss = F.cross_entropy(answers.float(), labels, reduction="sum")
         (loss / rows_in_step).backward()
         return loss.detach()
@@ -249,7 +243,7 @@ class _Run:
 
     def evaluate(self, part: str) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Logits (N, C) and metrics of "validation" or "test"."""
-        answers = logits(self.view, self.tokens[part], precision=self.precision)
+        answers = self.runner.all_logits(part)
         metrics = summarise(self.labels[part], softmax(answers), self.data.labels, self.data.positive_label)
         return answers, metrics
 

@@ -49,7 +49,9 @@ class Result:
         test_logits: (N, C), rows in the part's order.
         trainable_parameters: how many numbers trained, head included.
         total_parameters: of the tuned classifier: base, inserted parameters and head.
-        training_seconds: the steps of this run alone, without evaluations.
+        training_seconds: the steps and the frozen prefix of the training texts, without evaluations. The prefix is
+            charged at its full price even where an earlier run had computed it.
+        prefix_seconds: the prefix's part of that.
         seconds: everything after the base and the data were loaded.
         warnings: what a person should know about this run.
     """
@@ -64,6 +66,7 @@ class Result:
     trainable_parameters: int
     total_parameters: int
     training_seconds: float
+    prefix_seconds: float
     seconds: float
     warnings: tuple[str, ...] = field(default=())
 

@@ -26,6 +26,7 @@ class TrainSettings:
         seed: what initial weights, data order and dropout are drawn from.
         max_length: tokens a text; None takes the base's.
         precision: "auto", "fp32" or "bf16".
+        cache: whether what is frozen below everything that trains is computed once and kept.
     """
 
     epochs: int = 3
@@ -39,6 +40,7 @@ class TrainSettings:
     seed: int = 0
     max_length: int | None = None
     precision: str = "auto"
+    cache: bool = True
 
     def __post_init__(self) -> None:
         """Check the settings; all problems at once."""

@@ -1,0 +1,257 @@
+"""The frozen prefix: what no training step can change is computed once and kept.
+
+Everything below the lowest trainable parameter is a fixed function of a text. It is run once for every text, in
+evaluation mode, and later epochs, other seeds, other strategies and other labels start from the kept states. Where
+the cut lies is read off ``requires_grad``, so a strategy gains without knowing of it.
+
+An entry is a function of the base, the cut, the precision and the text's ids alone, bit for bit: texts run in
+*canonical batches*, whose shape depends on the text's length only and which are filled up where texts are few. In a
+batch of given shape the last bits of a row do not depend on its place or its neighbours (tests/inference/
+test_prefix.py), so it does not matter who filled the cache, with which split, in which order.
+
+Shapes: B batch, T tokens, D width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lora_clf.base.base import Base, position_limit
+from lora_clf.base.tokenizer import Tokens
+from lora_clf.base.view import View
+from lora_clf.inference.attention import FUSED, set_attention
+from lora_clf.inference.batches import collate
+from lora_clf.inference.precision import autocast, cast_frozen
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+BUDGET = 2 << 30  # bytes of states kept for one base
+CANONICAL_TOKENS = 1024  # tokens of a canonical batch, padding included
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where the frozen prefix ends.
+
+    Attributes:
+        blocks: how many leading blocks are frozen.
+        pooled: whether all of the backbone is frozen, so that the pooled vector itself can be kept.
+    """
+
+    blocks: int
+    pooled: bool
+
+    def __bool__(self) -> bool:
+        return self.blocks > 0
+
+
+NOTHING = Cut(0, False)
+
+
+def find_cut(view: View, *, changes_inputs: bool = False) -> Cut:
+    """The frozen prefix of a prepared view, read off ``requires_grad``.
+
+    There is none where something below the first block trains, where a strategy changes what enters the blocks,
+    or where the architecture cannot start at a middle block (then only an all-frozen backbone is kept).
+    """
+    blocks = view.blocks
+    inside = {id(p) for block in blocks for p in block.parameters()}
+    norm = view.final_norm
+    above = {id(p) for p in norm.parameters()} if norm is not None else set()
+    pooler = getattr(view.backbone, "pooler", None)
+    above |= {id(p) for p in pooler.parameters()} if isinstance(pooler, nn.Module) else set()
+    trains = [p for p in view.backbone.parameters() if p.requires_grad]
+    if changes_inputs or any(id(p) not in inside and id(p) not in above for p in trains):
+        return NOTHING
+    if not trains:
+        return Cut(len(blocks), pooled=True)
+    frozen = 0
+    for block in blocks:
+        if any(p.requires_grad for p in block.parameters()):
+            break
+        frozen += 1
+    return Cut(frozen, pooled=False) if view.architecture.resumable else NOTHING
+
+
+class _Skipped(nn.Module):
+    """Stands in for a block below the cut; the first of them hands in the kept states."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.attention_type: Any = getattr(block, "attention_type", None)  # ModernBERT asks its blocks for it.
+        self.states: Tensor | None = None
+
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+        return hidden_states if self.states is None else self.states
+
+
+def skip_prefix(view: View, cut: Cut) -> None:
+    """Take the blocks below the cut out of ``view``, weights and all: it can only `resume` from now on."""
+    for index in range(cut.blocks):
+        view.blocks[index] = _Skipped(view.blocks[index])
+
+
+def resume(view: View, states: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Logits from kept states of a view without its prefix: (B, T, D), (B, T), (B, T) -> (B, C)."""
+    entrance = view.blocks[0]
+    assert isinstance(entrance, _Skipped)
+    entrance.states = states
+    try:
+        return view.classify(input_ids, attention_mask)
+    finally:
+        entrance.states = None
+
+
+class States:
+    """The kept states of some texts: (T, D) for each text, or (D,) where the pooled vector is kept."""
+
+    def __init__(self, rows: list[Tensor], seconds: float) -> None:
+        self.rows = rows
+        self.seconds = seconds  # what computing all of them takes, whoever did
+
+    def gather(self, rows: NDArray[np.int64], tokens: int, device: torch.device) -> Tensor:
+        """The states of a batch, padded with zeros: (B, T, D), or (B, D)."""
+        chosen = [self.rows[row] for row in rows]
+        if chosen[0].ndim == 1:
+            return torch.stack(chosen).to(device)
+        out = chosen[0].new_zeros(len(chosen), tokens, chosen[0].shape[1])
+        for index, state in enumerate(chosen):
+            out[index, : len(state)] = state
+        return out.to(device)
+
+
+class PrefixCache:
+    """The kept states of one base, in memory, least recently used first out.
+
+    Shared by all runs on the base in this program; safe to use from several threads.
+    """
+
+    def __init__(self, budget: int = BUDGET) -> None:
+        self.budget = budget
+        self.bytes = 0
+        self._entries: OrderedDict[bytes, tuple[Tensor, float]] = OrderedDict()
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._entries.clear()
+            self.bytes = 0
+
+    def states(self, base: Base, pooling: str, cut: Cut, precision: str, tokens: Tokens) -> States:
+        """The states of ``tokens`` at ``cut``: those that are kept, and the others computed now.
+
+        Args:
+            base: the base.
+            pooling: of the view that will go on from the states; it matters where the pooled vector is kept.
+            cut: where the prefix ends.
+            precision: "fp32" or "bf16".
+            tokens: the encoded texts.
+        """
+        kind = f"{base.device}/{cut.blocks}/{pooling if cut.pooled else ''}/{precision}/{torch.get_num_threads()}"
+        keys = [hashlib.blake2b(ids.tobytes(), key=kind.encode()[:64], digest_size=16).digest() for ids in tokens.ids]
+        with self._lock:
+            found = {key: self._entries[key] for key in keys if key in self._entries}
+            for key in found:
+                self._entries.move_to_end(key)
+        missing = {key: row for row, key in enumerate(keys) if key not in found}
+        if missing:
+            rows = np.fromiter(missing.values(), dtype=np.int64, count=len(missing))
+            new = dict(zip(missing, _compute(base, pooling, cut, precision, tokens, rows), strict=True))
+            found |= new
+            self._keep(new)
+        return States([found[key][0] for key in keys], sum(found[key][1] for key in set(keys)))
+
+    def _keep(self, new: dict[bytes, tuple[Tensor, float]]) -> None:
+        with self._lock:
+            for key, entry in new.items():
+                if key not in self._entries:
+                    self._entries[key] = entry
+                    self.bytes += entry[0].nbytes
+            while self.bytes > self.budget and self._entries:
+                _, (state, _) = self._entries.popitem(last=False)
+                self.bytes -= state.nbytes
+
+
+_CACHES: WeakKeyDictionary[Base, PrefixCache] = WeakKeyDictionary()
+
+
+def prefix_cache(base: Base) -> PrefixCache:
+    """The one cache of ``base`` in this program."""
+    return _CACHES.setdefault(base, PrefixCache())
+
+
+def canonical_width(length: int, limit: int | None = None) -> int:
+    """The padded length of a canonical batch for texts of ``length`` tokens: 8, 16, 24, 32, then steps of a half.
+
+    It is more than ``length``, so that every row has padding and the attention always runs with a mask: a kernel
+    without one gives other last bits. A text of ``limit`` tokens, all the positions there are, is the exception.
+    """
+    width = 8
+    while width <= length:
+        width += 8 if width < 32 else width // 2 // 8 * 8
+    return width if limit is None else min(width, limit)
+
+
+def canonical_batches(
+    lengths: NDArray[np.int64], rows: NDArray[np.int64], limit: int | None = None
+) -> Iterator[tuple[NDArray[np.int64], int, int]]:
+    """(rows, batch size, padded length) of each canonical batch: the shape depends on the texts' lengths only."""
+    widths = np.array([canonical_width(int(length), limit) for length in lengths[rows]], dtype=np.int64)
+    full = widths <= lengths[rows]
+    for width, without_padding in sorted(set(zip(widths.tolist(), full.tolist(), strict=True))):
+        size = max(1, CANONICAL_TOKENS // width)
+        members = rows[(widths == width) & (full == without_padding)]
+        for start in range(0, len(members), size):
+            yield members[start : start + size], size, width
+
+
+def _compute(
+    base: Base, pooling: str, cut: Cut, precision: str, tokens: Tokens, rows: NDArray[np.int64]
+) -> Iterable[tuple[Tensor, float]]:
+    """The states of ``rows`` and the seconds that each took, in the order of ``rows``."""
+    view = base.view(1, pooling)
+    cast_frozen(view, precision)
+    set_attention(view, FUSED)
+    if not cut.pooled:
+        _cut_off(view, cut)
+    out: dict[int, tuple[Tensor, float]] = {}
+    limit = position_limit(base.config)
+    with torch.inference_mode(False), torch.no_grad(), autocast(precision, base.device):
+        for members, size, width in canonical_batches(tokens.lengths, rows, limit):
+            started = time.perf_counter()
+            filled = np.resize(members, size)  # Repeats the texts up to the canonical number of rows.
+            batch = collate(tokens.ids, filled, width=width).to(base.device)
+            hidden = view.hidden(batch.input_ids, batch.attention_mask)  # (B, T, D)
+            if cut.pooled:
+                with torch.autocast(hidden.device.type, enabled=False):
+                    hidden = view.pooled(hidden.float(), batch.attention_mask)  # (B, D)
+            hidden = hidden.cpu()
+            share = (time.perf_counter() - started) / len(members)
+            for index, row in enumerate(members):
+                state = hidden[index] if cut.pooled else hidden[index, : len(tokens.ids[row])]
+                out[int(row)] = (state.clone(), share)
+    return [out[int(row)] for row in rows]
+
+
+def _cut_off(view: View, cut: Cut) -> None:
+    """Make ``view.hidden`` return the states behind the first ``cut.blocks`` blocks."""
+    owner, _, name = view.architecture.blocks.rpartition(".")
+    setattr(view.backbone.get_submodule(owner), name, nn.ModuleList(list(view.blocks)[: cut.blocks]))
+    if view.architecture.final_norm is not None:
+        view.backbone.set_submodule(view.architecture.final_norm, nn.Identity())

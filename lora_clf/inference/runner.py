@@ -1,0 +1,91 @@
+"""Running a prepared view over encoded texts: from kept prefix states where there are any, from ids elsewhere.
+
+Shapes: B batch, T tokens, D width, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lora_clf.base.base import Base
+from lora_clf.base.tokenizer import Tokens
+from lora_clf.inference.attention import choose_attention
+from lora_clf.inference.batches import collate, inference_rows
+from lora_clf.inference.precision import autocast, cast_frozen
+from lora_clf.inference.predict import BATCH_TOKENS
+from lora_clf.inference.prefix import NOTHING, Cut, States, find_cut, prefix_cache, resume, skip_prefix
+from lora_clf.tuners.base import Tuned
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Runner:
+    """A prepared view and the texts it runs over.
+
+    With a frozen prefix the view loses the blocks below the cut: it belongs to this runner from then on, and the
+    trained state leaves through `Tuned.state_dict`.
+
+    Attributes:
+        cut: where the frozen prefix ends.
+        prefix_seconds: what computing the prefix of each part takes, whoever did it.
+    """
+
+    def __init__(
+        self, base: Base, tuned: Tuned, precision: str, tokens: Mapping[str, Tokens], *, cache: bool = True
+    ) -> None:
+        self.view = tuned.view
+        self.precision = precision
+        self.device = base.device
+        self.tokens = dict(tokens)
+        self.cut: Cut = find_cut(self.view, changes_inputs=tuned.tuner.changes_inputs) if cache else NOTHING
+        self._states: dict[str, States] = {}
+        if self.cut:
+            kept = prefix_cache(base)
+            self._states = {
+                name: kept.states(base, self.view.pooling, self.cut, precision, part) for name, part in tokens.items()
+            }
+        self.prefix_seconds = {name: states.seconds for name, states in self._states.items()}
+        cast_frozen(self.view, precision)
+        if self.cut and not self.cut.pooled:
+            skip_prefix(self.view, self.cut)
+
+    def logits(self, part: str, rows: NDArray[np.int64], *, training: bool) -> Tensor:
+        """The logits of some rows of a part, with gradients where they are asked for: (B, C) in fp32."""
+        if self.cut.pooled:
+            answers: Tensor = self.view.head(self._states[part].gather(rows, 0, self.device).float())
+            return answers
+        batch = collate(self.tokens[part].ids, rows).to(self.device)
+        tokens = batch.input_ids.shape[1]
+        choose_attention(self.view, tokens, training=training)
+        with autocast(self.precision, self.device):
+            if not self.cut:
+                return self.view.classify(batch.input_ids, batch.attention_mask)
+            states = self._states[part].gather(rows, tokens, self.device)
+            return resume(self.view, states, batch.input_ids, batch.attention_mask)
+
+    def features(self, part: str) -> NDArray[np.float32] | None:
+        """The kept pooled vectors of a part, where the backbone is frozen as a whole: (N, D)."""
+        if not self.cut.pooled:
+            return None
+        stacked = torch.stack(self._states[part].rows)
+        return stacked.float().numpy()
+
+    def all_logits(self, part: str) -> NDArray[np.float32]:
+        """The logits of a part in evaluation mode, rows in the part's order: (N, C)."""
+        tokens = self.tokens[part]
+        answers = np.empty((len(tokens), self.view.classes), dtype=np.float32)
+        was_training = self.view.training
+        self.view.eval()
+        try:
+            with torch.inference_mode():
+                for rows in inference_rows(tokens.lengths, BATCH_TOKENS):
+                    answers[rows] = self.logits(part, rows, training=False).float().cpu().numpy()
+        finally:
+            self.view.train(was_training)
+        return answers

@@ -1,0 +1,136 @@
+"""The frozen prefix: an entry is a function of the text alone, and going on from it changes nothing."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from lora_clf.base.base import Base
+from lora_clf.base.tokenizer import Tokens
+from lora_clf.inference.predict import logits
+from lora_clf.inference.prefix import Cut, PrefixCache, canonical_batches, canonical_width, find_cut, prefix_cache
+from lora_clf.inference.runner import Runner
+from lora_clf.training.loop import train
+from lora_clf.training.settings import TrainSettings
+from lora_clf.tuners import create
+from tests.bases import ARCHITECTURE_NAMES, randomise, tiny_base
+from tests.training.test_loop import FAST, toy
+
+TEXTS = ["".join(chr(97 + (i * j) % 26) for j in range(1, 2 + (7 * i) % 60)) for i in range(40)]
+CUTS = [("head-only", {}, Cut(3, True)), ("last-block", {}, Cut(2, False)), ("full", {}, Cut(0, False)),
+        ("lora", {}, Cut(0, False)), ("lora", {"blocks": 2}, Cut(1, False)),
+        ("lora-scratch", {"blocks": 1}, Cut(2, False))]  # fmt: skip
+
+
+@pytest.mark.parametrize(("strategy", "options", "expected"), CUTS)
+@pytest.mark.parametrize("name", ARCHITECTURE_NAMES)
+def test_the_cut_is_read_off_what_trains(name: str, strategy: str, options: dict[str, int], expected: Cut) -> None:
+    tuned = create(strategy, **options).prepare(tiny_base(name).view(2))
+    if name == "t5" and not expected.pooled:
+        expected = Cut(0, False)  # Its position bias is handed on from the first block: it cannot start midway.
+    assert find_cut(tuned.view) == expected
+    assert find_cut(tuned.view, changes_inputs=True) == Cut(0, False)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ARCHITECTURE_NAMES)
+def test_going_on_from_kept_states_changes_nothing(name: str, precision: str) -> None:
+    for strategy, options in (("head-only", {}), ("last-block", {}), ("lora", {"blocks": 1})):
+        base = tiny_base(name)
+        tokens = base.encode(TEXTS)
+        tuned = create(strategy, **options).prepare(base.view(3))
+        randomise(tuned)
+        expected = logits(tuned.view, tokens, precision="fp32")
+        runner = Runner(base, tuned, precision, {"all": tokens})
+        answers = runner.all_logits("all")
+        tolerance = 1e-5 if precision == "fp32" else 0.1
+        assert np.abs(answers - expected).max() <= tolerance * max(1.0, float(np.abs(expected).max()))
+        assert expected.std(axis=0).min() > 1e-3
+        if runner.cut and not runner.cut.pooled:
+            left = sum(p.numel() for p in runner.view.blocks.parameters())
+            assert left < sum(p.numel() for p in base.view(3).blocks.parameters())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_entry_does_not_depend_on_its_companions(precision: str) -> None:
+    base = tiny_base("bert")
+    order = np.random.default_rng(1).permutation(len(TEXTS))
+    for cut in (Cut(2, False), Cut(3, True)):
+        whole = PrefixCache().states(base, "mean", cut, precision, base.encode(TEXTS))
+        alone = [PrefixCache().states(base, "mean", cut, precision, base.encode([text])).rows[0] for text in TEXTS]
+        mixed = PrefixCache().states(base, "mean", cut, precision, base.encode([TEXTS[i] for i in order]))
+        assert all(torch.equal(a, b) for a, b in zip(whole.rows, alone, strict=True))
+        assert all(torch.equal(whole.rows[i], mixed.rows[j]) for j, i in enumerate(order))
+
+
+@pytest.mark.parametrize("strategy", ["head-only", "last-block"])
+def test_cold_warm_and_filled_by_another_are_the_same_bytes(strategy: str) -> None:
+    data = toy()
+    cold_base = tiny_base("gpt2")
+    cold = train(cold_base, data, create(strategy), FAST)
+    assert len(prefix_cache(cold_base)) > 0
+    warm = train(cold_base, data, create(strategy), FAST)
+    other = tiny_base("gpt2")
+    swapped = replace(data, train=data.test, test=data.train)
+    train(other, swapped, create(strategy), replace(FAST, seed=5))
+    filled = train(other, data, create(strategy), FAST)
+    states = [run.adapter.tuned.state_dict() for run in (cold, warm, filled)]
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]) and torch.equal(tensor, states[2][name])
+    assert cold.history == warm.history == filled.history
+    assert warm.prefix_seconds == cold.prefix_seconds > 0  # The price is the cold one, whoever paid.
+
+
+def test_cached_and_uncached_losses_agree() -> None:
+    data = toy()
+    for name in ("bert", "gpt2"):
+        kept = train(tiny_base(name), data, create("last-block"), FAST)
+        plain = train(tiny_base(name), data, create("last-block"), replace(FAST, cache=False))
+        for ours, theirs in zip(kept.history, plain.history, strict=True):
+            assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-4)
+        assert plain.prefix_seconds == 0
+
+
+def test_the_least_recently_used_go_first_and_the_budget_holds() -> None:
+    base = tiny_base("bert")
+    cache = PrefixCache(budget=4000)
+    first, second = base.encode(TEXTS[:3]), base.encode(TEXTS[3:20])
+    cache.states(base, "mean", Cut(3, True), "fp32", first)
+    assert len(cache) == 3 and cache.bytes == 3 * 32 * 4
+    cache.states(base, "mean", Cut(1, False), "fp32", second)
+    assert cache.bytes <= 4000
+    cache.clear()
+    assert len(cache) == 0 and cache.bytes == 0
+
+
+def test_the_cache_goes_with_its_base() -> None:
+    from lora_clf.inference import prefix
+
+    base: Base | None = tiny_base("bert")
+    before = len(prefix._CACHES)
+    train(base, toy(), create("head-only"), TrainSettings(epochs=1, precision="fp32"))
+    assert len(prefix._CACHES) == before + 1
+    del base
+    gc.collect()
+    assert len(prefix._CACHES) <= before
+
+
+def test_canonical_shapes_depend_on_the_length_alone() -> None:
+    widths = sorted({canonical_width(length) for length in range(1, 1025)})
+    assert widths[:6] == [8, 16, 24, 32, 48, 72] and len(widths) < 16
+    assert all(canonical_width(length) > length for length in range(1, 2049))
+    lengths = np.array([3, 9, 3, 96, 8, 95])
+    shapes = [(rows.tolist(), size, width) for rows, size, width in canonical_batches(lengths, np.arange(6), 96)]
+    assert shapes == [([0, 2], 128, 8), ([1, 4], 64, 16), ([5], 10, 96), ([3], 10, 96)]
+
+
+def test_equal_texts_are_computed_once() -> None:
+    base = tiny_base("bert")
+    cache = PrefixCache()
+    states = cache.states(base, "mean", Cut(3, True), "fp32", base.encode(["same"] * 5))
+    assert len(cache) == 1 and len(states.rows) == 5
+    assert isinstance(base.encode(["same"]), Tokens)
