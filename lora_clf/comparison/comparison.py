@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lora_clf.comparison.standing import Standing
     from lora_clf.data.dataset import Dataset
 
+DIGITS = 4  # of a probability in results.json; the cells keep them whole
 TRUE_WORDS = {"1", "true", "yes", "y", "hard", "x"}
 
 
@@ -190,23 +191,23 @@ class Comparison:
         }
 
     def _predictions(self) -> list[dict[str, Any]]:
-        """For each contender and seed: rows, labels and probabilities (of the positive class, of two)."""
-        found = []
+        """Row numbers, labels and each contender's probabilities (of the positive class, where there is one).
+
+        Contenders and seeds that were tested on the same rows stand together.
+        """
+        groups: dict[bytes, dict[str, Any]] = {}
         for label, pool in self.pools.items():
             for seed, part in zip(pool.seeds, pool.predictions, strict=True):
+                group = groups.setdefault(
+                    part.rows.tobytes(),
+                    {"rows": part.rows.tolist(), "labels": part.labels.tolist(), "probabilities": []},
+                )
                 shown = part.probabilities
                 if self.positive_label is not None and shown.shape[1] == 2:
                     shown = shown[:, self.labels.index(self.positive_label)]
-                found.append(
-                    {
-                        "label": label,
-                        "seed": seed,
-                        "rows": part.rows.tolist(),
-                        "labels": part.labels.tolist(),
-                        "probabilities": np.round(shown, 5).tolist(),
-                    }
-                )
-        return found
+                values = np.round(shown, DIGITS).tolist()
+                group["probabilities"].append({"label": label, "seed": seed, "values": values})
+        return list(groups.values())
 
 
 def portable(plan: Plan, base: str, data: str) -> dict[str, Any]:

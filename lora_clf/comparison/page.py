@@ -119,7 +119,7 @@ _STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; color: var(--ink); background: #fff;
   font: 16px/1.55 system-ui, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 70rem; margin: 0 auto; padding: 1.5rem 1.1rem 4rem; }
+main { max-width: 78rem; margin: 0 auto; padding: 1.5rem 1.1rem 4rem; }
 h1 { font-size: 1.65rem; line-height: 1.2; margin: 0 0 1rem; }
 h2 { font-size: 1.15rem; margin: 2.4rem 0 .7rem; padding-bottom: .25rem;
   border-bottom: 1px solid var(--line); }
@@ -127,8 +127,8 @@ p { max-width: 46rem; margin: .6rem 0; }
 .answer { font-size: 1.15rem; line-height: 1.5; padding: .9rem 1.1rem; margin: 0 0 1.2rem;
   background: var(--wash); border-left: 5px solid var(--mark); }
 .scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .38rem .7rem; text-align: right; white-space: nowrap;
+table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .36rem .55rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 600; border-bottom: 2px solid #9a9a9a; vertical-align: bottom; }
 .word { text-align: left; }

@@ -29,6 +29,7 @@ FORMATS = ("png", "svg", "pdf")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p", "h")
 INK, FAINT = "#222222", "#8a8a8a"
+LEADER = 16  # points; a name farther up or down from its point gets a line to it
 DASHES = ((0, (6, 3)), (0, (1.5, 2)), (0, (6, 2, 1, 2)))
 STYLE: Any = {  # matplotlib names its settings in a type of its own
     "font.family": "DejaVu Sans",
@@ -303,6 +304,7 @@ def _name_points(
         (px, py), (_, bottom), (_, top) = axes.transData.transform([(x, y), (x, low), (x, high)])
         boxes.append(Bbox([[px - 6 * scale, py - 6 * scale], [px + 6 * scale, py + 6 * scale]]))
         boxes.append(Bbox([[px - 2.5 * scale, bottom], [px + 2.5 * scale, top]]))
+    centres = axes.transData.transform([(x, y) for x, y, *_ in points])
     frame = axes.get_window_extent()
     candidates = [
         (side * across, up, "left" if side > 0 else "right")
@@ -314,6 +316,7 @@ def _name_points(
     order = sorted(range(len(points)), key=lambda place: -points[place][1])
     for place in order:
         x, y, *_ = points[place]
+        rest = [other for other in order if other != place]
         chosen = None
         least = float("inf")
         for across, up, align in candidates:
@@ -332,6 +335,9 @@ def _name_points(
             covered = sum(_overlap(box, other) for other in boxes) + _outside(box, frame) * 4
             # A little dearer with the distance, so that a near place with a touch of overlap can win.
             cost = covered + abs(up) * scale * 2
+            if abs(up) <= LEADER:  # no line leads to the point, so it must be the nearest
+                own, *others = (_distance(box, centres[other]) for other in [place, *rest])
+                cost += 1e4 * any(other < own * 1.5 for other in others)
             if cost < least:
                 if chosen is not None:
                     chosen.remove()
@@ -341,7 +347,7 @@ def _name_points(
         assert chosen is not None
         boxes.append(chosen.get_window_extent())
         aside, height = chosen.get_position()
-        if abs(height) > 16:
+        if abs(height) > LEADER:
             axes.annotate(
                 "",
                 (x, y),
@@ -356,6 +362,13 @@ def _overlap(one: Any, other: Any) -> float:
     width = min(one.x1, other.x1) - max(one.x0, other.x0)
     height = min(one.y1, other.y1) - max(one.y0, other.y0)
     return float(width * height) if width > 0 and height > 0 else 0.0
+
+
+def _distance(box: Any, point: Any) -> float:
+    """Pixels from ``point`` to the nearest place of ``box``."""
+    across = max(box.x0 - point[0], 0.0, point[0] - box.x1)
+    up = max(box.y0 - point[1], 0.0, point[1] - box.y1)
+    return math.hypot(across, up)
 
 
 def _outside(box: Any, frame: Any) -> float:

@@ -92,7 +92,8 @@ def standings_of(comparison: Comparison) -> list[Standing]:
     smallest = {o.label: o.trainable_parameters for o in comparison.outcomes}
 
     def rank(label: str) -> tuple[float, int]:
-        return _mean_accuracy(pools[label]), -smallest.get(label, 0)
+        # Rounded: of two that are right equally often the smaller is the better one.
+        return round(_mean_accuracy(pools[label]), 12), -smallest.get(label, 0)
 
     best = max(strategies, key=rank, default=None)
     rival = max(baselines, key=rank, default=None)

@@ -237,9 +237,11 @@ def as_csv(comparison: Comparison) -> str:
 
 
 def as_json(comparison: Comparison) -> str:
-    """Everything the comparison found as one JSON document without texts; one line for each list of rows."""
+    """Everything the comparison found as one JSON document without texts; long lists have a line an entry."""
     value = comparison.to_json()
-    predictions = value.pop("predictions")
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    lines = ",\n  ".join(json.dumps(entry, separators=(",", ":"), allow_nan=False) for entry in predictions)
-    return f'{text[:-2]},\n "predictions": [\n  {lines}\n ]\n}}\n'
+    long = {name: value.pop(name) for name in ("cells", "predictions")}
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).removesuffix("\n}")
+    for name, entries in long.items():
+        lines = ",\n  ".join(json.dumps(entry, separators=(",", ":"), allow_nan=False) for entry in entries)
+        text += f',\n "{name}": [\n  {lines}\n ]'
+    return text + "\n}\n"

@@ -13,24 +13,8 @@ WORDS = {
     "spam": ["prize", "claim", "winner", "cash", "urgent", "free", "call", "reward", "account", "voucher", "txt"],
 }
 NEUTRAL = [
-    "the",
-    "a",
-    "to",
-    "you",
-    "we",
-    "is",
-    "on",
-    "at",
-    "for",
-    "now",
-    "today",
-    "please",
-    "ok",
-    "me",
-    "it",
-    "and",
-    "will",
-    "see",
+    *("the", "a", "to", "you", "we", "is", "on", "at", "for", "now"),
+    *("today", "please", "ok", "me", "it", "and", "will", "see"),
 ]
 
 

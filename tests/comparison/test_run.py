@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,9 @@ def test_another_order_of_strategies_gives_the_same_table(run: Any, whole: tuple
     found, _, _ = whole
     other = run(["last-block", "head-only"], seeds=1)
     rows = [{row.label: strip(row.to_json()) for row in one.standings} for one in (found, other)]
-    assert rows[0] == rows[1]
+    assert rows[0].keys() == rows[1].keys()
+    for label, row in rows[0].items():
+        assert not {key: (row[key], rows[1][label][key]) for key in row if row[key] != rows[1][label][key]}, label
     for label in ("head-only", "last-block"):
         one, two = found.outcomes_of(label)[0], other.outcomes_of(label)[0]
         assert (one.test.probabilities == two.test.probabilities).all()
@@ -142,7 +145,7 @@ def test_no_text_path_or_host_in_the_results(
     texts = load_corpus(table).part.texts
     for name in ("results.json", "results.csv", "report.md", "report.html"):
         content = (out / name).read_text()
-        assert not [text for text in texts if text in content or text.split()[-1] in content]
+        assert not [text for text in texts if text in content or re.findall(r"zq\d+xv", text)[0] in content]
         for path in (str(table.parent), str(base_folder.parent), str(out), "/some/where", "/else", "/x/"):
             assert path not in content, (name, path)
         assert platform.node() not in content or len(platform.node()) < 4

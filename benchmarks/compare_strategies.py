@@ -1,0 +1,84 @@
+"""Which strategy for SMS spam? The comparison of `lora-clf compare`, from Python, on the real data.
+
+    python benchmarks/compare_strategies.py --protocol book --seeds 3 --out benchmarks/results/sms-book.json
+    python benchmarks/compare_strategies.py --folds 5 --seeds 1 --out benchmarks/results/sms-folds.json
+
+The result holds row numbers, labels, rounded probabilities and digests, never a message. Each run is kept in --work
+at once; the same command again does only what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lora_clf.comparison.plan import BaseArguments
+from lora_clf.comparison.run import PlanProgress, compare
+from lora_clf.comparison.table import cells_of, columns_of, footnotes, markdown_table
+from lora_clf.errors import LoraClfError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the comparison that the flags describe; the exit status."""
+    flags = parsed(arguments)
+    name = flags.out.stem
+    work = flags.work or Path("runs") / "benchmarks" / name
+    settings: dict[str, object] = {"protocol": flags.protocol}
+    training: dict[str, object] = {}
+    if flags.quick:
+        training["epochs"] = 1
+    try:
+        found = compare(
+            BaseArguments(flags.base, device=flags.device),
+            flags.data,
+            flags.strategies.split(",") if flags.strategies else None,
+            seeds=flags.seeds,
+            folds=flags.folds,
+            out=work,
+            training=training,
+            data_settings=settings,
+            command=" ".join(["benchmarks/compare_strategies.py", *(arguments or sys.argv[1:])]),
+            progress=told,
+        )
+    except LoraClfError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return error.exit_status
+    flags.out.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(work / "results.json", flags.out)
+    columns = columns_of(found)
+    print(markdown_table([c.heading for c in columns], cells_of(found), [c.left for c in columns]))
+    print(*footnotes(found), "", found.verdict, sep="\n")
+    print(f"Written: {flags.out}; the report: {work / 'report.html'}")
+    return 1 if found.failures else 0
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The flags."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="sms-spam", help="sms-spam, demo, or the path of a table")
+    parser.add_argument("--base", default="minilm")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--protocol", default="near-copy-free", help="near-copy-free, random or book")
+    parser.add_argument("--folds", type=int, help="cut all rows into so many folds, each the test part once")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--strategies", help="comma-separated; the five by default")
+    parser.add_argument("--quick", action="store_true", help="one epoch: to see that it runs, not for figures")
+    parser.add_argument("--work", type=Path, help="where runs are kept; runs/benchmarks/NAME by default")
+    parser.add_argument("--out", type=Path, required=True, help="the result, as benchmarks/results/NAME.json")
+    return parser.parse_args(arguments)
+
+
+def told(now: PlanProgress) -> None:
+    """One line on stderr for each event that people want to know of."""
+    if now.event == "step":
+        return
+    left = "" if now.seconds_left is None else f", about {now.seconds_left:,.0f} s left"
+    words = now.message or f"{now.cell} {now.event}"
+    print(f"[{now.done}/{now.total}] {words}{left}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lora_clf.comparison.standing import Standing
+from lora_clf.comparison.table import as_csv, as_markdown, bytes_text, escaped, share_text
+from tests.comparison.invented import invented, write
+
+
+def by_label(rows: list[Standing]) -> dict[str, Standing]:
+    return {row.label: row for row in rows}
+
+
+def test_what_can_be_told_apart_is() -> None:
+    found = invented({"head-only": 0.7, "lora": 0.95, "full": 0.95}, baseline=0.8)
+    rows = by_label(found.standings)
+    assert rows["lora"].best and not rows["lora"].tied  # of equals the smaller
+    assert rows["full"].tied and not rows["head-only"].tied
+    worse = rows["head-only"].to_best
+    assert worse is not None and worse.high < 0 and worse.mean == pytest.approx(-0.25)
+    assert rows["full"].accuracy.low < 0.95 < rows["full"].accuracy.high and rows["full"].accuracy.sd == pytest.approx(
+        0
+    )
+    first, *rest = found.verdict_lines
+    assert first.startswith("lora got most right: 95.0 % of 400 test rows") and "cannot tell it from full." in first
+    assert "head-only is worse by more than chance explains." in rest
+    assert "lora and full beat TF-IDF + LR (80.0 %) by more than the interval." in rest
+    assert "head-only is worse than TF-IDF + LR (80.0 %)." in rest
+
+
+def test_a_tie_with_the_baseline_is_said() -> None:
+    found = invented({"head-only": 0.95, "lora": 0.96}, rows=100, seeds=1, baseline=0.95)
+    assert "No strategy beats TF-IDF + LR (95.0 %) by more than the interval." in found.verdict_lines
+    assert "use --seeds 3 or more" in found.verdict
+    assert "cannot tell it from head-only" in found.verdict_lines[0]
+
+
+def test_more_strategies_widen_the_interval() -> None:
+    few = by_label(invented({"head-only": 0.9, "lora": 0.93}).standings)["head-only"].to_best
+    many = {"head-only": 0.9, "lora": 0.93, "full": 0.5, "last-block": 0.5, "lora-scratch": 0.5}
+    wide = by_label(invented(many).standings)["head-only"].to_best
+    assert few is not None and wide is not None and wide.high - wide.low > few.high - few.low
+
+
+def test_near_copies_count_as_one() -> None:
+    from dataclasses import replace
+
+    found = invented({"head-only": 0.9, "lora": 0.9}, rows=300, seeds=1)
+    data = found.datasets[0, None]
+    copies = replace(data.test, texts=tuple(text for text in data.test.texts[:30] for _ in range(10)))
+    again = replace(found, datasets={(0, None): replace(data, test=copies)})
+    narrow, wide = found.standings[0].accuracy, again.standings[0].accuracy
+    assert narrow.mean == wide.mean and wide.high - wide.low > (narrow.high - narrow.low) * 1.02
+
+
+def test_several_classes_have_no_positive_columns(tmp_path: Path) -> None:
+    found = invented({"head-only": 0.7, "full": 0.9}, labels=("a", "b|c", "<d>"))
+    row = found.standings[0]
+    assert row.recall is None and row.false_positives is None
+    assert "found" not in as_markdown(found).splitlines()[0]
+    out = write(found, tmp_path / "out")
+    assert "&lt;d&gt;" in (out / "report.html").read_text() and "<d>" not in (out / "report.html").read_text()
+    assert "b\\|c" in (out / "report.md").read_text()
+    assert "recall" in as_csv(found).splitlines()[0]
+
+
+def test_the_same_findings_give_the_same_files(tmp_path: Path) -> None:
+    rates = {"head-only": 0.7, "lora": 0.95, "full": 0.95}
+    one, two = write(invented(rates), tmp_path / "one"), write(invented(rates), tmp_path / "two")
+    names = sorted(file.name for file in one.iterdir())
+    assert len(names) == 6
+    for name in names:
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+
+
+def test_numbers_for_people() -> None:
+    assert [bytes_text(n) for n in (None, 12, 8557, 1_350_000, 90_300_000)] == [
+        "–",
+        "12 B",
+        "8.56 kB",
+        "1.35 MB",
+        "90.3 MB",
+    ]
+    assert [share_text(x) for x in (1.0, 0.0788, 3.4e-5)] == ["100 %", "7.9 %", "0.0034 %"]
+    assert escaped("a|b*c_d") == "a\\|b\\*c\\_d"
