@@ -13,7 +13,7 @@ from lora_clf.cli.output import document, line, note
 from lora_clf.cli.quiet import quiet_third_parties
 from lora_clf.cli.scores import show_scores
 from lora_clf.cli.sources import one_source, show_source
-from lora_clf.errors import DataError
+from lora_clf.errors import DataError, unknown
 
 if TYPE_CHECKING:
     from lora_clf.adapters.adapter import Adapter
@@ -48,6 +48,8 @@ def evaluate(
 
     origin = one_source(source, data)
     header = read_header(adapter)
+    if columns.positive_label is not None and columns.positive_label not in header.labels:
+        raise unknown("label", columns.positive_label, header.labels)
     if all_rows:
         parts = {"all": load_table(origin, **columns.table_settings())}
         protocol, same = "all rows", False
@@ -114,6 +116,6 @@ def check_labels(part: Part, name: str, labels: tuple[str, ...]) -> None:
     strange = Counter(label for label in part.labels if label not in labels)
     if strange:
         raise DataError(
-            f"The {name} rows have labels that the adapter does not know; it knows: {', '.join(labels)}.",
+            f"Rows ({name}) have labels that the adapter does not know; it knows: {', '.join(labels)}.",
             [f"{label!r}: {count:,} rows" for label, count in strange.most_common()],
         )

@@ -100,6 +100,11 @@ def percent(value: float | None) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{100 * value:.2f} %"
 
 
+def share(value: float | None) -> str:
+    """A share of one as percent with two digits that mean something, however small it is."""
+    return "-" if value is None else f"{100 * value:.{3 if value >= 0.1 else 2}g} %"
+
+
 def size(count: int | None) -> str:
     """A number of bytes for people."""
     if count is None:

@@ -7,6 +7,8 @@ from typing import Any
 
 from lora_clf.cli.output import line, percent, table
 
+MATRIX = 12  # labels; a wider confusion matrix fits no terminal
+
 
 def show_scores(parts: Mapping[str, Mapping[str, Any]], positive: str | None) -> None:
     """Print what `metrics.summarise` found for each part."""
@@ -30,16 +32,19 @@ def show_scores(parts: Mapping[str, Mapping[str, Any]], positive: str | None) ->
 def show_classes(name: str, scores: Mapping[str, Any]) -> None:
     """Print each class' scores beside its row of the confusion matrix (rows: true label)."""
     labels = list(scores["labels"])
+    matrix = len(labels) <= MATRIX
     table(
-        (f"{name}: true label", "precision", "recall", "F1", *(f"as {label}" for label in labels)),
+        (f"{name}: true label", "precision", "recall", "F1", *(f"as {label}" for label in labels if matrix)),
         [
             (
                 label,
                 percent(scores["per_class"][label]["precision"]),
                 percent(scores["per_class"][label]["recall"]),
                 percent(scores["per_class"][label]["f1"]),
-                *counts,
+                *(counts if matrix else ()),
             )
             for label, counts in zip(labels, scores["confusion_matrix"], strict=True)
         ],
     )
+    if not matrix:
+        line(f"The confusion matrix of {len(labels)} labels is in --json.")

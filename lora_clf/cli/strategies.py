@@ -8,7 +8,7 @@ import typer
 
 from lora_clf.cli.flags import Json
 from lora_clf.cli.opening import weightless
-from lora_clf.cli.output import document, line, note, percent, table
+from lora_clf.cli.output import document, line, note, share, table
 from lora_clf.cli.quiet import quiet_third_parties
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def strategies(
                 each["name"],
                 each["trains"],
                 each["trainable_parameters"],
-                None if each["share"] is None else percent(each["share"]),
+                share(each["share"]),
                 f"{each['learning_rate']:g}",
                 _flags(each["flags"]) or None,
             )
@@ -70,17 +70,17 @@ def _base(name: str | None, revision: str | None, pooling: str | None) -> Base |
 
 def describe(kind: type[Tuner], base: Base | None, labels: int) -> dict[str, Any]:
     """One strategy as a JSON object; the counts are null where there is no base to count on."""
-    trainable = share = None
+    trainable = part = None
     if base is not None:
         tuned = kind().prepare(base.view(labels))
         trainable = tuned.trainable_parameters
-        share = trainable / sum(parameter.numel() for parameter in tuned.view.parameters())
+        part = trainable / sum(parameter.numel() for parameter in tuned.view.parameters())
     return {
         "name": kind.name,
         "summary": (kind.__doc__ or kind.summary).strip().splitlines()[0],
         "trains": kind.summary,
         "trainable_parameters": trainable,
-        "share": share,
+        "share": part,
         "learning_rate": kind.learning_rate,
         "flags": kind.flags(),
     }

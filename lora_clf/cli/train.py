@@ -9,7 +9,7 @@ import typer
 
 from lora_clf.cli.flags import BaseFlags, DataFlags, Force, Json, Seed, StrategyFlags, TrainFlags, takes
 from lora_clf.cli.opening import weightless
-from lora_clf.cli.output import document, line, note, percent, seconds, size, table, training_progress
+from lora_clf.cli.output import document, line, note, percent, seconds, share, size, table, training_progress
 from lora_clf.cli.places import check_writable, file_name, folder_bytes
 from lora_clf.cli.quiet import quiet_third_parties
 from lora_clf.cli.scores import show_scores
@@ -139,7 +139,7 @@ def _show(result: Result, dataset: Dataset, saved: Path) -> None:
         line(f"Adapted: {tuned.coverage}.")
     line(
         f"Trainable parameters: {result.trainable_parameters:,} of {result.total_parameters:,} "
-        f"({percent(result.share)}); trained in {seconds(result.seconds)}."
+        f"({share(result.share)}); trained in {seconds(result.seconds)}."
     )
     line(f'Adapter: {saved} ({size(folder_bytes(saved))}). Use it: lora-clf predict {saved} "..."')
 

@@ -159,7 +159,7 @@ def test_evaluate_refuses_labels_that_the_adapter_does_not_know(
     ran = cli("evaluate", adapter, file, "--base", base, "--all-rows")
     assert ran.code == 1
     assert ran.err.splitlines() == [
-        "Error: The all rows have labels that the adapter does not know; it knows: ham, spam.",
+        "Error: Rows (all) have labels that the adapter does not know; it knows: ham, spam.",
         "  'eggs': 2 rows",
     ]
 

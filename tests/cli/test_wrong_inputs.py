@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +70,9 @@ CASES: dict[str, tuple[str, int, str]] = {
     "all rows and a split": (
         "evaluate {adapter} {table} --all-rows --split 80/10/10", 2, "--split does not apply",
     ),
+    "label to find that the adapter lacks": (
+        "evaluate {adapter} {table} --positive-label spma", 2, "Unknown label 'spma'. Did you mean 'spam'?",
+    ),
     "no place for the parts": ("data prepare demo", 2, "Give --out FOLDER."),
     "unknown base to fetch": ("bases fetch gtp2", 2, "Unknown base 'gtp2'. Did you mean 'gpt2'?"),
     "no folder of adapters": ("adapters list {tmp}/none", 1, "There is no folder"),
@@ -131,14 +133,27 @@ def test_there_are_enough_of_them() -> None:
     assert len(CASES) >= 50
 
 
-def test_a_file_that_may_not_be_read(cli: Cli, tmp_path: Path, table: Path) -> None:
-    locked = tmp_path / "locked.csv"
-    locked.write_bytes(table.read_bytes())
-    locked.chmod(0)
-    if os.access(locked, os.R_OK):
-        pytest.skip("this user may read everything")
-    ran = cli("data", "leaks", locked)
-    assert ran.code == 1 and ran.err.count("\n") == 1 and "Permission denied" in ran.err
+@pytest.mark.parametrize("suffix", [".csv", ".txt", ".jsonl", ".parquet"])
+def test_a_file_that_may_not_be_read(
+    cli: Cli, tmp_path: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    import builtins
+    import io
+
+    locked = tmp_path / f"locked{suffix}"
+    locked.write_bytes(b"text\nhello\n")
+    real = io.open
+
+    def refused(file: Any, *args: Any, **named: Any) -> Any:  # the user who runs this test may be allowed everything
+        if str(file) == str(locked):
+            raise PermissionError(13, "Permission denied", str(file))
+        return real(file, *args, **named)
+
+    monkeypatch.setattr(io, "open", refused)
+    monkeypatch.setattr(builtins, "open", refused)
+    for args in (("predict", adapter, "--input", locked), ("data", "leaks", locked)):
+        ran = cli(*args)
+        assert ran.code == 1 and ran.err.count("\n") == 1 and "Unexpected" not in ran.err, ran.err
 
 
 def test_all_problems_of_a_table_together(cli: Cli, tmp_path: Path) -> None:
