@@ -29,6 +29,7 @@ from lora_clf.metrics.probability import softmax
 from lora_clf.training.result import Progress, Result
 from lora_clf.training.schedule import warmup_decay
 from lora_clf.training.settings import TrainSettings
+from lora_clf.training.solver import inner_folds, linear_of, solve_head
 from lora_clf.tuners.base import Tuned, Tuner
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def train(
     """Tune ``base`` into a classifier of ``data`` and score it.
 
     The base itself is not changed. The weights of the epoch with the lowest validation loss are kept. The
-    base's own dropout is off, in frozen and in trained layers alike; a strategy's ``dropout`` is its own.
+    base's own dropout is off, in frozen and in trained layers alike; a strategy's ``dropout`` is its own. Where
+    only a linear head trains and no learning rate is given, the head is solved for instead (`solver`).
 
     Args:
         base: the shared base.
@@ -76,7 +78,7 @@ def train(
         tuned=tuner.prepare(base.view(len(data.labels), pooling, settings.seed)),
         progress=progress,
     )
-    best = run.fit()
+    best = run.fit() if settings.lr is not None or not run.convex else run.solve()
     # The trained state moves into a fresh view: frozen matrices that were cast for speed stay behind.
     tuned = tuner.prepare(run.tuned.view.fresh())
     tuned.load_state_dict(best.state)
@@ -95,7 +97,7 @@ def train(
         data_name=data.name,
         data_digest=data.digest,
         licence=data.licence,
-        training=replace(settings, lr=run.learning_rate, precision=precision).as_dict(),
+        training=replace(settings, lr=run.learning_rate, precision=precision).as_dict() | run.solved,
         metrics={name: metrics for name, (_, metrics) in scores.items()},
     )
     return Result(
@@ -154,6 +156,7 @@ class _Run:
         self.labels = {name: data.label_ids(part) for name, part in _parts(data).items()}
         self.lengths = tokens["train"].lengths
         self.history: list[dict[str, Any]] = []
+        self.solved: dict[str, Any] = {}
         self.training_seconds = 0.0
         batches = math.ceil(len(self.lengths) / settings.batch_size)
         self.steps_per_epoch = math.ceil(batches / settings.accumulate)
@@ -163,6 +166,31 @@ class _Run:
         self.optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=self.device.type in ("cpu", "cuda"))
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    @property
+    def convex(self) -> bool:
+        """Whether training is a convex problem: a linear head on a frozen backbone."""
+        return self.runner.cut.pooled and linear_of(self.view.head) is not None
+
+    def solve(self) -> _Best:
+        """Solve for the head; one entry of history, as if it had taken one epoch."""
+        linear, features = linear_of(self.view.head), self.runner.features("train")
+        assert linear is not None and features is not None
+        started = time.perf_counter()
+        texts, labels = self.data.train.texts, self.labels["train"]
+        folds = inner_folds(texts, labels, self.settings.seed)
+        solution = solve_head(features, labels, self.view.classes, folds, bias=linear.bias is not None)
+        with torch.no_grad():
+            linear.weight.copy_(torch.from_numpy(solution.weight))
+            if linear.bias is not None:
+                linear.bias.copy_(torch.from_numpy(solution.bias))
+        self.training_seconds = time.perf_counter() - started
+        self.solved = {"solver": "l-bfgs", "l2": solution.strength}
+        _, metrics = self.evaluate("validation")
+        self.history.append({"epoch": 1, "train_loss": solution.loss, "examples": len(texts), "validation": metrics})
+        self.step = self.steps = 1
+        self._report(1, solution.loss, metrics)
+        return _Best(1, metrics["loss"], self.tuned.state_dict())
 
     def fit(self) -> _Best:
         """Train for all epochs, or until patience runs out; the best epoch's weights."""

@@ -1,0 +1,86 @@
+"""The solved head: at the minimum, agreeing with scikit-learn, chosen by folds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from lora_clf.metrics.probability import softmax
+from lora_clf.training.loop import train
+from lora_clf.training.settings import TrainSettings
+from lora_clf.training.solver import STRENGTHS, inner_folds, linear_of, solve_head
+from lora_clf.tuners import create
+from tests.bases import tiny_base
+from tests.training.test_loop import toy
+
+RANDOM = np.random.default_rng(0)
+FEATURES = (RANDOM.normal(size=(300, 12)) * np.linspace(0.01, 5, 12) + 3).astype(np.float32)
+SCALED = (FEATURES - FEATURES.mean(0)) / FEATURES.std(0)
+LABELS = np.argmax(SCALED[:, :3] + RANDOM.normal(size=(300, 3)), axis=1)
+SETTINGS = TrainSettings(precision="fp32")
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_it_agrees_with_scikit_learn_at_the_chosen_strength(classes: int) -> None:
+    labels = np.minimum(LABELS, classes - 1)
+    solution = solve_head(FEATURES, labels, classes, np.arange(300) % 5, bias=True)
+    if classes == 2:
+        # Two columns of weights share one difference, so the same L2 strength weighs half on scikit-learn's one.
+        theirs = LogisticRegression(C=2 / (300 * solution.strength), tol=1e-10, max_iter=5000).fit(SCALED, labels)
+    else:
+        theirs = LogisticRegression(C=1 / (300 * solution.strength), tol=1e-10, max_iter=5000).fit(SCALED, labels)
+    ours = softmax(FEATURES @ solution.weight.T + solution.bias)
+    np.testing.assert_allclose(ours, theirs.predict_proba(SCALED), atol=2e-4)
+    assert solution.strength in STRENGTHS and solution.fold_losses[STRENGTHS.index(solution.strength)] == min(
+        solution.fold_losses
+    )
+    assert max(solution.fold_losses) > min(solution.fold_losses) + 0.01
+
+
+def test_the_gradient_is_zero_at_the_solution() -> None:
+    solution = solve_head(FEATURES, LABELS, 3, np.arange(300) % 5, bias=True)
+    x = torch.from_numpy((FEATURES - FEATURES.mean(0)) / FEATURES.std(0)).double()
+    weight = torch.from_numpy(solution.weight * FEATURES.std(0)).double().requires_grad_()
+    bias = torch.from_numpy(solution.bias + solution.weight @ FEATURES.mean(0)).double().requires_grad_()
+    loss = torch.nn.functional.cross_entropy(x @ weight.T + bias, torch.from_numpy(LABELS))
+    (loss + solution.strength / 2 * weight.square().sum()).backward()
+    assert weight.grad is not None and weight.grad.abs().max() < 1e-4
+
+
+def test_a_head_without_a_bias_gets_none() -> None:
+    solution = solve_head(FEATURES, LABELS, 3, np.arange(300) % 5, bias=False)
+    assert np.all(solution.bias == 0)
+
+
+def test_near_copies_share_an_inner_fold() -> None:
+    texts = [
+        f"{word} is what this message number {i} says to you all" for i in range(10) for word in ("alpha", "omega")
+    ]
+    folds = inner_folds(texts, np.arange(20) % 2, seed=0)
+    assert len(set(folds.tolist())) == 1  # All are near copies of each other.
+    different = ["".join(chr(97 + (7 * i * j + j * j) % 26) for j in range(30)) for i in range(20)]
+    assert sorted(np.bincount(inner_folds(different, np.arange(20) % 2, seed=0))) == [4] * 5
+    assert inner_folds(["one", "two"], np.array([0, 1]), seed=0).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(("name", "pooling"), [("bert", "mean"), ("bert", "family"), ("gpt2", "family")])
+def test_head_only_is_solved_unless_a_rate_is_given(name: str, pooling: str) -> None:
+    base, data = tiny_base(name), toy(classes=3)
+    solved = train(base, data, create("head-only"), SETTINGS, pooling=pooling)
+    assert solved.adapter.header.training["solver"] == "l-bfgs"
+    assert len(solved.history) == 1 and solved.best_epoch == 1
+    stepped = train(base, data, create("head-only"), replace(SETTINGS, lr=0.05, epochs=30), pooling=pooling)
+    assert "solver" not in stepped.adapter.header.training and len(stepped.history) == 30
+    assert solved.test["accuracy"] >= stepped.test["accuracy"] - 1 / 16
+    assert solved.history[0]["train_loss"] < stepped.history[0]["train_loss"]
+
+
+def test_heads_of_several_layers_are_trained_step_by_step() -> None:
+    view = tiny_base("roberta").view(2, "family")
+    assert linear_of(view.head) is None
+    result = train(tiny_base("roberta"), toy(), create("head-only"), SETTINGS, pooling="family")
+    assert "solver" not in result.adapter.header.training and len(result.history) == 3
