@@ -191,9 +191,12 @@ def _read_config(folder: Path) -> Any:
 def _read_backbone(folder: Path, config: Any, architecture: Architecture) -> nn.Module:
     import torch
     from transformers import AutoModel, T5EncoderModel
+    from transformers.utils import logging as transformers_logging
 
     loader: Any = T5EncoderModel if architecture.model_type == "t5" else AutoModel
     extra = {"add_pooling_layer": False} if architecture.model_type == "roberta" else {}
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
     try:
         model, report = loader.from_pretrained(
             folder,
@@ -207,6 +210,9 @@ def _read_backbone(folder: Path, config: Any, architecture: Architecture) -> nn.
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise BaseError(f"The weights of base folder {folder.name!r} cannot be read: {reason}") from error
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()
     missing = sorted(report["missing_keys"])
     if missing and all("pooler." in name for name in missing):
         # A BERT saved without its pooler: transformers would invent one at random.

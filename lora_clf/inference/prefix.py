@@ -109,7 +109,8 @@ def resume(view: View, states: Tensor, input_ids: Tensor, attention_mask: Tensor
     assert isinstance(entrance, _Skipped)
     entrance.states = states
     try:
-        return view.classify(input_ids, attention_mask)
+        logits: Tensor = view.classify(input_ids, attention_mask)
+        return logits
     finally:
         entrance.states = None
 
@@ -126,7 +127,7 @@ class States:
         chosen = [self.rows[row] for row in rows]
         if chosen[0].ndim == 1:
             return torch.stack(chosen).to(device)
-        out = chosen[0].new_zeros(len(chosen), tokens, chosen[0].shape[1])
+        out: Tensor = chosen[0].new_zeros(len(chosen), tokens, chosen[0].shape[1])
         for index, state in enumerate(chosen):
             out[index, : len(state)] = state
         return out.to(device)
