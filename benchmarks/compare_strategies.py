@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lora_clf.cli.quiet import quiet_third_parties
 from lora_clf.comparison.plan import BaseArguments
 from lora_clf.comparison.run import PlanProgress, compare
 from lora_clf.comparison.table import cells_of, columns_of, footnotes, markdown_table
@@ -24,6 +25,7 @@ from lora_clf.errors import LoraClfError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison that the flags describe; the exit status."""
     flags = parsed(arguments)
+    quiet_third_parties()
     name = flags.out.stem
     work = flags.work or Path("runs") / "benchmarks" / name
     settings: dict[str, object] = {"protocol": flags.protocol}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,8 +25,9 @@ def estimate(
 ) -> dict[str, float]:
     """Seconds a cell of each contender, by label.
 
-    One forward and backward pass of each strategy is timed on a batch of texts of average length; start and
-    evaluation are added. Nothing trains and nothing of the base changes.
+    A step of each strategy and a pass without gradients are timed on a batch of texts of average length. What is
+    frozen below the trained part costs one pass over all texts, whatever the number of epochs. Nothing trains and
+    nothing of the base changes.
 
     Args:
         plan: what is to be done.
@@ -43,12 +44,13 @@ def estimate(
     tokens = base.encode(data.train.texts, settings.max_length).ids
     batch = _typical([len(ids) for ids in tokens], settings.batch_size)
     steps = math.ceil(len(data.train) / settings.batch_size)
-    others = (settings.epochs * len(data.validation) + len(data.test)) / settings.batch_size
+    evaluations = (settings.epochs * len(data.validation) + len(data.test)) / settings.batch_size
+    texts = sum(len(part) for part in data.parts.values()) / settings.batch_size
     found = {}
     for contender in plan.contenders:
-        step = _seconds_a_step(contender, base, [tokens[place] for place in batch], len(data.labels), precision)
-        # Without gradients a pass is about a third of a step.
-        found[contender.label] = START + start_up + settings.epochs * steps * step + others * step / 3
+        step, once, frozen = _timed(contender, base, [tokens[place] for place in batch], len(data.labels), precision)
+        training = settings.epochs * steps * max(0.0, step - once * frozen) + texts * once * frozen
+        found[contender.label] = START + start_up + training + evaluations * once * (1 - frozen)
     return found
 
 
@@ -60,12 +62,16 @@ def _typical(lengths: Sequence[int], size: int) -> list[int]:
     return [int(place) for place in order[start : start + size]]
 
 
-def _seconds_a_step(contender: Contender, base: Base, ids: Sequence[Any], classes: int, precision: str) -> float:
+def _timed(
+    contender: Contender, base: Base, ids: Sequence[Any], classes: int, precision: str
+) -> tuple[float, float, float]:
+    """Seconds of a step and of a pass without gradients, and the share of the blocks that is computed only once."""
     import torch
 
     from lora_clf.errors import LoraClfError
     from lora_clf.inference.attention import choose_attention
     from lora_clf.inference.precision import autocast, cast_frozen
+    from lora_clf.inference.prefix import find_cut
 
     longest = max(len(row) for row in ids)
     input_ids = torch.zeros((len(ids), longest), dtype=torch.int64)  # (B, T)
@@ -75,23 +81,36 @@ def _seconds_a_step(contender: Contender, base: Base, ids: Sequence[Any], classe
         mask[place, : len(row)] = 1
     input_ids, mask = input_ids.to(base.device), mask.to(base.device)
     targets = torch.arange(len(ids), device=base.device) % classes
+    tuner = contender.tuner()
     try:
-        view = contender.tuner().prepare(base.view(classes)).view
+        view = tuner.prepare(base.view(classes)).view
     except LoraClfError:
-        return 0.0  # its cells will say what is wrong
-    # As the training loop does it: half the time is in these three.
+        return 0.0, 0.0, 0.0  # its cells will say what is wrong
+    cut = find_cut(view, changes_inputs=tuner.changes_inputs)
+    frozen = 1.0 if cut.pooled else cut.blocks / len(view.blocks)
+    # As the training loop does it: half the time is in these.
     cast_frozen(view, precision)
     choose_attention(view, longest, training=True)
+
+    def passed(learning: bool) -> None:
+        with torch.set_grad_enabled(learning), autocast(precision, base.device):
+            logits = view.classify(input_ids, mask)  # (B, C)
+        loss = torch.nn.functional.cross_entropy(logits.float(), targets)
+        if learning:
+            loss.backward()
+        loss.item()
+
+    return _fastest(lambda: passed(True)), _fastest(lambda: passed(False)), frozen
+
+
+def _fastest(work: Callable[[], None]) -> float:
+    """Seconds of the run that nothing disturbed; the first only warms up, unless it is slow."""
     seconds = math.inf
     for turn in range(4):
         begin = time.perf_counter()
-        with autocast(precision, base.device):
-            logits = view.classify(input_ids, mask)  # (B, C)
-        loss = torch.nn.functional.cross_entropy(logits.float(), targets)
-        loss.backward()
-        loss.item()
+        work()
         taken = time.perf_counter() - begin
-        if turn or taken > SLOW:  # the first pass warms up; the fastest is the one that nothing disturbed
+        if turn or taken > SLOW:
             seconds = min(seconds, taken)
         if taken > SLOW:
             break

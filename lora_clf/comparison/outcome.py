@@ -55,13 +55,14 @@ class Outcome:
         adapter_bytes: the saved folder.
         tensor_bytes: the safetensors file in it.
         seconds: the optimizer steps.
-        cold_seconds: these plus what the cell took from caches that others had filled.
+        cold_seconds: these and the frozen prefix of the training texts, whoever computed it.
         total_seconds: everything after base and data were loaded, evaluations too.
         peak_memory_bytes: of the child process, from its start.
         training_memory_bytes: the peak while training above what the loaded base and data held.
         device_memory_bytes: the peak on the accelerator, None on the CPU.
         history: one entry an epoch.
         best_epoch: the one whose weights were kept.
+        training: the settings that were used, learning rate included.
         environment: versions, threads, precision and the like.
         scores: `metrics.summarise` of the parts "validation" and "test".
         validation, test: the predictions.
@@ -87,6 +88,7 @@ class Outcome:
     device_memory_bytes: int | None
     history: list[dict[str, Any]]
     best_epoch: int
+    training: dict[str, Any]
     environment: dict[str, Any]
     scores: dict[str, dict[str, Any]]
     test: Predictions = field(repr=False)

@@ -172,7 +172,7 @@ def _costs(rows: Sequence[Standing]) -> list[Block]:
     return [
         Heading("Further scores and costs"),
         Paragraph(
-            "Cold seconds are what the strategy costs alone: its own and those behind every cache it used. "
+            "Cold seconds are what the strategy costs alone: its own and the frozen part of the base, computed once. "
             "Memory above base is the peak while training, over what the loaded base and data hold."
         ),
         Grid(headings, table, [True] + [False] * (len(headings) - 1)),
@@ -246,7 +246,7 @@ def _provenance(comparison: Comparison) -> list[Block]:
         + ("s: the same" if comparison.plan.resplit else f": {comparison.plan.split_seed}"),
         f"training: {_pairs(settings)}",
         *(
-            f"{contender.label}: {_pairs(contender.settings | {'lr': settings['lr'] or _usual_rate(contender)})}"
+            f"{contender.label}: {_pairs(contender.settings | _how(comparison, contender))}"
             for contender in comparison.plan.contenders
         ),
         f"versions: lora-clf {__version__}, {_pairs(environment['versions'])}",
@@ -257,8 +257,12 @@ def _provenance(comparison: Comparison) -> list[Block]:
     return [Heading("How it was made"), Notes([line for line in lines if line])]
 
 
-def _usual_rate(contender: Contender) -> float:
-    return contender.tuner().learning_rate
+def _how(comparison: Comparison, contender: Contender) -> dict[str, object]:
+    """The learning rate that was used, or what solved the problem instead."""
+    used = [outcome.training for outcome in comparison.outcomes_of(contender.label)]
+    if not used:
+        return {}
+    return {name: used[0][name] for name in (("solver", "l2") if "solver" in used[0] else ("lr",)) if name in used[0]}
 
 
 def _pairs(values: Mapping[str, object]) -> str:

@@ -64,6 +64,7 @@ def invented(
             device_memory_bytes=None,
             history=[],
             best_epoch=1,
+            training={"lr": 0.001},
             environment=ENVIRONMENT,
             scores={"validation": {"accuracy": rate}, "test": {"accuracy": rate}},
             test=said(rate),

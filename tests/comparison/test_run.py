@@ -104,8 +104,9 @@ def test_costs_are_measured(whole: tuple[Comparison, Path, Heard]) -> None:
         adapter = out / "adapters" / outcome.label
         assert outcome.adapter_bytes == sum(file.stat().st_size for file in adapter.iterdir())
         assert outcome.tensor_bytes == (adapter / "adapter_model.safetensors").stat().st_size
-        assert outcome.seconds > 0 and [entry["epoch"] for entry in outcome.history] == [1, 2]
+        assert 0 < outcome.seconds <= outcome.cold_seconds <= outcome.total_seconds
         assert outcome.test.probabilities.shape == (len(outcome.test.rows), 2)
+    assert [entry["epoch"] for entry in block.history] == [1, 2] and block.training["epochs"] == 2
 
 
 def test_another_order_of_strategies_gives_the_same_table(run: Any, whole: tuple[Comparison, Path, Heard]) -> None:
