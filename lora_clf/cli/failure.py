@@ -64,12 +64,22 @@ def describe(error: Exception) -> tuple[str, int]:
 def _usage(error: Exception) -> str:
     """A wrong flag or command, with the nearest that exists and where the help is."""
     text = _one_line(error.format_message()).rstrip(".")  # type: ignore[attr-defined]
+    problems = getattr(error.__cause__, "errors", None)  # typer checks values by pydantic, which keeps what came
+    if callable(problems):
+        found = problems()[0]
+        text = f"{_flag(error)}{found['input']}: {_one_line(found['msg']).replace('Input should be', 'expected')}"
+        text = text.split(", unable to parse")[0]
     near = sorted(getattr(error, "possibilities", None) or ())
     if near:
         text = f"{error.message.rstrip('.')}. Did you mean {' or '.join(near)}?"  # type: ignore[attr-defined]
     context = getattr(error, "ctx", None)
     hint = f" See '{context.command_path} --help'." if context is not None else ""
     return f"{text}{'' if text.endswith('?') else '.'}{hint}"
+
+
+def _flag(error: Exception) -> str:
+    names = getattr(getattr(error, "param", None), "opts", None)
+    return f"{max(names, key=len)} " if names else ""
 
 
 def _one_line(text: str) -> str:

@@ -22,7 +22,7 @@ CASES: dict[str, tuple[str, int, str]] = {
     "missing file": ("train {tmp}/no.csv --base {base}", 1, "There is no file 'no.csv'."),
     "folder for a file": ("train {tmp} --base {base}", 1, "is a folder; expected a file"),
     "missing column": ("train {table} --text-column txet", 1, "no column 'txet'. Did you mean 'text'?"),
-    "no number": ("train {table} --rank eight", 2, "Invalid value for '--rank'"),
+    "no number": ("train {table} --rank eight", 2, "--rank eight: expected a valid integer. See"),
     "flag of another strategy": (
         "train {table} --strategy last-block --rank 8", 2,
         "--rank does not apply to last-block, which has: --blocks.",
@@ -77,7 +77,7 @@ CASES: dict[str, tuple[str, int, str]] = {
     "unknown base to fetch": ("bases fetch gtp2", 2, "Unknown base 'gtp2'. Did you mean 'gpt2'?"),
     "no folder of adapters": ("adapters list {tmp}/none", 1, "There is no folder"),
     "nothing to inspect": ("adapters inspect {tmp}", 1, "There is no adapter in"),
-    "labels below one": ("strategies --labels 0", 2, "Invalid value for '--labels'"),
+    "labels below one": ("strategies --labels 0", 2, "--labels 0: expected greater than or equal to 1. See"),
     "unknown strategy to compare": (
         "compare demo --strategies lora,ful", 2, "Unknown strategy 'ful'. Did you mean 'full'?",
     ),
