@@ -38,6 +38,8 @@ class LoRA(LowRank):
         factors = {}
         for name in coverage.modules:
             layer: Any = view.backbone.get_submodule(name)
+            # Autocast picks the type to multiply in; peft would first cast the input to fp32 at every step.
+            layer.cast_input_dtype_enabled = False
             factors[name] = (layer.lora_A["default"].weight, layer.lora_B["default"].weight)
         adapted = {n for n, module in view.backbone.named_modules() if hasattr(module, "lora_A")}
         if adapted != set(coverage.modules):
