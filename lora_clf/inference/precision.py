@@ -44,6 +44,11 @@ def resolve_precision(name: str, device: torch.device) -> str:
     return name
 
 
+def same_precision(name: str, device: torch.device) -> str:
+    """The precision ``name`` of an earlier run where ``device`` has it natively, else fp32."""
+    return name if name == "fp32" or has_native_bf16(device) else "fp32"
+
+
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """The context in which a view is run."""
     if precision == "fp32":

@@ -160,6 +160,7 @@ class _Run:
         self.training_seconds = 0.0
         batches = math.ceil(len(self.lengths) / settings.batch_size)
         self.steps_per_epoch = math.ceil(batches / settings.accumulate)
+        self.epochs = settings.epochs
         self.steps = self.steps_per_epoch * settings.epochs
         self.step = 0
         groups = tuned.parameter_groups(learning_rate, settings.weight_decay)
@@ -188,7 +189,7 @@ class _Run:
         self.solved = {"solver": "l-bfgs", "l2": solution.strength}
         _, metrics = self.evaluate("validation")
         self.history.append({"epoch": 1, "train_loss": solution.loss, "examples": len(texts), "validation": metrics})
-        self.step = self.steps = 1
+        self.step = self.steps = self.epochs = 1
         self._report(1, solution.loss, metrics)
         return _Best(1, metrics["loss"], self.tuned.state_dict())
 
@@ -278,4 +279,4 @@ class _Run:
     def _report(self, epoch: int, loss: float, validation: dict[str, Any] | None, running: float = 0.0) -> None:
         if self.progress is not None:
             seconds = self.training_seconds + running
-            self.progress(Progress(self.step, self.steps, epoch, self.settings.epochs, loss, seconds, validation))
+            self.progress(Progress(self.step, self.steps, epoch, self.epochs, loss, seconds, validation))
