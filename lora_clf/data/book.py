@@ -44,9 +44,7 @@ def quoted_corpus(corpus: Corpus, columns: Sequence[str] = ()) -> Corpus:
         line += 1 + text.count("\n")
     cells: dict[str, tuple[str | None, ...]] = {"label": tuple(frame["label"].astype(str)), "text": texts}
     quoted = Table(table.name, cells, tuple(rows), raw_sms=table.raw_sms)
-    read = checked(
-        quoted, "text", "label", columns, name=corpus.name, licence=corpus.licence, origin=corpus.source
-    )
+    read = checked(quoted, "text", "label", columns, name=corpus.name, licence=corpus.licence, origin=corpus.source)
     kept = set(rows)
     lost = [str(row) for row in table.rows if row not in kept]
     warning = (

@@ -138,9 +138,7 @@ def checked(
             reasons.append("the text holds half of a character (a lone surrogate)")
         if label is None or not label.strip():
             reasons.append(f"no label in column {label_column!r}")
-        reasons.extend(
-            f"nothing in column {column!r}" for column in required if not table.columns[column][place]
-        )
+        reasons.extend(f"nothing in column {column!r}" for column in required if not table.columns[column][place])
         if reasons:
             problems.append(f"row {row}: {', '.join(reasons)}")
         else:
@@ -156,10 +154,7 @@ def checked(
         tuple(str(texts[place]) for place in usable),
         tuple(str(labels[place]).strip() for place in usable),
         tuple(table.rows[place] for place in usable),
-        {
-            name: tuple(table.columns[name][place] or "" for place in usable)
-            for name in dict.fromkeys(columns)
-        },
+        {name: tuple(table.columns[name][place] or "" for place in usable) for name in dict.fromkeys(columns)},
     )
     warnings = [f"left out {problem}" for problem in problems]
     warnings += _swallowed_rows(part)

@@ -124,11 +124,7 @@ def load_data(
         raise UsageError(f"The seed is {seed!r}; expected a whole number from 0.")
     shares = parse_shares(split)
     folder = Path(source).expanduser()
-    if (
-        source not in ("demo", "sms-spam")
-        and (folder / "train.csv").is_file()
-        and (folder / "test.csv").is_file()
-    ):
+    if source not in ("demo", "sms-spam") and (folder / "train.csv").is_file() and (folder / "test.csv").is_file():
         source, test = folder / "train.csv", test or folder / "test.csv"
         if validation is None and (folder / "validation.csv").is_file():
             validation = folder / "validation.csv"
@@ -136,9 +132,7 @@ def load_data(
     if split_column is not None and (validation is not None or test is not None):
         raise UsageError("Give a split column or files of your own for validation and test, not both.")
     if protocol == "book" and (own or group_column is not None):
-        raise UsageError(
-            "--protocol book is one fixed split; it takes no group column and no split of your own."
-        )
+        raise UsageError("--protocol book is one fixed split; it takes no group column and no split of your own.")
 
     needed = [name for name in (group_column, split_column) if name]
 

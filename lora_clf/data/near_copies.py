@@ -81,9 +81,7 @@ def similar_pairs(texts: Sequence[str], threshold: float = THRESHOLD, method: Me
     return Pairs(left[first], right[first], value[first])
 
 
-def components(
-    texts: Sequence[str], threshold: float = THRESHOLD, method: Method = "auto"
-) -> NDArray[np.int64]:
+def components(texts: Sequence[str], threshold: float = THRESHOLD, method: Method = "auto") -> NDArray[np.int64]:
     """The near-copy group of each text (N,): the position of the first text of its connected component.
 
     Two texts are in one group when a chain of near copies leads from one to the other, so that no pair at or
@@ -137,9 +135,7 @@ def _unique(texts: Sequence[str]) -> tuple[list[str], NDArray[np.int64], NDArray
     return list(places), first, inverse
 
 
-def _joined(
-    parent: NDArray[np.int64], left: NDArray[np.int64], right: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _joined(parent: NDArray[np.int64], left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
     """``parent`` after linking left to right; each entry is the smallest member of its component."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -224,9 +220,7 @@ def _work(prefixes: Any) -> int:
     return int((frequency**2).sum())
 
 
-def _sharing(
-    prefixes: Any, grams: Any, threshold: float
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def _sharing(prefixes: Any, grams: Any, threshold: float) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Pairs whose sizes, and whose prefixes' common grams, allow the threshold.
 
     Of two texts take the one whose prefix ends at the rarer gram: its prefix meets the other text within the
@@ -259,9 +253,7 @@ def _banded(grams: Any, threshold: float) -> Iterator[tuple[NDArray[np.int64], N
     for place, odd in enumerate(draw.integers(0, 2**63, length, np.uint64) | np.uint64(1)):
         mixed = (gram_keys ^ (gram_keys >> np.uint64(31))) * odd
         mixed ^= mixed >> np.uint64(29)
-        signatures[:, place] = np.minimum.reduceat(mixed[grams.indices], grams.indptr[:-1]) & np.uint64(
-            2**32 - 1
-        )
+        signatures[:, place] = np.minimum.reduceat(mixed[grams.indices], grams.indptr[:-1]) & np.uint64(2**32 - 1)
     # Four standard deviations of the share of places in which two texts at the threshold agree.
     least = threshold - 4 * math.sqrt(threshold * (1 - threshold) / length)
     for band in range(BANDS):
@@ -281,9 +273,7 @@ def _banded(grams: Any, threshold: float) -> Iterator[tuple[NDArray[np.int64], N
             yield piece[0][use], piece[1][use]
 
 
-def _counted(
-    grams: Any, left: NDArray[np.int64], right: NDArray[np.int64], threshold: float
-) -> Iterator[_Found]:
+def _counted(grams: Any, left: NDArray[np.int64], right: NDArray[np.int64], threshold: float) -> Iterator[_Found]:
     """The pairs whose true Jaccard reaches the threshold, in pieces that fit in memory."""
     sizes = np.diff(grams.indptr).astype(np.int64)
     cost = np.cumsum(sizes[left] + sizes[right])

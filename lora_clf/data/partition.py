@@ -58,9 +58,7 @@ def split_part(
     wanted = np.array([share for side, share in zip(NAMES, shares, strict=True) if side in open_sides])
     groups = groups_of(rest, protocol, group_column)
     divided = divide(numbered(rest.labels), (wanted / wanted.sum()).tolist(), seed, groups)
-    parts = dict(fixed) | {
-        side: rest.take(places.tolist()) for side, places in zip(open_sides, divided, strict=True)
-    }
+    parts = dict(fixed) | {side: rest.take(places.tolist()) for side, places in zip(open_sides, divided, strict=True)}
     return parts["train"], parts["validation"], parts["test"]
 
 
@@ -139,8 +137,7 @@ def part_warnings(parts: Parts, group_column: str | None) -> list[str]:
         shared = sorted((values[0] & values[1]) | (values[0] & values[2]) | (values[1] & values[2]))
         if shared:
             warnings.append(
-                f"{len(shared)} values of {group_column!r} are on two sides of the given split, such as "
-                f"{shared[0]!r}"
+                f"{len(shared)} values of {group_column!r} are on two sides of the given split, such as {shared[0]!r}"
             )
     return warnings
 

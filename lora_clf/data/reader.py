@@ -186,9 +186,7 @@ def _parquet(data: bytes, name: str) -> Table:
     try:
         import pyarrow.parquet as parquet
     except ImportError:
-        raise DataError(
-            f"{name} is Parquet: that needs pyarrow (pip install pyarrow). Or save it as CSV."
-        ) from None
+        raise DataError(f"{name} is Parquet: that needs pyarrow (pip install pyarrow). Or save it as CSV.") from None
     try:
         content = parquet.read_table(io.BytesIO(data))
     except Exception as error:  # pyarrow raises its own kinds, all of them about the file

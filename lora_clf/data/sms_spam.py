@@ -29,9 +29,7 @@ URLS = ("https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip",
 SHA256 = "7d039a24a6083ed9ef0f806ebad56bbb976e3aeb8de05669173bfdc4996c239d"
 FILE_VARIABLE = "LORA_CLF_SMS_SPAM"
 LICENCE = "CC BY 4.0"
-ATTRIBUTION = (
-    "SMS Spam Collection, T. Almeida and J. M. Gómez Hidalgo, UCI Machine Learning Repository, data set 228"
-)
+ATTRIBUTION = "SMS Spam Collection, T. Almeida and J. M. Gómez Hidalgo, UCI Machine Learning Repository, data set 228"
 LARGEST_DOWNLOAD = 4_000_000  # bytes; the zip has 203,415
 LARGEST_MEMBER = 2_000_000  # bytes; the file has 477,907
 TIMEOUT = 30.0  # seconds without a byte
@@ -57,9 +55,7 @@ def locate(
     if named:
         path = Path(named).expanduser()
         if not path.is_file():
-            raise DownloadError(
-                f"{FILE_VARIABLE} names {path.name!r}, and there is no such file. Correct or unset it."
-            )
+            raise DownloadError(f"{FILE_VARIABLE} names {path.name!r}, and there is no such file. Correct or unset it.")
         return path
     kept = (cache or cache_folder()) / "sms-spam" / SMS_MEMBER
     if kept.is_file() and is_genuine(kept.read_bytes()):
@@ -151,9 +147,7 @@ def download(
                 if len(received) > largest:
                     raise DownloadError(f"{_host(url)} sent more than {largest:,} bytes; refused.")
                 if time.monotonic() > give_up:
-                    raise DownloadError(
-                        f"{_host(url)} was still sending after {LONGEST:.0f} seconds; given up."
-                    )
+                    raise DownloadError(f"{_host(url)} was still sending after {LONGEST:.0f} seconds; given up.")
                 if progress is not None:
                     progress(len(received), total)
     except DownloadError:

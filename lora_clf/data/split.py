@@ -26,8 +26,7 @@ def parse_shares(split: str | Sequence[float]) -> tuple[float, float, float]:
         numbers = []
     if len(numbers) != 3 or not all(0 < number < float("inf") for number in numbers):
         raise UsageError(
-            f"The split is {split!r}; expected three numbers above 0 for train, validation and test, such as "
-            f"70/10/20."
+            f"The split is {split!r}; expected three numbers above 0 for train, validation and test, such as 70/10/20."
         )
     total = sum(numbers)
     return numbers[0] / total, numbers[1] / total, numbers[2] / total
