@@ -83,7 +83,8 @@ def _html(block: Block) -> str:
         case Heading(text):
             return f"<h2>{escape(text)}</h2>"
         case Paragraph(text, answer):
-            return f'<p class="answer">{escape(text)}</p>' if answer else f"<p>{escape(text)}</p>"
+            words = escape(text).replace(" %", "&nbsp;%")
+            return f'<p class="answer">{words}</p>' if answer else f"<p>{words}</p>"
         case Notes(lines):
             return '<ul class="notes">' + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
         case Plot(text, _, svg):
