@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = flags.out.stem
     work = flags.work or Path("runs") / "benchmarks" / name
     settings: dict[str, object] = {"protocol": flags.protocol}
+    if flags.test_file:
+        settings["test"] = flags.test_file
     training: dict[str, object] = {}
     if flags.quick:
         training["epochs"] = 1
@@ -61,6 +63,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="sms-spam", help="sms-spam, demo, or the path of a table")
+    parser.add_argument("--test-file", help="a table of its own for the test part")
     parser.add_argument("--base", default="minilm")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--protocol", default="near-copy-free", help="near-copy-free, random or book")

@@ -25,10 +25,10 @@ HERE = Path(__file__).resolve().parent
 RUNS = HERE / "results" / "learning_rates.jsonl"
 SUMMARY = HERE / "results" / "learning_rates.json"
 GRID = {
-    "head-only": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
-    "last-block": (1e-4, 2e-4, 5e-4, 1e-3, 2e-3),
-    "full": (3e-5, 1e-4, 2e-4, 4e-4, 8e-4),
-    "lora": (3e-4, 6e-4, 1e-3, 2e-3, 4e-3),
+    "head-only": (3e-3, 1e-2, 3e-2),
+    "last-block": (2e-4, 5e-4, 1e-3),
+    "full": (5e-5, 1e-4, 2e-4),
+    "lora": (3e-4, 5e-4, 1e-3, 2e-3),
 }
 FOLDS = 3
 
