@@ -104,24 +104,26 @@ class Adapter:
         side: Any = self.header.truncation
         return self.base.tokenizer.encode(texts, self.header.max_length, side)
 
-    def logits(self, texts: Sequence[str], *, precision: str | None = None) -> NDArray[np.float32]:
+    def logits(self, texts: Sequence[str], *, precision: str = "fp32") -> NDArray[np.float32]:
         """The logits of ``texts``: N texts -> (N, C), in their order.
 
         Args:
             texts: any number of texts.
-            precision: "fp32" or "bf16"; None: as its recorded scores were measured, where this device has that.
+            precision: "fp32", in which its recorded scores were measured, or "bf16" or "auto": faster where the
+                device has it, and the last bits of a text's logits then depend on the texts beside it.
 
         Raises:
             UsageError: ``texts`` is one text, or something in it is no text.
         """
         return self._logits(self.encode(texts), precision)
 
-    def predict(self, texts: Sequence[str], *, precision: str | None = None) -> list[Prediction]:
+    def predict(self, texts: Sequence[str], *, precision: str = "fp32") -> list[Prediction]:
         """One answer a text, in their order; none is left out.
 
         Args:
             texts: any number of texts.
-            precision: "fp32" or "bf16"; None: as its recorded scores were measured, where this device has that.
+            precision: "fp32", in which its recorded scores were measured, or "bf16" or "auto": faster where the
+                device has it, and the last bits of a text's logits then depend on the texts beside it.
 
         Raises:
             UsageError: ``texts`` is one text, or something in it is no text.
@@ -182,12 +184,11 @@ class Adapter:
         """
         return verify_canaries(self.base, rebuilt(self.base, self.tuned), self.header)
 
-    def _logits(self, tokens: Tokens, precision: str | None) -> NDArray[np.float32]:
-        from lora_clf.inference.precision import same_precision
+    def _logits(self, tokens: Tokens, precision: str) -> NDArray[np.float32]:
+        from lora_clf.inference.precision import resolve_precision
         from lora_clf.inference.predict import logits
 
-        chosen = precision or same_precision(self.header.precision, self.base.device)
-        return logits(self.tuned.view, tokens, precision=chosen)
+        return logits(self.tuned.view, tokens, precision=resolve_precision(precision, self.base.device))
 
     def _choose(self, shares: NDArray[np.float64]) -> list[int]:
         """The index of the label of each row (N, C)."""

@@ -26,6 +26,7 @@ class Architecture:
         attention: the query, key and value projections of a block (one name where they are fused).
         attention_output: the projection behind the attention.
         final_norm: the norm behind the last block, where there is one.
+        projection: what else stands between the last block and the pooling, where there is something.
         family: the head of ``ForSequenceClassification`` (a name in `lora_clf.base.head`), where we compute it.
         pooling: the default pooling of this architecture.
         causal: whether a token sees only those before it.
@@ -39,6 +40,7 @@ class Architecture:
     attention: tuple[str, ...]
     attention_output: tuple[str, ...]
     final_norm: str | None = None
+    projection: str | None = None
     family: str | None = None
     pooling: str = "mean"
     causal: bool = False
@@ -125,6 +127,7 @@ _TABLE = (
         attention=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
         attention_output=("self_attn.out_proj",),
         final_norm="decoder.final_layer_norm",
+        projection="decoder.project_out",
         family="score",
         pooling="family",
         causal=True,

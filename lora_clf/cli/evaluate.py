@@ -34,7 +34,7 @@ def evaluate(
     base: Annotated[str | None, typer.Option(help="The base; by default the adapter's own.")] = None,
     revision: Annotated[str | None, typer.Option(help="A Hub revision, where --base is a Hub id.")] = None,
     device: Device = "auto",
-    precision: Precision = None,
+    precision: Precision = "fp32",
     seed: Annotated[int | None, typer.Option(help="Of the split; by default the adapter's.")] = None,
     as_json: Json = False,
     *,
@@ -69,7 +69,7 @@ def evaluate(
             "texts of its training may be among them."
         )
     loaded = open_adapter(adapter, base, revision, device)
-    number = resolve_precision(precision, loaded.base.device) if precision else None
+    number = resolve_precision(precision, loaded.base.device)
     scores = {name: score(loaded, part, positive, number) for name, part in parts.items()}
     if as_json:
         document(
@@ -90,7 +90,7 @@ def evaluate(
     show_scores(scores, positive)
 
 
-def score(adapter: Adapter, part: Part, positive: str | None, precision: str | None) -> dict[str, Any]:
+def score(adapter: Adapter, part: Part, positive: str | None, precision: str) -> dict[str, Any]:
     """The scores of ``adapter`` on ``part``."""
     import numpy as np
 

@@ -34,7 +34,7 @@ def predict(
     base: Annotated[str | None, typer.Option(help="The base; by default the adapter's own.")] = None,
     revision: Annotated[str | None, typer.Option(help="A Hub revision, where --base is a Hub id.")] = None,
     device: Device = "auto",
-    precision: Precision = None,
+    precision: Precision = "fp32",
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -56,7 +56,7 @@ def predict(
     from lora_clf.inference.precision import resolve_precision
 
     loaded = open_adapter(adapter, base, revision, device)
-    number = resolve_precision(precision, loaded.base.device) if precision else None
+    number = resolve_precision(precision, loaded.base.device)
     found = loaded.predict(rows.texts, precision=number) if len(rows) else []
     if cut := sum(each.truncated for each in found):
         note(f"{cut:,} of {len(found):,} texts were longer than the adapter reads and were cut.")

@@ -1,7 +1,7 @@
 """Which attention kernel a batch runs through: equal results, different speed.
 
 PyTorch's fused kernel is the faster one except in the backward pass on a CPU, where at the lengths of short texts
-it takes about twice the time of the plain computation (benchmarks/results/attention.json).
+it takes about twice the time of the plain computation.
 """
 
 from __future__ import annotations

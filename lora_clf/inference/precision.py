@@ -44,13 +44,14 @@ def resolve_precision(name: str, device: torch.device) -> str:
     return name
 
 
-def same_precision(name: str, device: torch.device) -> str:
-    """The precision ``name`` of an earlier run where ``device`` has it natively, else fp32."""
-    return name if name == "fp32" or has_native_bf16(device) else "fp32"
-
-
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context in which a view is run."""
+    """The context in which a view is run, for "fp32" or "bf16".
+
+    Raises:
+        UsageError: another name; "auto" has to be resolved first.
+    """
+    if precision not in ("fp32", "bf16"):
+        raise unknown("precision", precision, ("fp32", "bf16"))
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)

@@ -68,14 +68,12 @@ def find_cut(view: View, *, changes_inputs: bool = False) -> Cut:
     """
     blocks = view.blocks
     inside = {id(p) for block in blocks for p in block.parameters()}
-    norm = view.final_norm
-    above = {id(p) for p in norm.parameters()} if norm is not None else set()
-    pooler = getattr(view.backbone, "pooler", None)
-    above |= {id(p) for p in pooler.parameters()} if isinstance(pooler, nn.Module) else set()
+    above = {id(p) for module in (view.final_norm, _pooler(view)) if module is not None for p in module.parameters()}
     trains = [p for p in view.backbone.parameters() if p.requires_grad]
     if changes_inputs or any(id(p) not in inside and id(p) not in above for p in trains):
         return NOTHING
-    if not trains:
+    added = [name for name, _ in view.named_children() if name not in ("backbone", "head")]
+    if not trains and not added:  # What a strategy puts beside backbone and head may stand before the head.
         return Cut(len(blocks), pooled=True)
     frozen = 0
     for block in blocks:
@@ -83,6 +81,17 @@ def find_cut(view: View, *, changes_inputs: bool = False) -> Cut:
             break
         frozen += 1
     return Cut(frozen, pooled=False) if view.architecture.resumable else NOTHING
+
+
+def _pooler(view: View) -> nn.Module | None:
+    pooler = getattr(view.backbone, "pooler", None)
+    return pooler if isinstance(pooler, nn.Module) else None
+
+
+def held_bytes(base: Base, cut: Cut, parts: Iterable[Tokens]) -> int:
+    """How many bytes the states of some parts take at most."""
+    vectors = sum(len(tokens) if cut.pooled else int(tokens.lengths.sum()) for tokens in parts)
+    return vectors * int(base.config.hidden_size) * 4
 
 
 class _Skipped(nn.Module):
@@ -254,5 +263,7 @@ def _cut_off(view: View, cut: Cut) -> None:
     """Make ``view.hidden`` return the states behind the first ``cut.blocks`` blocks."""
     owner, _, name = view.architecture.blocks.rpartition(".")
     setattr(view.backbone.get_submodule(owner), name, nn.ModuleList(list(view.blocks)[: cut.blocks]))
-    if view.architecture.final_norm is not None:
-        view.backbone.set_submodule(view.architecture.final_norm, nn.Identity())
+    for path in (view.architecture.final_norm, view.architecture.projection):
+        if path is not None:
+            owner, _, name = path.rpartition(".")
+            setattr(view.backbone.get_submodule(owner), name, nn.Identity())

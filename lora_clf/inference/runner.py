@@ -18,7 +18,16 @@ from lora_clf.inference.attention import choose_attention
 from lora_clf.inference.batches import collate, inference_rows
 from lora_clf.inference.precision import autocast, cast_frozen
 from lora_clf.inference.predict import BATCH_TOKENS
-from lora_clf.inference.prefix import NOTHING, Cut, States, find_cut, prefix_cache, resume, skip_prefix
+from lora_clf.inference.prefix import (
+    NOTHING,
+    Cut,
+    States,
+    find_cut,
+    held_bytes,
+    prefix_cache,
+    resume,
+    skip_prefix,
+)
 from lora_clf.tuners.base import Tuned
 
 if TYPE_CHECKING:
@@ -33,6 +42,7 @@ class Runner:
 
     Attributes:
         cut: where the frozen prefix ends.
+        warnings: what a person should know: a prefix that is computed again and again because it is too large.
         prefix_seconds: what computing the prefix of each part takes, whoever did it.
     """
 
@@ -45,6 +55,13 @@ class Runner:
         self.tokens = dict(tokens)
         self.cut: Cut = find_cut(self.view, changes_inputs=tuned.tuner.changes_inputs) if cache else NOTHING
         self._states: dict[str, States] = {}
+        self.warnings: tuple[str, ...] = ()
+        if self.cut and (size := held_bytes(base, self.cut, tokens.values())) > prefix_cache(base).budget:
+            self.warnings = (
+                f"What is frozen would take {size / 2**30:.1f} GiB to keep, more than "
+                f"{prefix_cache(base).budget / 2**30:.1f} GiB, so it is computed again in every epoch.",
+            )
+            self.cut = NOTHING
         if self.cut:
             kept = prefix_cache(base)
             self._states = {

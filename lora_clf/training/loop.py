@@ -1,14 +1,17 @@
 """The training loop: one for all strategies, or a comparison would compare scripts.
 
-It knows nothing of what a strategy trains. Shapes: B batch, T tokens, C classes.
+It knows nothing of what a strategy trains. The one exception is a linear head on a frozen backbone, a convex problem:
+it is solved (`lora_clf.training.solver`), unless a learning rate asks for steps. Shapes: B batch, T tokens, C classes.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,10 +22,11 @@ from torch.nn import functional as F
 from lora_clf.adapters.adapter import Adapter, make_header
 from lora_clf.base.base import Base
 from lora_clf.base.tokenizer import Tokens
-from lora_clf.data.dataset import Dataset, Part
-from lora_clf.errors import TrainingError
+from lora_clf.data.dataset import Dataset
+from lora_clf.errors import TrainingError, UsageError
 from lora_clf.inference.batches import training_rows
 from lora_clf.inference.precision import resolve_precision
+from lora_clf.inference.predict import logits
 from lora_clf.inference.runner import Runner
 from lora_clf.metrics.classification import summarise
 from lora_clf.metrics.probability import softmax
@@ -34,6 +38,8 @@ from lora_clf.tuners.base import Tuned, Tuner
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+_GENERATOR = Lock()
 
 
 def train(
@@ -64,6 +70,10 @@ def train(
         TargetError: the strategy's targets match nothing.
         TrainingError: the loss is no longer a finite number.
     """
+    if not isinstance(base, Base):
+        raise UsageError(f"train() takes a base from load_base(), got {base!r}.")
+    if not isinstance(tuner, Tuner):
+        raise UsageError(f"train() takes a strategy such as LoRA(rank=8), got {tuner!r}.")
     settings = settings or TrainSettings()
     started = time.perf_counter()
     precision = resolve_precision(settings.precision, base.device)
@@ -74,7 +84,7 @@ def train(
         settings=settings,
         learning_rate=settings.lr or tuner.learning_rate,
         precision=precision,
-        tokens={name: base.encode(part.texts, max_length) for name, part in _parts(data).items()},
+        tokens={name: base.encode(part.texts, max_length) for name, part in data.parts.items()},
         tuned=tuner.prepare(base.view(len(data.labels), pooling, settings.seed)),
         progress=progress,
     )
@@ -84,8 +94,7 @@ def train(
     tuned.load_state_dict(best.state)
     trainable = tuned.trainable_parameters
     total = sum(parameter.numel() for parameter in tuned.view.parameters())
-    run.tuned.load_state_dict(best.state)
-    scores = {name: run.evaluate(name) for name in ("validation", "test")}
+    scores = {name: run.score(name, logits(tuned.view, run.tokens[name])) for name in ("validation", "test")}
     header = make_header(
         base,
         tuned,
@@ -97,7 +106,7 @@ def train(
         data_name=data.name,
         data_digest=data.digest,
         licence=data.licence,
-        training=replace(settings, lr=run.learning_rate, precision=precision).as_dict() | run.solved,
+        training=run.recipe(),
         metrics={name: metrics for name, (_, metrics) in scores.items()},
     )
     return Result(
@@ -113,12 +122,8 @@ def train(
         training_seconds=run.training_seconds + run.runner.prefix_seconds.get("train", 0.0),
         prefix_seconds=run.runner.prefix_seconds.get("train", 0.0),
         seconds=time.perf_counter() - started,
-        warnings=tuple(data.warnings),
+        warnings=(*data.warnings, *run.warnings()),
     )
-
-
-def _parts(data: Dataset) -> dict[str, Part]:
-    return {"train": data.train, "validation": data.validation, "test": data.test}
 
 
 @dataclass(frozen=True)
@@ -150,10 +155,12 @@ class _Run:
         self.learning_rate = learning_rate
         self.tuned = tuned
         self.view = tuned.view
+        self.tokens = tokens
+        self.precision = precision
         self.progress = progress
         self.device = base.device
         self.runner = Runner(base, tuned, precision, tokens, cache=settings.cache)
-        self.labels = {name: data.label_ids(part) for name, part in _parts(data).items()}
+        self.labels = {name: data.label_ids(part) for name, part in data.parts.items()}
         self.lengths = tokens["train"].lengths
         self.history: list[dict[str, Any]] = []
         self.solved: dict[str, Any] = {}
@@ -170,8 +177,30 @@ class _Run:
 
     @property
     def convex(self) -> bool:
-        """Whether training is a convex problem: a linear head on a frozen backbone."""
-        return self.runner.cut.pooled and linear_of(self.view.head) is not None
+        """Whether training is a convex problem: a linear head on a frozen backbone, and no hook of the strategy's."""
+        hooks = ("penalty", "after_step", "parameter_groups")
+        plain = all(getattr(type(self.tuned), hook) is getattr(Tuned, hook) for hook in hooks)
+        return plain and self.runner.cut.pooled and linear_of(self.view.head) is not None
+
+    def recipe(self) -> dict[str, Any]:
+        """How the weights came about, for the record: only settings that had an effect."""
+        if self.solved:
+            return {**self.solved, "precision": self.precision, "seed": self.settings.seed}
+        return replace(self.settings, lr=self.learning_rate, precision=self.precision).as_dict()
+
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should know about this run."""
+        found = list(self.runner.warnings)
+        if self.solved:
+            usual = TrainSettings()
+            names = ("epochs", "batch_size", "weight_decay", "warmup", "clip", "accumulate", "patience")
+            idle = [f"--{n.replace('_', '-')}" for n in names if getattr(self.settings, n) != getattr(usual, n)]
+            if idle:
+                found.append(f"The head was solved for, so {', '.join(idle)} had no effect; --lr trains it in steps.")
+        for name, tokens in self.tokens.items():
+            if count := int(tokens.truncated.sum()):
+                found.append(f"{count:,} of {len(tokens):,} {name} texts were longer than is read and were cut.")
+        return tuple(found)
 
     def solve(self) -> _Best:
         """Solve for the head; one entry of history, as if it had taken one epoch."""
@@ -228,9 +257,7 @@ class _Run:
             # The mean over all rows of the step, so that accumulated batches weigh as their sizes.
             rows_in_step = sum(len(rows) for rows in group)
             self._set_rate()
-            # Dropout of a step depends on the seed and the step alone, whatever was drawn before.
-            with torch.random.fork_rng(devices=[], enabled=True):
-                torch.manual_seed((settings.seed * 1_000_003 + self.step) % 2**63)
+            with self._seeded():
                 for rows in group:
                     total += self._backward(rows, rows_in_step)
             penalty = self.tuned.penalty()
@@ -239,9 +266,9 @@ class _Run:
             if settings.clip:
                 torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip)
             self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
             self.step += 1
             self.tuned.after_step(self.step, self.steps)
+            self.optimizer.zero_grad(set_to_none=True)
             done += rows_in_step
             if self.device.type == "cpu" or self.step % 20 == 0 or self.step % self.steps_per_epoch == 0:
                 self._check_finite(float(total), epoch)
@@ -249,6 +276,15 @@ class _Run:
         mean = float(total) / done
         self.training_seconds += time.perf_counter() - started
         return mean
+
+    @contextmanager
+    def _seeded(self) -> Iterator[None]:
+        """Random numbers of a step, which depend on the seed and the step alone, whatever was drawn before."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        # The generator is the whole program's: another thread must not draw from it or seed it meanwhile.
+        with _GENERATOR, torch.random.fork_rng(devices=devices):
+            torch.manual_seed((self.settings.seed * 1_000_003 + self.step) % 2**63)
+            yield
 
     def _backward(self, rows: NDArray[np.int64], rows_in_step: int) -> Tensor:
         """Add the gradients of one batch; the sum of its losses."""
@@ -272,7 +308,16 @@ class _Run:
 
     def evaluate(self, part: str) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Logits (N, C) and metrics of "validation" or "test"."""
-        answers = self.runner.all_logits(part)
+        return self.score(part, self.runner.all_logits(part))
+
+    def score(self, part: str, answers: NDArray[np.float32]) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """``answers`` (N, C) to a part, and their metrics.
+
+        Raises:
+            TrainingError: they are not finite.
+        """
+        if not np.isfinite(answers).all():
+            self._check_finite(math.nan, len(self.history) + 1)
         metrics = summarise(self.labels[part], softmax(answers), self.data.labels, self.data.positive_label)
         return answers, metrics
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lora_clf.errors import UsageError
+from lora_clf.tuners.base import check_types
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         """Check the settings; all problems at once."""
+        check_types(self, "Training settings")
         problems = [
             f"--{name.replace('_', '-')} {value}: expected {expected}"
             for name, value, fine, expected in (

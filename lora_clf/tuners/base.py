@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lora_clf.base.targets import Coverage
 from lora_clf.base.view import View
-from lora_clf.errors import NotMergeableError, StateError, TunerError
+from lora_clf.errors import NotMergeableError, StateError, TunerError, UsageError
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Tuner(ABC):
     Attributes:
         name: what the command line calls it.
         summary: one line for people: what trains.
-        learning_rate: the default, found on folds of two data sets (benchmarks/learning_rates.py).
+        learning_rate: the default, chosen on validation parts of two data sets (benchmarks/learning_rates.py).
         identity_at_init: whether a prepared view computes what the base computes, head aside.
         mergeable: whether the trained change can be written into plain weights of the base's own layout.
         changes_inputs: whether it changes what enters the first block, so that nothing below can be kept.
@@ -43,6 +43,14 @@ class Tuner(ABC):
     mergeable: ClassVar[bool] = True
     changes_inputs: ClassVar[bool] = False
     order: ClassVar[int] = 100
+
+    def __post_init__(self) -> None:
+        """Check that every setting is of its declared type; a strategy adds its own checks to this one.
+
+        Raises:
+            UsageError: settings of another type, all of them named.
+        """
+        check_types(self, self.name)
 
     @abstractmethod
     def prepare(self, view: View) -> Tuned:
@@ -139,7 +147,7 @@ class Tuned:
         return None
 
     def after_step(self, step: int, total_steps: int) -> None:
-        """Called after every optimizer step (1-based)."""
+        """Called after every optimizer step (1-based), while the gradients of that step are still there."""
 
     def merge(self) -> View:
         """A new view with the same function in plain weights; this one is left as it is.
@@ -168,6 +176,26 @@ class Tuned:
     def remove(self) -> None:
         """Drop the view: its memory goes, the base is as it always was."""
         self._view = None
+
+
+_KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+
+
+def check_types(settings: Any, name: str) -> None:
+    """Hold the fields of a dataclass of settings to their annotations: int, float, str or bool, perhaps ``| None``.
+
+    Raises:
+        UsageError: fields of another type, all of them named.
+    """
+    wrong = []
+    for field in fields(settings):
+        value, annotation = getattr(settings, field.name), str(field.type)
+        kind = annotation.split("|")[0].strip()
+        fine = "None" in annotation if value is None else isinstance(value, _KINDS.get(kind, (object,)))
+        if not fine or (isinstance(value, bool) and kind != "bool"):
+            wrong.append(f"{field.name}={value!r}, expected {annotation}")
+    if wrong:
+        raise UsageError(f"{name}: {'; '.join(wrong)}.")
 
 
 def _saved_name(name: str) -> str:

@@ -28,6 +28,7 @@ class LastBlock(Tuner):
 
     def __post_init__(self) -> None:
         """Check the settings."""
+        super().__post_init__()
         if self.blocks < 1:
             raise UsageError(f"--blocks {self.blocks}: last-block trains at least 1 block; see head-only for none.")
 

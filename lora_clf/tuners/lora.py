@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from transformers.pytorch_utils import Conv1D
 
 from lora_clf.base.view import View
@@ -18,7 +19,7 @@ class LoRA(LowRank):
 
     name: ClassVar[str] = "lora"
     summary: ClassVar[str] = "low-rank factors beside linear layers (peft library) and the head"
-    learning_rate: ClassVar[float] = 5e-4
+    learning_rate: ClassVar[float] = 3e-4
     order: ClassVar[int] = 40
 
     def prepare(self, view: View) -> LowRankTuned:
@@ -34,7 +35,8 @@ class LoRA(LowRank):
             target_modules=list(coverage.modules),
             fan_in_fan_out=conv1d,
         )
-        inject_adapter_in_model(config, view.backbone)
+        with torch.random.fork_rng(devices=[]):  # peft draws factors of its own, which are drawn anew below.
+            inject_adapter_in_model(config, view.backbone)
         factors = {}
         for name in coverage.modules:
             layer: Any = view.backbone.get_submodule(name)

@@ -47,6 +47,7 @@ class LowRank(Tuner):
 
     def __post_init__(self) -> None:
         """Check the settings; all problems at once."""
+        super().__post_init__()
         problems = []
         if self.rank < 1:
             problems.append(f"--rank {self.rank}: expected at least 1")
@@ -105,11 +106,15 @@ class LowRankTuned(Tuned):
             weight = layer.weight
             assert isinstance(weight, nn.Parameter)
             merged.own([weight])
+            change = delta(a, b, self.scaling, transposed=isinstance(layer, Conv1D))
             with torch.no_grad():
-                weight.copy_(weight.double() + delta(a, b, self.scaling, transposed=isinstance(layer, Conv1D)))
+                weight.copy_(weight.cpu().double() + change)
 
 
 def delta(a: Tensor, b: Tensor, scaling: float, *, transposed: bool) -> Tensor:
-    """The change of the weight in float64: s · B A of shape (out, in), or (in, out) for a ``Conv1D``."""
-    change = scaling * (b.detach().double() @ a.detach().double())
+    """The change of the weight in float64: s · B A of shape (out, in), or (in, out) for a ``Conv1D``.
+
+    It is made on the CPU: not every accelerator has float64.
+    """
+    change = scaling * (b.detach().cpu().double() @ a.detach().cpu().double())
     return change.T if transposed else change

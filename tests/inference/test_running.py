@@ -45,8 +45,8 @@ def test_inference_batches_hold_their_budget() -> None:
 
 
 def test_collate_pads_on_the_right() -> None:
-    made = collate([np.array([5, 6], dtype=np.int32), np.array([7], dtype=np.int32)], np.array([1, 0]), pad_id=9)
-    assert made.input_ids.tolist() == [[7, 9], [5, 6]]
+    made = collate([np.array([5, 6], dtype=np.int32), np.array([7], dtype=np.int32)], np.array([1, 0]))
+    assert made.input_ids.tolist() == [[7, 0], [5, 6]]
     assert made.attention_mask.tolist() == [[1, 0], [1, 1]]
 
 
