@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from transformers import AutoConfig, AutoModel, T5EncoderModel
 from lora_clf.base.architecture import architecture_of
 from lora_clf.base.base import Base
 from lora_clf.base.digest import backbone_digest
-from lora_clf.base.tokenizer import Tokens
+from lora_clf.base.text import Side
+from lora_clf.base.tokenizer import Tokenizer, Tokens
 from lora_clf.tuners.base import Tuned
 
 VOCABULARY = 300
@@ -49,26 +50,62 @@ _SETTINGS: dict[str, dict[str, Any]] = {
              "decoder_attention_heads": HEADS, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48,
              "max_position_embeddings": POSITIONS},
 }  # fmt: skip
+# Further bases, by name: the model type and its settings.
+_VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "mistral": ("mistral", {**_DECODER, "sliding_window": 16}),
+    "qwen2": ("qwen2", {**_DECODER, "use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}),
+    # opt-350m's shape: the norm behind each block's parts, none behind the last; and with narrower embeddings.
+    "opt-post-norm": ("opt", {**_SETTINGS["opt"], "do_layer_norm_before": False}),
+    "opt-projected": ("opt", {**_SETTINGS["opt"], "do_layer_norm_before": False, "word_embed_proj_dim": 16}),
+}
+VARIANT_NAMES = tuple(_VARIANTS)
 ARCHITECTURE_NAMES = tuple(_SETTINGS)
 FAMILY_NAMES = tuple(name for name in ARCHITECTURE_NAMES if name not in ("t5", "bart"))
 
 
-@dataclass(frozen=True)
-class ByteTokenizer:
-    """One id a byte, shifted past the special ids; long enough for any test text."""
+class _Bytes:
+    """One id a byte, shifted past the special ids."""
 
-    digest: str = "bytes"
-    pad_id: int = 0
+    def bodies(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of the UTF-8 bytes of each text."""
+        return [[byte + 10 for byte in text.encode()] for text in texts]
 
-    def encode(self, texts: Sequence[str], max_length: int, side: str = "right") -> Tokens:
+    def canonical(self) -> dict[str, Any]:
+        """Nothing but a name."""
+        return {"model": "bytes"}
+
+
+class ByteTokenizer(Tokenizer):
+    """One id a byte, no text normalised; long enough for any test text."""
+
+    def __init__(self) -> None:
+        super().__init__(_Bytes())
+
+    @cached_property
+    def digest(self) -> str:
+        """A name that shows in messages."""
+        return "bytes"
+
+    def encode(self, texts: Sequence[str], max_length: int, side: Side = "right") -> Tokens:
         """Ids of the UTF-8 bytes of each text, at least one."""
         ids = [np.frombuffer(text.encode() or b"\0", dtype=np.uint8).astype(np.int32) + 10 for text in texts]
         return Tokens([row[:max_length] for row in ids], np.array([len(row) > max_length for row in ids]))
 
 
 def tiny_config(name: str) -> Any:
-    """The config of the tiny base ``name``."""
-    return AutoConfig.for_model(name, vocab_size=VOCABULARY, **copy.deepcopy(_SETTINGS[name]))
+    """The config of the tiny base ``name`` (of ``ARCHITECTURE_NAMES`` or ``VARIANT_NAMES``)."""
+    model_type, settings = _VARIANTS.get(name) or (name, _SETTINGS[name])
+    return AutoConfig.for_model(model_type, vocab_size=VOCABULARY, **copy.deepcopy(settings))
+
+
+def tiny_backbone(config: Any) -> Any:
+    """A backbone of transformers' own random weights, as `load_base` would take it out of its model."""
+    architecture = architecture_of(config)
+    if architecture.model_type == "t5":
+        return T5EncoderModel(config).encoder.eval()
+    extra = {"add_pooling_layer": False} if architecture.model_type == "roberta" else {}
+    model = AutoModel.from_config(config, **extra).eval()
+    return getattr(model, architecture.part) if architecture.part else model
 
 
 def tiny_base(name: str = "bert", seed: int = 0, device: str = "cpu") -> Base:
@@ -76,18 +113,14 @@ def tiny_base(name: str = "bert", seed: int = 0, device: str = "cpu") -> Base:
     torch.manual_seed(seed)
     config = tiny_config(name)
     architecture = architecture_of(config)
-    if name == "t5":
-        backbone = T5EncoderModel(config).encoder
-    else:
-        model = AutoModel.from_config(config, **({"add_pooling_layer": False} if name == "roberta" else {}))
-        backbone = getattr(model, architecture.part) if architecture.part else model
+    backbone = tiny_backbone(config)
     with torch.no_grad():
         for parameter in backbone.parameters():
             if parameter.ndim >= 2:
                 parameter.normal_(0.0, 0.15)
             else:
                 parameter.add_(torch.randn_like(parameter) * 0.05)
-    backbone = backbone.eval().requires_grad_(False).to(device)
+    backbone = backbone.requires_grad_(False).to(device)
     return Base(
         name=f"tiny-{name}",
         backbone=backbone,

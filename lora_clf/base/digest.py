@@ -20,8 +20,9 @@ from lora_clf.errors import UnsupportedBaseError
 
 # What of a config changes the computation, and the value that stands for "as always": a field that is
 # absent, null or at that value is left out, so that configs of different ages give the same digest. Sizes
-# that show in a tensor's shape (vocabulary, positions, feed-forward width) need no entry. A new entry must
-# name as its default what the architectures did before there was such a field, or every digest changes.
+# that show in a tensor's shape (vocabulary, positions, feed-forward width) need no entry, nor do switches that
+# add or remove tensors (biases, gates, norms). A new entry must name as its default what the architectures did
+# before there was such a field, or every digest changes. tests/base/test_every_field.py finds what is missing.
 SETTINGS: Final[Mapping[str, Any]] = {
     "model_type": None,
     # sizes and heads
@@ -57,6 +58,7 @@ SETTINGS: Final[Mapping[str, Any]] = {
     "_remove_final_layer_norm": False,
     # attention
     "is_decoder": False,
+    "is_causal": True,
     "scale_attn_weights": True,
     "scale_attn_by_inverse_layer_idx": False,
     "reorder_and_upcast_attn": False,
@@ -70,10 +72,19 @@ SETTINGS: Final[Mapping[str, Any]] = {
     "relative_attention_num_buckets": None,
     "relative_attention_max_distance": None,
     "scale_embedding": False,
+    # what differs from block to block
+    "per_layer_config": None,
+    # ModernBERT's family head
+    "classifier_pooling": "cls",
+    "classifier_activation": "gelu",
+    "classifier_bias": False,
 }
 
 # In these the position of the first token is the padding id plus one.
 _POSITIONS_FROM_PADDING: Final = frozenset({"roberta", "xlm-roberta", "camembert"})
+
+# Of these kinds of rotary positions the frequencies depend on how many positions there are.
+_ROPE_BY_LENGTH: Final = frozenset({"dynamic", "yarn", "longrope"})
 
 _TAG: Final = b"lora_clf base digest 1\n"
 
@@ -116,9 +127,19 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     }
     if settings.get("model_type") in _POSITIONS_FROM_PADDING:
         settings["pad_token_id"] = filled.get("pad_token_id")
+    if _rope_types(filled.get("rope_parameters")) & _ROPE_BY_LENGTH:
+        settings["max_position_embeddings"] = filled.get("max_position_embeddings")
     if set(settings.get("layer_types", ())) <= {"full_attention"}:
         settings.pop("layer_types", None)
     return settings
+
+
+def _rope_types(parameters: Any) -> set[str]:
+    """The kinds of rotary positions in a config's rope_parameters: one, or one a layer type."""
+    if not isinstance(parameters, Mapping):
+        return set()
+    parts = [parameters, *(part for part in parameters.values() if isinstance(part, Mapping))]
+    return {str(part["rope_type"]) for part in parts if "rope_type" in part}
 
 
 def _with_defaults(config: Mapping[str, Any]) -> Mapping[str, Any]:
