@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lora_clf.base.tokenizer import Tokens
 from lora_clf.base.view import View
@@ -37,23 +38,14 @@ def logits(
         batch_tokens: tokens a batch, padding included.
         progress: called with the number of texts done, after each batch.
     """
-    answers = np.empty((len(tokens.ids), view.classes), dtype=np.float32)
-    lengths = np.array([len(row) for row in tokens.ids], dtype=np.int64)
-    was_training = view.training
-    view.eval()
-    done = 0
-    try:
-        with torch.inference_mode(), autocast(precision, view.device):
-            for rows in inference_rows(lengths, batch_tokens):
-                batch = collate(tokens.ids, rows).to(view.device)
-                choose_attention(view, batch.input_ids.shape[1], training=False)
-                answers[rows] = view.classify(batch.input_ids, batch.attention_mask).float().cpu().numpy()
-                done += len(rows)
-                if progress is not None:
-                    progress(done)
-    finally:
-        view.train(was_training)
-    return answers
+
+    def forward(rows: NDArray[np.int64]) -> Tensor:
+        batch = collate(tokens.ids, rows).to(view.device)
+        choose_attention(view, batch.input_ids.shape[1], training=False)
+        with autocast(precision, view.device):
+            return view.classify(batch.input_ids, batch.attention_mask)
+
+    return answers(view, len(tokens), inference_rows(tokens.lengths, batch_tokens), forward, progress)
 
 
 def reference_logits(view: View, tokens: Tokens) -> NDArray[np.float32]:
@@ -61,15 +53,34 @@ def reference_logits(view: View, tokens: Tokens) -> NDArray[np.float32]:
 
     Frozen matrices that were cast for speed do not matter here: the caller passes a view in fp32.
     """
+
+    def forward(rows: NDArray[np.int64]) -> Tensor:
+        batch = collate(tokens.ids, rows).to(view.device)
+        set_attention(view, REFERENCE)
+        return view.classify(batch.input_ids, batch.attention_mask)
+
+    return answers(view, len(tokens), [np.array([row]) for row in range(len(tokens))], forward)
+
+
+def answers(
+    view: View,
+    texts: int,
+    batches: Iterable[NDArray[np.int64]],
+    forward: Callable[[NDArray[np.int64]], Tensor],
+    progress: Callable[[int], None] | None = None,
+) -> NDArray[np.float32]:
+    """What ``forward`` answers to the rows of each batch, in evaluation mode, as (``texts``, C) in input order."""
+    found = np.empty((texts, view.classes), dtype=np.float32)
     was_training = view.training
     view.eval()
-    set_attention(view, REFERENCE)
+    done = 0
     try:
         with torch.inference_mode():
-            rows = []
-            for index in range(len(tokens.ids)):
-                batch = collate(tokens.ids, np.array([index])).to(view.device)
-                rows.append(view.classify(batch.input_ids, batch.attention_mask).float().cpu().numpy())
+            for rows in batches:
+                found[rows] = forward(rows).float().cpu().numpy()
+                done += len(rows)
+                if progress is not None:
+                    progress(done)
     finally:
         view.train(was_training)
-    return np.concatenate(rows) if rows else np.empty((0, view.classes), dtype=np.float32)
+    return found

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from lora_clf.base.tokenizer import Tokens
 from lora_clf.inference.attention import choose_attention
 from lora_clf.inference.batches import collate, inference_rows
 from lora_clf.inference.precision import autocast, cast_frozen
-from lora_clf.inference.predict import BATCH_TOKENS
+from lora_clf.inference.predict import BATCH_TOKENS, answers
 from lora_clf.inference.prefix import (
     NOTHING,
     Cut,
@@ -31,6 +30,7 @@ from lora_clf.inference.prefix import (
 from lora_clf.tuners.base import Tuned
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -75,8 +75,9 @@ class Runner:
     def logits(self, part: str, rows: NDArray[np.int64], *, training: bool) -> Tensor:
         """The logits of some rows of a part, with gradients where they are asked for: (B, C) in fp32."""
         if self.cut.pooled:
-            answers: Tensor = self.view.head(self._states[part].gather(rows, 0, self.device).float())
-            return answers
+            pooled = self._states[part].gather(rows, 0, self.device).float()  # (B, D)
+            found: Tensor = self.view.head(pooled)
+            return found
         batch = collate(self.tokens[part].ids, rows).to(self.device)
         tokens = batch.input_ids.shape[1]
         choose_attention(self.view, tokens, training=training)
@@ -95,14 +96,5 @@ class Runner:
 
     def all_logits(self, part: str) -> NDArray[np.float32]:
         """The logits of a part in evaluation mode, rows in the part's order: (N, C)."""
-        tokens = self.tokens[part]
-        answers = np.empty((len(tokens), self.view.classes), dtype=np.float32)
-        was_training = self.view.training
-        self.view.eval()
-        try:
-            with torch.inference_mode():
-                for rows in inference_rows(tokens.lengths, BATCH_TOKENS):
-                    answers[rows] = self.logits(part, rows, training=False).float().cpu().numpy()
-        finally:
-            self.view.train(was_training)
-        return answers
+        batches = inference_rows(self.tokens[part].lengths, BATCH_TOKENS)
+        return answers(self.view, len(self.tokens[part]), batches, lambda rows: self.logits(part, rows, training=False))
