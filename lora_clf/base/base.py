@@ -11,7 +11,8 @@ from lora_clf.base.digest import backbone_digest
 from lora_clf.base.pooling import check_pooling
 from lora_clf.base.sources import locate
 from lora_clf.base.tokenizer import Tokenizer, Tokens, load_tokenizer
-from lora_clf.errors import BaseError, UnsupportedBaseError, UsageError
+from lora_clf.base.weights import read_backbone, read_config
+from lora_clf.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,12 +87,7 @@ class Base:
         Raises:
             UsageError: the base has no positions for that many tokens.
         """
-        if max_length is None:
-            return self.max_length
-        limit = position_limit(self.config)
-        if max_length < 1 or (limit is not None and max_length > limit):
-            raise UsageError(f"--max-length {max_length}: the base {self.name} takes 1 to {limit or 'any'} tokens.")
-        return max_length
+        return self.max_length if max_length is None else _check_length(max_length, self.config, self.name)
 
     def __repr__(self) -> str:
         return f"Base({self.name!r}, {self.total_parameters:,} parameters, digest {self.digest[:12]})"
@@ -106,8 +102,15 @@ def position_limit(config: Any) -> int | None:
     return positions - config.pad_token_id - 1 if config.model_type == "roberta" else positions
 
 
+def _check_length(max_length: int, config: Any, name: str) -> int:
+    limit = position_limit(config)
+    if max_length < 1 or (limit is not None and max_length > limit):
+        raise UsageError(f"--max-length {max_length}: the base {name} takes 1 to {limit or 'any'} tokens.")
+    return max_length
+
+
 def pick_device(name: str) -> torch.device:
-    """The torch device for "auto", "cpu", "cuda" or "mps"; auto takes the first accelerator there is.
+    """The torch device for "auto", "cpu", "cuda", "cuda:1" or "mps"; auto takes the first accelerator there is.
 
     Raises:
         UsageError: unknown name, or a device that this machine does not have.
@@ -116,7 +119,8 @@ def pick_device(name: str) -> torch.device:
 
     from lora_clf.errors import unknown
 
-    if name not in DEVICES:
+    kind, numbered, number = name.partition(":")
+    if kind not in DEVICES or (numbered and not (kind == "cuda" and number.isdecimal())):
         raise unknown("device", name, DEVICES)
     here = ["cpu"]
     if torch.backends.mps.is_available():
@@ -125,6 +129,9 @@ def pick_device(name: str) -> torch.device:
         here.insert(0, "cuda")
     if name == "auto":
         return torch.device(here[0])
+    if kind in here and numbered:
+        here[:1] = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        name = f"cuda:{int(number)}"
     if name not in here:
         raise UsageError(f"--device {name}: this machine has {', '.join(here)}. Use --device auto.")
     return torch.device(name)
@@ -143,85 +150,34 @@ def load_base(
     Args:
         name: "minilm", "gpt2" (or -medium, -large, -xl), a folder in transformers' format, or a Hub id.
         revision: a Hub revision, where ``name`` is a Hub id.
-        device: "auto", "cpu", "cuda" or "mps".
+        device: "auto", "cpu", "cuda", "cuda:1" (the second of several) or "mps".
         pooling: the default pooling of classifiers on this base instead of the base's own default.
         max_length: the default cap on tokens a text instead of the base's own.
 
     Raises:
         BaseNotFoundError: neither here nor within reach; the message says what to do.
-        UnsupportedBaseError: an architecture or a tokenizer that this version does not know.
+        UnsupportedBaseError: an architecture, a tokenizer or settings that this version does not know.
+        BaseError: weights that are damaged, incomplete or do not fit config.json.
         UsageError: unknown pooling or device, or a length that the base has no positions for.
     """
     where = pick_device(device)
     located = locate(str(name), revision)
-    config = _read_config(located.folder)
+    config = read_config(located.folder, located.name)
     architecture = architecture_of(config)
-    tokenizer = load_tokenizer(located.folder, config)
-    backbone = _read_backbone(located.folder, config, architecture).to(where)
-    limit = position_limit(config)
-    default_length = min(located.max_length or LONGEST, limit or LONGEST)
-    base = Base(
+    if max_length is None:
+        max_length = min(located.max_length or LONGEST, position_limit(config) or LONGEST)
+    else:
+        max_length = _check_length(max_length, config, located.name)
+    tokenizer = load_tokenizer(located.folder, config, located.name)
+    backbone = read_backbone(located.folder, config, architecture, located.name).to(where)
+    return Base(
         name=located.name,
         backbone=backbone,
         config=config,
         architecture=architecture,
         tokenizer=tokenizer,
         pooling=check_pooling(pooling or located.pooling or architecture.pooling),
-        max_length=default_length,
+        max_length=max_length,
         digest=backbone_digest(backbone.named_parameters(), config.to_dict()),
         folder=located.folder,
     )
-    if max_length is not None:
-        object.__setattr__(base, "max_length", base.check_length(max_length))
-    return base
-
-
-def _read_config(folder: Path) -> Any:
-    from transformers import AutoConfig
-
-    try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise UnsupportedBaseError(
-            f"The config.json of base folder {folder.name!r} cannot be used: {reason}"
-        ) from error
-
-
-def _read_backbone(folder: Path, config: Any, architecture: Architecture) -> nn.Module:
-    import torch
-    from transformers import AutoModel, T5EncoderModel
-    from transformers.utils import logging as transformers_logging
-
-    loader: Any = T5EncoderModel if architecture.model_type == "t5" else AutoModel
-    extra = {"add_pooling_layer": False} if architecture.model_type == "roberta" else {}
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        model, report = loader.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-            **extra,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise BaseError(f"The weights of base folder {folder.name!r} cannot be read: {reason}") from error
-    finally:
-        if bars:
-            transformers_logging.enable_progress_bar()
-    missing = sorted(report["missing_keys"])
-    if missing and all("pooler." in name for name in missing):
-        # A BERT saved without its pooler: transformers would invent one at random.
-        model.pooler = None
-        missing = []
-    if missing:
-        raise BaseError(
-            f"The weights of base folder {folder.name!r} are incomplete: {len(missing)} tensors are missing, "
-            f"first {', '.join(missing[:3])}. Fetch the base again."
-        )
-    backbone: nn.Module = getattr(model, architecture.part) if architecture.part else model
-    return backbone.eval().requires_grad_(False)

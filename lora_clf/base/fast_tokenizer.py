@@ -30,14 +30,15 @@ class FastTokenizer:
         suffix: the ids that it puts behind a text.
     """
 
-    def __init__(self, content: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self, content: str, settings: Mapping[str, Any], name: str = "?") -> None:
+        self._name = name  # what messages call the base
         try:
             self._engine: Any = Engine.from_str(content)
         except BaseException as error:
             # A broken file can make the library panic, which is no Exception.
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
-            raise UnsupportedBaseError(f"The tokenizer.json of the base cannot be used: {error}") from error
+            raise UnsupportedBaseError(f"The tokenizer.json of base {name!r} cannot be used: {error}") from error
         self._engine.no_truncation()
         self._engine.no_padding()
         self._engine.encode_special_tokens = True  # what is spelled like one is text
@@ -146,7 +147,7 @@ class FastTokenizer:
             first = next((place for place, added in enumerate(whole.special_tokens_mask) if not added), None)
             if body and first is not None and whole.ids[first : first + len(body)] == body:
                 return tuple(whole.ids[:first]), tuple(whole.ids[first + len(body) :])
-        raise UnsupportedBaseError("The tokenizer.json of the base puts special tokens inside a text.")
+        raise UnsupportedBaseError(f"The tokenizer.json of base {self._name!r} puts special tokens inside a text.")
 
     def _without_special(self, text: str) -> list[int]:
         """The ids of a text in which the model still finds special tokens: each gets a space inside it.

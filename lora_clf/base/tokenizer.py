@@ -123,8 +123,10 @@ class Tokenizer:
         first (see `lora_clf.base.text`), and are marked truncated where that or the length cut something off.
 
         Raises:
-            UsageError: no room for a token of the text, or a ``side`` that is none.
+            UsageError: one text in place of several, no room for a token of the text, or a ``side`` that is none.
         """
+        if isinstance(texts, str):
+            raise UsageError("Expected a list of texts, got one text. Put it into a list: [text].")
         around = len(self._prefix) + len(self._suffix)
         room = max_length - around
         if room < 1:
@@ -145,7 +147,7 @@ class Tokenizer:
         return Tokens(ids, truncated)
 
 
-def load_tokenizer(folder: Path, config: Any) -> Tokenizer:
+def load_tokenizer(folder: Path, config: Any, name: str | None = None) -> Tokenizer:
     """Returns the tokenizer of a base folder.
 
     GPT-2 folders are run by tiktoken, from vocab.json and merges.txt or from a tokenizer.json that holds the
@@ -155,19 +157,21 @@ def load_tokenizer(folder: Path, config: Any) -> Tokenizer:
     Args:
         folder: the base folder.
         config: its transformers config, or the fields of its config.json.
+        name: what messages call the base; the folder's own name where it is None.
 
     Raises:
         BaseNotFoundError: the folder has no tokenizer files; the message lists what would do.
         UnsupportedBaseError: they cannot be read, or no fast tokenizer can be made of them.
     """
-    settings = _read_json(folder / "tokenizer_config.json", folder) or {}
+    name = name or folder.resolve().name
+    settings = _read_json(folder / "tokenizer_config.json", name) or {}
     gpt2 = _field(config, "model_type") == "gpt2" and not settings.get("add_prefix_space")
     if gpt2 and (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        vocabulary, merges = _read_byte_pairs(folder)
+        vocabulary, merges = _read_byte_pairs(folder, name)
         table = byte_pairs.ranks(vocabulary, merges)
         if table is not None:
             return _assemble(BytePairs(table, vocabulary, merges), vocabulary.get, config, settings)
-    fast = FastTokenizer(_read_fast(folder), settings)
+    fast = FastTokenizer(_read_fast(folder, name), settings, name)
     if gpt2 and fast.is_plain_byte_pairs:
         vocabulary, merges = fast.byte_pairs()
         table = byte_pairs.ranks(vocabulary, merges)
@@ -205,26 +209,25 @@ def _assemble(
     return Tokenizer(backend, prefix, suffix, pad_id=pad_id, empty_id=empty_id)
 
 
-def _read_byte_pairs(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    vocabulary = _read_json(folder / "vocab.json", folder) or {}
+def _read_byte_pairs(folder: Path, name: str) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    vocabulary = _read_json(folder / "vocab.json", name) or {}
     if not all(isinstance(id, int) for id in vocabulary.values()):
-        raise UnsupportedBaseError(f"The vocab.json of base folder {folder.name!r} is not tokens and ids.")
+        raise UnsupportedBaseError(f"The vocab.json of base {name!r} is not tokens and ids.")
     try:
-        return vocabulary, byte_pairs.parse_merges(_read(folder / "merges.txt", folder))
+        return vocabulary, byte_pairs.parse_merges(_read(folder / "merges.txt", name))
     except ValueError as error:
-        name = folder.name
-        raise UnsupportedBaseError(f"The merges.txt of base folder {name!r} is damaged: {error}") from error
+        raise UnsupportedBaseError(f"The merges.txt of base {name!r} is damaged: {error}") from error
 
 
-def _read_fast(folder: Path) -> str:
+def _read_fast(folder: Path, name: str) -> str:
     """The folder's tokenizer.json, or one that transformers makes of older files."""
     if (folder / "tokenizer.json").is_file():
-        return _read(folder / "tokenizer.json", folder)
+        return _read(folder / "tokenizer.json", name)
     here = sorted(file.name for file in folder.iterdir() if file.suffix in (".model", ".txt", ".json"))
-    older = [name for name in here if name.endswith(".model") or name in ("vocab.txt", "vocab.json")]
+    older = [file for file in here if file.endswith(".model") or file in ("vocab.txt", "vocab.json")]
     if not older:
         raise BaseNotFoundError(
-            f"The base folder {folder.name!r} has no tokenizer: it needs tokenizer.json, or vocab.json with "
+            f"The base {name!r} has no tokenizer: it needs tokenizer.json, or vocab.json with "
             f"merges.txt, or vocab.txt. It has: {', '.join(here) or 'no such file'}."
         )
     from transformers import AutoTokenizer
@@ -236,36 +239,32 @@ def _read_fast(folder: Path) -> str:
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UnsupportedBaseError(
-            f"The base folder {folder.name!r} has no tokenizer.json, and none can be made of "
-            f"{', '.join(older)}: {reason}"
+            f"The base {name!r} has no tokenizer.json, and none can be made of {', '.join(older)}: {reason}"
         ) from error
     return made
 
 
-def _read_json(file: Path, folder: Path) -> dict[str, Any] | None:
+def _read_json(file: Path, name: str) -> dict[str, Any] | None:
     """The object in a JSON file, or None where there is no such file."""
     if not file.is_file():
         return None
     try:
-        content = json.loads(_read(file, folder))
+        content = json.loads(_read(file, name))
     except (ValueError, RecursionError) as error:
-        raise UnsupportedBaseError(f"The {file.name} of base folder {folder.name!r} is not JSON.") from error
+        raise UnsupportedBaseError(f"The {file.name} of base {name!r} is not JSON.") from error
     if not isinstance(content, dict):
-        raise UnsupportedBaseError(f"The {file.name} of base folder {folder.name!r} is not a JSON object.")
+        raise UnsupportedBaseError(f"The {file.name} of base {name!r} is not a JSON object.")
     return content
 
 
-def _read(file: Path, folder: Path) -> str:
+def _read(file: Path, name: str) -> str:
     size = file.stat().st_size
     if size > MAX_BYTES:
-        raise UnsupportedBaseError(
-            f"The {file.name} of base folder {folder.name!r} has {size:,} bytes; {MAX_BYTES:,} are the limit."
-        )
+        raise UnsupportedBaseError(f"The {file.name} of base {name!r} has {size:,} bytes; {MAX_BYTES:,} are the limit.")
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        name = folder.name
-        raise UnsupportedBaseError(f"The {file.name} of base folder {name!r} cannot be read.") from error
+        raise UnsupportedBaseError(f"The {file.name} of base {name!r} cannot be read.") from error
 
 
 def _field(config: Any, name: str) -> Any:

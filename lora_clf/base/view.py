@@ -38,6 +38,16 @@ def share(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, memo)
 
 
+class _Held:
+    """Keeps the base out of a view's modules, and out of a copy of the view, which shares the base."""
+
+    def __init__(self, base: Base) -> None:
+        self.base = base
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Held:
+        return self
+
+
 class View(nn.Module):
     """One classifier on a shared base: backbone, pooling and head.
 
@@ -50,7 +60,7 @@ class View(nn.Module):
 
     def __init__(self, base: Base, classes: int, pooling: str, seed: int) -> None:
         super().__init__()
-        self._base = (base,)  # In a tuple, lest it becomes a part of this module.
+        self._held = _Held(base)
         self.architecture = base.architecture
         self.pooling = pooling
         self.seed = seed
@@ -88,9 +98,11 @@ class View(nn.Module):
 
     @property
     def final_norm(self) -> nn.Module | None:
-        """The norm behind the last block, where the architecture has one."""
-        name = self.architecture.final_norm
-        module = self.backbone.get_submodule(name) if name else None
+        """The norm behind the last block, where this base has one (an OPT with its norms behind may not)."""
+        if self.architecture.final_norm is None:
+            return None
+        path, _, name = self.architecture.final_norm.rpartition(".")
+        module: nn.Module | None = getattr(self.backbone.get_submodule(path), name)
         return module
 
     def head_parameters(self) -> list[nn.Parameter]:
@@ -99,7 +111,7 @@ class View(nn.Module):
 
     def fresh(self) -> View:
         """A new view of the same base with the same pooling, classes and seed, as before any strategy."""
-        return View(self._base[0], self.classes, self.pooling, self.seed)
+        return View(self._held.base, self.classes, self.pooling, self.seed)
 
     def generator(self, name: str) -> torch.Generator:
         """A random generator that depends on the view's seed and ``name`` alone, whatever was drawn before."""
