@@ -28,6 +28,8 @@ WANTED: Final = (
     "tokenizer.model",
     "sentencepiece.bpe.model",
 )
+# Each of these is a tokenizer; so is a sentencepiece model, whatever its name.
+TOKENIZERS: Final = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("vocab.txt",))
 PATIENCE: Final = 5.0  # seconds for the first answer
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -54,7 +56,8 @@ def snapshot(repo: str, revision: str | None, files: Iterable[str] = (), into: P
         into: a folder to put the files in, in place of the Hub's own cache.
 
     Raises:
-        DownloadError: no answer, no such repository or revision, no leave to read it, no safetensors weights.
+        DownloadError: no answer, no such repository or revision, no leave to read it, no safetensors weights,
+            no tokenizer.
     """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
@@ -97,13 +100,19 @@ def snapshot(repo: str, revision: str | None, files: Iterable[str] = (), into: P
 def _missing(folder: Path, files: Iterable[str] = ()) -> list[str]:
     """The files that a base needs and the folder lacks."""
     needed = list(files)
-    if not needed:
-        needed = ["config.json", "model.safetensors"]
-        index = folder / "model.safetensors.index.json"
-        if index.is_file() and not (folder / "model.safetensors").is_file():
-            try:
-                shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-                needed = ["config.json", *sorted({str(shard) for shard in shards})]
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                return ["a readable model.safetensors.index.json"]
-    return [name for name in needed if not (folder / name).is_file()]
+    if needed:
+        return [name for name in needed if not (folder / name).is_file()]
+    needed = ["config.json", "model.safetensors"]
+    index = folder / "model.safetensors.index.json"
+    if index.is_file() and not (folder / "model.safetensors").is_file():
+        try:
+            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            needed = ["config.json", *sorted({str(shard) for shard in shards})]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return ["a readable model.safetensors.index.json"]
+    missing = [name for name in needed if not (folder / name).is_file()]
+    if not any(all((folder / name).is_file() for name in names) for names in TOKENIZERS) and not any(
+        folder.glob("*.model")
+    ):
+        missing.append("a tokenizer (tokenizer.json, or vocab.json with merges.txt, or vocab.txt)")
+    return missing

@@ -202,8 +202,8 @@ def _from_hub(name: str, repo: str, revision: str | None, tell: Progress) -> Pat
         return hub.snapshot(repo, revision)
     except DownloadError as error:
         raise BaseNotFoundError(
-            f"Base {name!r} is not on this machine and the Hub does not give it ({error}). Where the Hub is "
-            f"in reach, `lora-clf bases fetch {name}` fetches it; a folder with its files works as "
+            f"Base {name!r} is not on this machine, or only in part, and the Hub does not give it ({error}). Where "
+            f"the Hub is in reach, `lora-clf bases fetch {name}` fetches it; a folder with its files works as "
             f"--base FOLDER; --base {DEFAULT} needs no Hub (`lora-clf bases fetch {DEFAULT}`)."
         ) from error
 

@@ -357,11 +357,40 @@ def test_shards_that_are_missing_are_noticed(tmp_path: Path) -> None:
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}))
     (tmp_path / "one.safetensors").write_bytes(b"x")
+    (tmp_path / "spiece.model").write_bytes(b"x")
     assert hub._missing(tmp_path) == ["two.safetensors"]
     (tmp_path / "two.safetensors").write_bytes(b"x")
     assert hub._missing(tmp_path) == []
     index.write_text("[]")
     assert hub._missing(tmp_path) == ["a readable model.safetensors.index.json"]
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [["tokenizer.json"], ["vocab.json", "merges.txt"], ["vocab.txt"], ["spiece.model"], ["tokenizer.model"]],
+)
+def test_a_cached_base_without_its_tokenizer_is_not_whole(
+    tokenizer: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    snapshot = base_folder(tmp_path / COMMIT)
+    hub_gives(monkeypatch, snapshot, {}, local=True)
+    for part in tokenizer:
+        assert hub.cached("owner/name", COMMIT) is None
+        with pytest.raises(BaseNotFoundError, match="Base 'gpt2' is not on this machine, or only in part"):
+            fetch("gpt2")
+        assert not {entry.name: entry for entry in entries()}["gpt2"].here
+        (snapshot / part).write_bytes(b"x")
+    assert hub.cached("owner/name", COMMIT) == fetch("gpt2").folder == snapshot
+
+
+def test_what_is_missing_of_a_cached_base_is_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    snapshot = base_folder(tmp_path / COMMIT)
+    calls = hub_gives(monkeypatch, snapshot, CONTENT)
+    assert fetch("gpt2").folder == snapshot and (snapshot / "tokenizer.json").is_file()
+    assert "tokenizer.json" in calls[-1]["allow_patterns"]
+    hub_gives(monkeypatch, tmp_path / "bare", {"config.json": b"{}", "model.safetensors": b"x"})
+    with pytest.raises(BaseNotFoundError, match="came without a tokenizer"):
+        fetch("owner/bare")
 
 
 def response() -> Any:
