@@ -31,7 +31,7 @@ def right_padded(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Ten
     With all padding behind the text every architecture numbers its positions from zero by itself, those
     included that take no position ids, and a causal model never looks at padding.
     """
-    if bool(attention_mask[:, 0].all()):
+    if bool((attention_mask[:, 1:] <= attention_mask[:, :-1]).all()):  # Each row's padding is all behind its text.
         return input_ids, attention_mask
     order = torch.argsort(attention_mask.to(torch.int8), dim=1, descending=True, stable=True)  # (B, T)
     return input_ids.gather(1, order), attention_mask.gather(1, order)

@@ -69,6 +69,20 @@ def test_left_padding_moves_to_the_right() -> None:
     assert (moved_ids * moved_mask).tolist() == [[5, 6, 0, 0], [1, 2, 3, 4]]
 
 
+def test_a_mask_with_a_hole_is_closed_up() -> None:
+    ids, mask = torch.tensor([[1, 9, 2, 3, 9], [4, 5, 6, 9, 9]]), torch.tensor([[1, 0, 1, 1, 0], [1, 1, 1, 0, 0]])
+    for kind in (mask, mask.bool()):
+        moved_ids, moved_mask = right_padded(ids, kind)
+        assert moved_mask.tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 0, 0]]
+        assert moved_ids[:, :3].tolist() == [[1, 2, 3], [4, 5, 6]]
+    whole = torch.tensor([[1, 1, 0], [1, 1, 1], [0, 0, 0]])
+    assert right_padded(ids[:, :3], whole)[1] is whole
+    for name in ("bert", "gpt2"):
+        view = tiny_base(name).view(2)
+        with torch.no_grad():
+            torch.testing.assert_close(view(ids, mask)[:1], view(torch.tensor([[1, 2, 3]]), torch.ones(1, 3).long()))
+
+
 @pytest.mark.parametrize("name", ARCHITECTURE_NAMES)
 def test_a_view_shares_the_bases_storage_and_keeps_ties(name: str) -> None:
     base = tiny_base(name)
