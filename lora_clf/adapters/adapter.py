@@ -23,6 +23,7 @@ from lora_clf.adapters.file import (
 from lora_clf.adapters.header import Header
 from lora_clf.adapters.provenance import make_header
 from lora_clf.errors import AdapterFormatError, StateError, UsageError, WrongBaseError, unknown
+from lora_clf.tuners import strategies
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -157,10 +158,15 @@ class Adapter:
 
         Raises:
             AdapterExistsError: there is something already.
-            UsageError: unknown ``dtype``.
+            UsageError: unknown ``dtype``, or a strategy that loading would not find.
         """
         if dtype is not None and dtype not in DTYPES:
             raise unknown("dtype", dtype, DTYPES)
+        if self.header.strategy not in strategies():
+            raise UsageError(
+                f"The strategy {self.header.strategy!r} is not part of lora_clf.tuners, so nobody could load this "
+                "adapter again: put its file into that folder."
+            )
         if dtype is None:
             dtype = "bf16" if any(entry.dtype == "BF16" for entry in self.header.tensors) else "fp32"
         state = self.tuned.state_dict()

@@ -6,6 +6,8 @@ it takes about twice the time of the plain computation.
 
 from __future__ import annotations
 
+import torch
+
 from lora_clf.base.view import View
 
 REFERENCE = "eager"
@@ -17,6 +19,11 @@ def choose_attention(view: View, tokens: int, *, training: bool) -> None:
     """Set the kernel for batches of ``tokens`` tokens a text."""
     plain = training and view.device.type == "cpu" and tokens <= EAGER_TOKENS
     set_attention(view, REFERENCE if plain else FUSED)
+
+
+def kernel_rule(device: torch.device) -> str:
+    """The rule in words, for the record: what the bytes of a run depend on."""
+    return f"train eager to {EAGER_TOKENS} tokens, else {FUSED}" if device.type == "cpu" else FUSED
 
 
 def set_attention(view: View, name: str) -> None:

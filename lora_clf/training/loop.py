@@ -24,6 +24,7 @@ from lora_clf.base.base import Base
 from lora_clf.base.tokenizer import Tokens
 from lora_clf.data.dataset import Dataset
 from lora_clf.errors import TrainingError, UsageError
+from lora_clf.inference.attention import kernel_rule
 from lora_clf.inference.batches import training_rows
 from lora_clf.inference.precision import resolve_precision
 from lora_clf.inference.predict import logits
@@ -103,6 +104,7 @@ def train(
         max_length=max_length,
         seed=settings.seed,
         precision=precision,
+        kernels=kernel_rule(base.device),
         data_name=data.name,
         data_digest=data.digest,
         licence=data.licence,

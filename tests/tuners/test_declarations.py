@@ -100,6 +100,8 @@ def test_the_opposite_claims_hold_too() -> None:
     result = train(base, toy(), InputShift(), FAST)
     assert result.prefix_seconds == 0
     assert not torch.equal(result.adapter.tuned.state_dict()["encoder.layer.0.shift"], torch.ones(32))
+    with pytest.raises(UsageError, match=r"'input-shift' is not part of lora_clf\.tuners"):
+        result.save("never-written")
 
 
 def test_hooks_are_called_and_nothing_is_solved_past_them() -> None:
