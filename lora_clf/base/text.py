@@ -72,13 +72,15 @@ def normalise(text: str, cap: int = CAP, side: Side = "right") -> Text:
     kept, cut, pending, start = "", False, "", 0
     while start < len(text):
         end = start + _STRIDE
-        if "\ud800" <= text[end - 1 : end] <= "\udbff":  # never part a surrogate pair
-            end += 1
-        piece = _shorten(pending + text[start:end])
-        # A run at the end may go on in the next stride, so it waits. It is short by now.
+        piece = _CONTROL.sub("", pending + text[start:end])
+        # The first half of a surrogate pair waits for the second, which may be in the next stride.
+        half = piece[-1:] if end < len(text) and "\ud800" <= piece[-1:] <= "\udbff" else ""
+        piece = _shorten(piece[: len(piece) - len(half)])
+        # So does a run at the end, which may go on there. It is short by now.
         trailing = _TRAILING.search(piece)
-        pending = trailing[0] if trailing else ""
-        kept += piece[: len(piece) - len(pending)]
+        run = trailing[0] if trailing else ""
+        kept += piece[: len(piece) - len(run)]
+        pending = run + half
         if len(kept) > cap:
             if side == "right":
                 return Text(kept[: _last_boundary(kept, cap)], True)
@@ -93,8 +95,7 @@ def normalise(text: str, cap: int = CAP, side: Side = "right") -> Text:
 
 
 def _shorten(text: str) -> str:
-    """Applies the three rules to a piece of text."""
-    text = _CONTROL.sub("", text)
+    """Applies the rules for surrogates and for runs to a piece of text without control characters."""
     if _SURROGATE.search(text) is not None:  # UTF-16 joins what is left: pairs
         text = _LONE.sub(_replaced, text).encode("utf-16-le", "surrogatepass").decode("utf-16-le")
     shortened: str = _LONG_RUN.sub(_keep_first, text)

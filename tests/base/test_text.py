@@ -95,6 +95,15 @@ def test_the_cap_counts_normalised_characters_and_cuts_at_white_space() -> None:
     assert normalise("word " * 10, cap=50) == Text("word " * 10, False)
 
 
+@pytest.mark.parametrize("text", ["ab\ud83d\0\0\0\0\ude00c", "a \ud83d\ude00 \0\ud83d", "\ud83d\ud83d\0\ude00\ude00"])
+def test_a_surrogate_pair_is_never_parted(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = normalise(text)
+    assert "\U0001f600" in whole.text
+    for stride in (1, 2, 3, 4):
+        monkeypatch.setattr("lora_clf.base.text._STRIDE", stride)
+        assert normalise(text) == whole
+
+
 @given(
     st.lists(st.sampled_from([*"ab \n", "\u0301", "\0", "\u200b", "\ud800", "\udc00"]), max_size=400),
     st.integers(1, 60),
