@@ -136,7 +136,7 @@ def _quiet() -> Iterator[None]:
 
     bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
-    logging.set_verbosity(logging.CRITICAL)
+    logging.set_verbosity(50)  # critical, so nothing
     try:
         yield
     finally:
