@@ -23,9 +23,7 @@ def test_default_quoting_reads_two_rows_less(sms_file: Path) -> None:
     assert Counter(corpus.part.labels) == {"ham": 4825, "spam": 747}
     assert len(corpus.part) == 5572
     [warning] = corpus.warnings
-    assert warning == (
-        "protocol book reads 5,572 of 5,574 rows: the default quoting of pandas swallows 5083, 5084"
-    )
+    assert warning == ("protocol book reads 5,572 of 5,574 rows: the default quoting of pandas swallows 5083, 5084")
 
 
 def test_the_parts(dataset: Dataset) -> None:

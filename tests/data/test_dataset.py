@@ -52,9 +52,7 @@ def rows(count: int = 60, **more: Any) -> list[dict[str, Any]]:
 
 def everything(dataset: Dataset) -> list[tuple[int, str, str]]:
     return sorted(
-        triple
-        for part in dataset.parts.values()
-        for triple in zip(part.rows, part.texts, part.labels, strict=True)
+        triple for part in dataset.parts.values() for triple in zip(part.rows, part.texts, part.labels, strict=True)
     )
 
 
@@ -242,9 +240,7 @@ def test_all_problems_of_a_file_at_once(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         load_data(path)
     assert [problem.split(":")[0] for problem in caught.value.problems] == ["row 4", "row 2", "row 3"]
-    assert "no text in column 'text'" in str(caught.value) and "no label in column 'label'" in str(
-        caught.value
-    )
+    assert "no text in column 'text'" in str(caught.value) and "no label in column 'label'" in str(caught.value)
     dataset = load_data(path, skip_bad_rows=True, split="2/1/1", protocol="random")
     assert [row for row, _, _ in everything(dataset)] == [1, 5, 6, 7]
     assert sum(warning.startswith("left out row") for warning in dataset.warnings) == 3
@@ -271,10 +267,7 @@ def test_warnings(tmp_path: Path) -> None:
         table[n]["label"] = "Frequent"
     table[1]["text"] = "stray\nrare,another row"
     warnings = load_data(write(tmp_path / "a.csv", table)).warnings
-    assert (
-        "row 2 holds a line break and what looks like another row: is a quote missing or stray there?"
-        in warnings
-    )
+    assert "row 2 holds a line break and what looks like another row: is a quote missing or stray there?" in warnings
     assert "class 'Frequent' has 3 examples; below 20 its figures mean little" in warnings
     assert "labels that differ in case only are taken as different: Frequent, frequent" in warnings
 

@@ -72,9 +72,7 @@ def test_file_is_plain_csv() -> None:
     assert raw.endswith(b"\n")
     text = raw.decode("utf-8")
     rewritten = io.StringIO()
-    pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False).to_csv(
-        rewritten, index=False, lineterminator="\n"
-    )
+    pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False).to_csv(rewritten, index=False, lineterminator="\n")
     assert rewritten.getvalue() == text
 
 
@@ -117,9 +115,7 @@ def test_no_duplicates(corpus: pd.DataFrame) -> None:
 @pytest.mark.parametrize(
     "options", [{}, {"ngram_range": (1, 2), "sublinear_tf": True}], ids=["default", "bigrams-sublinear"]
 )
-def test_tfidf_is_good_but_not_enough(
-    corpus: pd.DataFrame, is_spam: np.ndarray, options: dict[str, object]
-) -> None:
+def test_tfidf_is_good_but_not_enough(corpus: pd.DataFrame, is_spam: np.ndarray, options: dict[str, object]) -> None:
     model = make_pipeline(TfidfVectorizer(**options), LogisticRegression(max_iter=1000))
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     accuracy = cross_val_score(model, corpus["text"], is_spam, cv=folds).mean()

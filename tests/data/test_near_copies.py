@@ -95,10 +95,7 @@ def test_a_random_sample_of_the_real_file_by_brute_force(sms_texts: list[str]) -
             (left, right)
             for right in range(len(sample))
             for left in range(right)
-            if any(
-                len(a & b) >= threshold * len(a | b) - 1e-12
-                for a, b in zip(grams[left], grams[right], strict=True)
-            )
+            if any(len(a & b) >= threshold * len(a | b) - 1e-12 for a, b in zip(grams[left], grams[right], strict=True))
         }
         found = similar_pairs(sample, threshold)
         assert set(zip(found.left.tolist(), found.right.tolist(), strict=True)) == expected
@@ -115,17 +112,13 @@ def test_minhash_finds_the_same_groups(sms_texts: list[str]) -> None:
     texts = sms_texts[:2500]
     assert components(texts, 0.7, "minhash").tolist() == components(texts, 0.7, "exact").tolist()
     exact, proposed = (similar_pairs(texts, 0.5, method) for method in ("exact", "minhash"))
-    missed = set(zip(exact.left, exact.right, strict=True)) - set(
-        zip(proposed.left, proposed.right, strict=True)
-    )
+    missed = set(zip(exact.left, exact.right, strict=True)) - set(zip(proposed.left, proposed.right, strict=True))
     assert len(missed) <= 0.02 * len(exact)
     assert len(proposed) <= len(exact)
 
 
 def test_minhash_with_one_bucket_of_many() -> None:
-    texts = [
-        f"Your parcel number {place:05d} waits at the depot, please collect it today" for place in range(150)
-    ]
+    texts = [f"Your parcel number {place:05d} waits at the depot, please collect it today" for place in range(150)]
     assert set(components(texts, 0.7, "minhash").tolist()) == {0}
 
 

@@ -47,11 +47,7 @@ def test_every_row_of_a_careless_file_is_accounted_for(lines: list[str]) -> None
 
 
 @settings(max_examples=100, deadline=None)
-@given(
-    st.lists(
-        st.fixed_dictionaries({"text": CELLS, "label": st.none() | st.booleans() | st.integers() | CELLS})
-    )
-)
+@given(st.lists(st.fixed_dictionaries({"text": CELLS, "label": st.none() | st.booleans() | st.integers() | CELLS})))
 def test_json_lines_come_back_as_they_were(records: list[dict[str, object]]) -> None:
     data = "".join(json.dumps(record) + "\n" for record in records).encode()
     if not records:
@@ -139,9 +135,7 @@ def test_rows_with_too_many_fields_are_named() -> None:
 
 
 def test_json_lines_that_are_none_are_named() -> None:
-    table = parse_table(
-        b'{"text": "a", "label": "x"}\n{"text": \n[1]\n{"text": ["a"]}\n{"text": "b"}\n', "x.jsonl"
-    )
+    table = parse_table(b'{"text": "a", "label": "x"}\n{"text": \n[1]\n{"text": ["a"]}\n{"text": "b"}\n', "x.jsonl")
     assert table.rows == (1, 5)
     assert [line.split(":")[0] for line in sorted(table.problems)] == ["row 2", "row 3", "row 4"]
     assert table.columns["label"] == ("x", None)

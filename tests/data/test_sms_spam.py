@@ -123,9 +123,7 @@ def wrong_answers(server: Server) -> None:
         ("/missing", "answered 404"),
     ],
 )
-def test_a_wrong_answer_is_explained_and_not_kept(
-    server: Server, tmp_path: Path, path: str, words: str
-) -> None:
+def test_a_wrong_answer_is_explained_and_not_kept(server: Server, tmp_path: Path, path: str, words: str) -> None:
     wrong_answers(server)
     with pytest.raises(DownloadError, match=words) as caught:
         sms_spam.locate(cache=tmp_path, urls=[server.url(path)], schemes=LOCAL)
@@ -148,9 +146,7 @@ def test_nobody_there_and_a_proxy(server: Server, tmp_path: Path, monkeypatch: p
     with pytest.raises(DownloadError, match=rf"127\.0\.0\.1:{port} refused the connection\."):
         sms_spam.locate(cache=tmp_path, urls=[server.url("/good")], schemes=LOCAL)
     monkeypatch.setenv("HTTPS_PROXY", f"http://user:secret@127.0.0.1:{port}")
-    with pytest.raises(
-        DownloadError, match=r"The proxy refused the connection through .* HTTPS_PROXY"
-    ) as caught:
+    with pytest.raises(DownloadError, match=r"The proxy refused the connection through .* HTTPS_PROXY") as caught:
         sms_spam.locate(cache=tmp_path, urls=["https://example.invalid/sms.zip"])
     assert "secret" not in str(caught.value)
 

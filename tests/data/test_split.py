@@ -81,9 +81,7 @@ def test_large_groups_are_not_all_in_training() -> None:
 
 
 @settings(max_examples=80, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 30)), min_size=10, max_size=60), st.integers(2, 6)
-)
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 30)), min_size=10, max_size=60), st.integers(2, 6))
 def test_folds_cover_every_row_once(rows: list[tuple[int, int]], k: int) -> None:
     labels, groups = (np.array(column) for column in zip(*rows, strict=True))
     parts = fold_parts(labels, k, 3, groups)
