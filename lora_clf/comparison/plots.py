@@ -132,8 +132,8 @@ def draw(comparison: Comparison, rows: Sequence[Standing], axis: Axis) -> Figure
     axes.set_ylim(low, high)
     axes.set_xlabel(axis.label)
     axes.set_ylabel("test accuracy, %")
-    axes.set_title(axis.title, loc="left", fontsize=13, fontweight="bold", pad=24)
-    axes.text(0, 1.025, _subtitle(comparison, rows), transform=axes.transAxes, fontsize=9, color="#555555")
+    axes.set_title(axis.title, loc="left", fontsize=13, fontweight="bold", pad=36)
+    axes.text(0, 1.02, _subtitle(comparison, rows), transform=axes.transAxes, fontsize=9, color="#555555")
     axes.grid(True, which="major", axis="y", color="#e4e4e4", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -183,7 +183,7 @@ def _subtitle(comparison: Comparison, rows: Sequence[Standing]) -> str:
     bar = "thin whisker: 95 % interval"
     if any(row.accuracy.sd for row in rows):
         bar += f", thick: ± sd between {'seeds' if seeds > 1 else 'folds'}"
-    return f"{data} on {base}, {runs}; {bar}; grey steps: Pareto frontier"
+    return f"{data} on {base}, {runs}\n{bar}; grey steps: Pareto frontier"
 
 
 def _short(value: float) -> str:
