@@ -96,7 +96,8 @@ def table(arguments: argparse.Namespace) -> None:
         for task, runs in tasks.items():
             loss = sum(r["loss"] for r in runs) / len(runs)
             best[strategy, task] = min(best.get((strategy, task), math.inf), loss)
-    summary: dict[str, Any] = {"batch_size": arguments.batch_size, "folds": FOLDS, "rates": {}, "chosen": {}}
+    folds = sorted({line["fold"] for line in lines})
+    summary: dict[str, Any] = {"batch_size": arguments.batch_size, "folds": folds, "rates": {}, "chosen": {}}
     print(f"{'strategy':12} {'rate':>8}  " + "  ".join(f"{t:>24}" for t in ("sms-spam", "trec")) + "  relative loss")
     for (strategy, rate), tasks in sorted(scores.items()):
         cells, relative = [], []
