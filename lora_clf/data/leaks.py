@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_clf.data.near_copies import GRAM, method_for, nearest
+from lora_clf.data.near_copies import GRAM, nearest_and_method
 from lora_clf.errors import unknown
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class LeakReport:
 
     ``copies[part][level]`` is a mask (N,) over the rows of the part; the levels are ``exact`` (the same
     string), ``0.7`` and ``0.5`` (character-5-gram Jaccard at least that). ``method`` is ``exact`` or
-    ``minhash``.
+    ``minhash``: how the copies were really looked for.
     """
 
     labels: dict[str, tuple[str, ...]]
@@ -77,7 +77,7 @@ class LeakReport:
 def find_leaks(train: Sequence[str], parts: Mapping[str, Part]) -> LeakReport:
     """Compare the texts of every part with those of training."""
     texts = [text for part in parts.values() for text in part.texts]
-    likest = nearest(texts, train, 0.5)
+    likest, method = nearest_and_method(texts, train, 0.5)
     known = set(train)
     copies: dict[str, dict[str, NDArray[np.bool_]]] = {}
     start = 0
@@ -88,5 +88,4 @@ def find_leaks(train: Sequence[str], parts: Mapping[str, Part]) -> LeakReport:
             level: np.array([text in known for text in part.texts], bool) if least is None else value >= least
             for level, least in LEVELS.items()
         }
-    different = len(known.union(texts))
-    return LeakReport({name: part.labels for name, part in parts.items()}, copies, method_for(different))
+    return LeakReport({name: part.labels for name, part in parts.items()}, copies, method)

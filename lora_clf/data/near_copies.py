@@ -84,8 +84,9 @@ def similar_pairs(texts: Sequence[str], threshold: float = THRESHOLD, method: Me
 def components(texts: Sequence[str], threshold: float = THRESHOLD, method: Method = "auto") -> NDArray[np.int64]:
     """The near-copy group of each text (N,): the position of the first text of its connected component.
 
-    Two texts are in one group when a chain of near copies leads from one to the other, so that no pair at or
-    above ``threshold`` is ever in two groups.
+    Two texts are in one group when a chain of near copies leads from one to the other. With the exact method
+    no pair at or above ``threshold`` is ever in two groups; MinHash, which ``auto`` takes for many texts or
+    much work, may miss a pair (at 0.7 one in 10,000) and then leave it in two.
     """
     unique, first, inverse = _unique(texts)
     parent = np.arange(len(unique))
@@ -98,20 +99,28 @@ def nearest(
     queries: Sequence[str], references: Sequence[str], threshold: float = 0.5, method: Method = "auto"
 ) -> NDArray[np.float64]:
     """How like the likest reference each query is (Q,): 0.0 where no reference reaches ``threshold``."""
+    return nearest_and_method(queries, references, threshold, method)[0]
+
+
+def nearest_and_method(
+    queries: Sequence[str], references: Sequence[str], threshold: float = 0.5, method: Method = "auto"
+) -> tuple[NDArray[np.float64], str]:
+    """What ``nearest`` finds, and how it was found: ``exact``, or ``minhash`` where any of it was."""
+    used: set[str] = set()
     unique, _, inverse = _unique([*queries, *references])
     asked, held = np.zeros(len(unique), bool), np.zeros(len(unique), bool)
     asked[inverse[: len(queries)]] = True
     held[inverse[len(queries) :]] = True
     best = np.where(asked & held, 1.0, 0.0)
-    for left, right, value in _found(unique, threshold, method):
+    for left, right, value in _found(unique, threshold, method, used):
         for one, other in ((left, right), (right, left)):
             use = asked[one] & held[other]
             np.maximum.at(best, one[use], value[use])
-    return best[inverse[: len(queries)]]
+    return best[inverse[: len(queries)]], "minhash" if "minhash" in used else "exact"
 
 
 def method_for(rows: int, method: Method = "auto") -> str:
-    """``exact`` or ``minhash``: what ``auto`` means for so many texts."""
+    """``exact`` or ``minhash``: what ``auto`` begins with for so many texts; too much work makes it MinHash."""
     if method not in ("auto", "exact", "minhash"):
         raise UsageError(f"Unknown method {method!r} for near copies. There are: auto, exact, minhash.")
     return ("exact" if rows <= EXACT_ROWS else "minhash") if method == "auto" else method
@@ -148,8 +157,13 @@ def _joined(parent: NDArray[np.int64], left: NDArray[np.int64], right: NDArray[n
     return np.asarray(first[label], np.int64)
 
 
-def _found(texts: Sequence[str], threshold: float, method: Method) -> Iterator[_Found]:
-    """Pieces of (left, right, similarity) with left < right; a pair may come more than once."""
+def _found(
+    texts: Sequence[str], threshold: float, method: Method, used: set[str] | None = None
+) -> Iterator[_Found]:
+    """Pieces of (left, right, similarity) with left < right; a pair may come more than once.
+
+    The methods that were used are added to ``used``.
+    """
     if not 0.0 < threshold <= 1.0:
         raise UsageError(f"The near-copy threshold is {threshold}; it lies above 0 and up to 1.")
     chosen = method_for(len(texts), method)
@@ -160,6 +174,8 @@ def _found(texts: Sequence[str], threshold: float, method: Method) -> Iterator[_
         prefixes = _prefixes(grams, threshold) if chosen == "exact" else None
         if prefixes is not None and method == "auto" and _work(prefixes) > WORK_LIMIT:
             prefixes = None
+        if used is not None:
+            used.add("minhash" if prefixes is None else "exact")
         candidates = _banded(grams, threshold) if prefixes is None else _sharing(prefixes, grams, threshold)
         for left, right in candidates:
             yield from _counted(grams, left, right, threshold)

@@ -7,12 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lora_clf.data import near_copies
+from lora_clf.data.corpus import Part
+from lora_clf.data.leaks import find_leaks
 from lora_clf.data.near_copies import (
     EXACT_ROWS,
     components,
     join_groups,
     method_for,
     nearest,
+    nearest_and_method,
     similar_pairs,
     similarity,
 )
@@ -130,6 +134,16 @@ def test_which_method() -> None:
         method_for(10, "magic")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"threshold is 0\.0"):
         components(["a", "b"], 0.0)
+
+
+def test_the_method_that_was_used_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["win a prize now", "win a prize now!", "lunch at home"]
+    parts = {"test": Part(("win a prize now?",), ("spam",), (1,))}
+    assert nearest_and_method(texts[:1], texts[1:])[1] == find_leaks(texts, parts).method == "exact"
+    monkeypatch.setattr(near_copies, "WORK_LIMIT", 0)
+    assert nearest_and_method(texts[:1], texts[1:])[1] == find_leaks(texts, parts).method == "minhash"
+    assert nearest_and_method(texts[:1], texts[1:], method="exact")[1] == "exact"
+    assert find_leaks([], {}).method == "exact"
 
 
 def test_groups_are_joined() -> None:
