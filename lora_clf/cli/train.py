@@ -146,14 +146,14 @@ def _show(result: Result, dataset: Dataset, saved: Path) -> None:
 
 def hard_scores(result: Result, dataset: Dataset) -> dict[str, dict[str, Any]]:
     """Accuracy apart on the rows that the corpus marks as hard; nothing where it marks none."""
-    import numpy as np
+    from lora_clf.data.hard import hard_rows
 
     found = {}
     for name, part, logits in (
         ("validation", dataset.validation, result.validation_logits),
         ("test", dataset.test, result.test_logits),
     ):
-        hard = np.array([value == "1" for value in part.columns.get("hard", ())], dtype=bool)
+        hard = hard_rows(part)
         if hard.any():
             right = logits.argmax(axis=1) == dataset.label_ids(part)
             found[name] = {"n": int(hard.sum()), "accuracy": float(right[hard].mean())}
