@@ -137,8 +137,10 @@ def numbers(seeds: str) -> int | list[int]:
 
 
 def fold_settings(columns: DataFlags) -> dict[str, Any]:
-    """What says how a table is read, and the protocol by which it is cut into folds."""
-    return {**columns.table_settings(beside=("protocol",)), "protocol": columns.protocol}
+    """What says how a table is read and how it is cut into folds."""
+    cut = ("protocol", "group_column", "positive_label")
+    given = {name: value for name in cut if (value := getattr(columns, name)) is not None}
+    return {**columns.table_settings(beside=cut), **given}
 
 
 def show(found: Comparison, folder: Path) -> None:

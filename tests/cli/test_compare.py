@@ -52,6 +52,30 @@ def test_what_is_asked(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "split" not in got["data_settings"] and len(got["strategies"]) >= 5
 
 
+def test_folds_keep_groups_together_and_the_label_to_find(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = ("--folds", 3, "--group-column", "sender", "--positive-label", "ham", "--text-column", "words")
+    got = asked(cli, monkeypatch, "a.csv", *flags)["data_settings"]
+    assert (got["group_column"], got["positive_label"], got["text_column"]) == ("sender", "ham", "words")
+    ran = cli("compare", "a.csv", "--folds", 3, "--split", "60/20/20")
+    assert ran.code == 2 and "--split does not apply" in ran.err
+
+
+def test_folds_are_cut_by_groups(table: Path, tmp_path: Path) -> None:
+    from lora_clf.cli.compare import fold_settings
+    from lora_clf.cli.flags import DataFlags
+    from lora_clf.comparison.plan import DataArguments
+
+    head, *lines = table.read_text().splitlines()
+    file = tmp_path / "grouped.csv"
+    # Blocks of twelve rows, each with both labels.
+    file.write_text("\n".join([f"{head},sender", *(f"{row},s{place // 12}" for place, row in enumerate(lines))]) + "\n")
+    settings = fold_settings(DataFlags(group_column="sender", positive_label="ham"))
+    for data in DataArguments(str(file), settings, 3).load_all(0):
+        assert data.positive_label == "ham"
+        of = [set(part.columns["sender"]) for part in data.parts.values()]
+        assert not of[0] & of[1] and not of[0] & of[2] and not of[1] & of[2]
+
+
 def test_a_small_comparison(cli: Cli, base: Path, table: Path, tmp_path: Path) -> None:
     args = (
         "compare", table, "--base", base, "--strategies", "head-only", "--seeds", 1, "--epochs", 1, "--out",
