@@ -14,44 +14,71 @@ from dataclasses import replace
 
 from lora_clf.data.corpus import Corpus, checked
 from lora_clf.data.table import Table
+from lora_clf.errors import DataError
 
 STATE = 123
 TRAIN, VALIDATION = 0.7, 0.1
+TOKENIZING = "Error tokenizing data. C error: "
 
 
-def quoted_corpus(corpus: Corpus, columns: Sequence[str] = ()) -> Corpus:
+def quoted_corpus(corpus: Corpus, columns: Sequence[str] = (), *, skip_bad_rows: bool = False) -> Corpus:
     """``SMSSpamCollection`` as pandas reads it by default: 5,572 of its 5,574 rows.
 
     A row keeps the number of the line on which it begins; the quotes around a text are gone. A warning names
-    the rows that are swallowed.
+    the rows that are swallowed; the warnings of ``corpus`` and of this reading follow it. Rows that
+    ``corpus`` leaves out are left out here. Raises DataError where pandas cannot read the file.
     """
     import pandas as pd
 
     table = corpus.table
     assert table.raw_sms is not None
-    frame = pd.read_csv(
-        io.StringIO(table.raw_sms),
-        sep="\t",
-        header=None,
-        names=["label", "text"],
-        dtype=str,
-        keep_default_na=False,
-    )
+    try:
+        frame = pd.read_csv(
+            io.StringIO(table.raw_sms),
+            sep="\t",
+            header=None,
+            names=["label", "text"],
+            dtype=str,
+            keep_default_na=False,
+        )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise _unreadable(table.name, " ".join(str(error).split()).removeprefix(TOKENIZING)) from None
     texts = tuple(str(text) for text in frame["text"])
     rows, line = [], 1
     for text in texts:
         rows.append(line)
         line += 1 + text.count("\n")
-    cells: dict[str, tuple[str | None, ...]] = {"label": tuple(frame["label"].astype(str)), "text": texts}
-    quoted = Table(table.name, cells, tuple(rows), raw_sms=table.raw_sms)
-    read = checked(quoted, "text", "label", columns, name=corpus.name, licence=corpus.licence, origin=corpus.source)
-    kept = set(rows)
-    lost = [str(row) for row in table.rows if row not in kept]
-    warning = (
-        f"protocol book reads {len(rows):,} of {len(table):,} rows: the default quoting of pandas swallows "
+    usable = set(corpus.part.rows)
+    labelled = zip(rows, frame["label"].astype(str), texts, strict=True)
+    kept = {row: (label, text) for row, label, text in labelled if row in usable}
+    cells: dict[str, tuple[str | None, ...]] = {
+        "label": tuple(label for label, _ in kept.values()),
+        "text": tuple(text for _, text in kept.values()),
+    }
+    read = checked(
+        Table(table.name, cells, tuple(kept), raw_sms=table.raw_sms),
+        "text",
+        "label",
+        columns,
+        name=corpus.name,
+        licence=corpus.licence,
+        origin=corpus.source,
+        skip_bad_rows=skip_bad_rows,
+    )
+    lost = [str(row) for row in corpus.part.rows if row not in kept]
+    swallowed = (
+        f"protocol book reads {len(kept):,} of {len(usable):,} rows: the default quoting of pandas swallows "
         f"{', '.join(lost)}"
     )
-    return replace(read, warnings=(warning,) if lost else ())
+    warnings = dict.fromkeys([*([swallowed] if lost else []), *corpus.warnings, *read.warnings])
+    return replace(read, warnings=tuple(warnings))
+
+
+def _unreadable(name: str, reason: str) -> DataError:
+    return DataError(
+        f"{name} cannot be read as the book reads it, with the default quoting of pandas: {reason}. Correct the "
+        f"file, or take --protocol near-copy-free or random, which read it without quoting."
+    )
 
 
 def book_parts(labels: Sequence[str]) -> list[list[int]]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 PROTOCOLS = ("near-copy-free", "random", "book")
 BALANCES = ("natural", "undersample")
 GIVEN = "given"
+SPLIT = "70/10/20"
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +79,7 @@ def load_data(
     split_column: str | None = None,
     validation: str | Path | None = None,
     test: str | Path | None = None,
-    split: str | Sequence[float] = "70/10/20",
+    split: str | Sequence[float] = SPLIT,
     protocol: str = "near-copy-free",
     balance: str = "natural",
     positive_label: str | None = None,
@@ -133,6 +134,8 @@ def load_data(
         raise UsageError("Give a split column or files of your own for validation and test, not both.")
     if protocol == "book" and (own or group_column is not None):
         raise UsageError("--protocol book is one fixed split; it takes no group column and no split of your own.")
+    if protocol == "book" and (balance != BALANCES[0] or shares != parse_shares(SPLIT)):
+        raise UsageError("--protocol book is one fixed, balanced split; it takes neither --split nor --balance.")
 
     needed = [name for name in (group_column, split_column) if name]
 
@@ -149,7 +152,7 @@ def load_data(
 
     corpus = corpus_of(source)
     if protocol == "book" and corpus.table.raw_sms is not None:
-        corpus = book.quoted_corpus(corpus, columns)
+        corpus = book.quoted_corpus(corpus, columns, skip_bad_rows=skip_bad_rows)
     fixed: dict[str, Part] = {}
     for side, place in (("validation", validation), ("test", test)):
         if place is not None:

@@ -10,7 +10,7 @@ import pytest
 from lora_clf.data.book import quoted_corpus
 from lora_clf.data.corpus import load_corpus
 from lora_clf.data.dataset import Dataset, load_data
-from lora_clf.errors import UsageError
+from lora_clf.errors import DataError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +22,9 @@ def test_default_quoting_reads_two_rows_less(sms_file: Path) -> None:
     corpus = quoted_corpus(load_corpus(sms_file))
     assert Counter(corpus.part.labels) == {"ham": 4825, "spam": 747}
     assert len(corpus.part) == 5572
-    [warning] = corpus.warnings
-    assert warning == ("protocol book reads 5,572 of 5,574 rows: the default quoting of pandas swallows 5083, 5084")
+    first, *others = corpus.warnings
+    assert first == "protocol book reads 5,572 of 5,574 rows: the default quoting of pandas swallows 5083, 5084"
+    assert [other.split(" holds")[0] for other in others] == ["row 5082"]  # the reader's own, of the row that swallows
 
 
 def test_the_parts(dataset: Dataset) -> None:
@@ -86,3 +87,44 @@ def test_more_classes_are_refused(tmp_path: Path) -> None:
         load_data(path, protocol="book")
     with pytest.raises(UsageError, match="one fixed split"):
         load_data(path, protocol="book", group_column="label")
+
+
+def raw_sms(*lines: str) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("line", "place", "words"),
+    [
+        ('spam\t"never closed', 3, "EOF inside string"),
+        ("spam\twin\tcash", 3, "Expected 2 fields in line 4, saw 3"),
+    ],
+)
+def test_what_pandas_cannot_read_is_one_line(tmp_path: Path, line: str, place: int, words: str) -> None:
+    lines = [f"{'ham' if n % 2 else 'spam'}\tnumber {n}" for n in range(20)]
+    lines.insert(place, line)
+    path = tmp_path / "sms.tsv"
+    path.write_text(raw_sms(*lines))
+    assert len(load_data(path, protocol="random").train)  # read without quoting it is fine
+    with pytest.raises(DataError, match=words) as caught:
+        load_data(path, protocol="book")
+    assert "\n" not in str(caught.value) and "near-copy-free" in str(caught.value)
+
+
+def test_bad_rows_are_refused_or_left_out_and_named_once(tmp_path: Path) -> None:
+    lines = [f"{'ham' if n % 2 else 'spam'}\tnumber {n}" for n in range(20)]
+    path = tmp_path / "sms.tsv"
+    path.write_text(raw_sms(*lines[:4], "no tab", 'ham\t""', *lines[4:]))
+    with pytest.raises(DataError, match="1 row of"):
+        load_data(path, protocol="book")
+    dataset = load_data(path, protocol="book", skip_bad_rows=True)
+    named = [warning for warning in dataset.warnings if warning.startswith("left out row")]
+    assert [warning.split(":")[0] for warning in named] == ["left out row 5", "left out row 6"]
+    assert {5, 6}.isdisjoint(row for part in dataset.parts.values() for row in part.rows)
+
+
+def test_other_shares_or_balance_are_refused() -> None:
+    for arguments in ({"split": "80/10/10"}, {"balance": "undersample"}):
+        with pytest.raises(UsageError, match="neither --split nor --balance"):
+            load_data("demo", protocol="book", **arguments)  # type: ignore[arg-type]
+    assert load_data("demo", protocol="book", split=(7, 1, 2)).protocol == "book"
