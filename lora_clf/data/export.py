@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from lora_clf.data.cache import write_whole
@@ -15,8 +18,8 @@ from lora_clf.errors import DataError, UsageError
 def export(dataset: Dataset, folder: str | Path, *, force: bool = False) -> Path:
     """Write the three parts into ``folder``, with the columns ``row``, ``label``, ``text`` and those carried.
 
-    ``row`` is the row number in the source. Each file is there whole or not at all. Raises UsageError where
-    one of them exists and ``force`` is not set.
+    ``row`` is the row number in the source. The three are there together or not at all: parts of two splits
+    never lie side by side. Raises UsageError where one of them exists and ``force`` is not set.
     """
     folder = Path(folder).expanduser()
     files = {folder / f"{name}.csv": part for name, part in dataset.parts.items()}
@@ -26,12 +29,40 @@ def export(dataset: Dataset, folder: str | Path, *, force: bool = False) -> Path
             f"There is already {', '.join(there)} in {folder.name!r}. Choose another folder, or use force "
             f"(--force) to overwrite."
         )
+    made = not folder.exists()
     try:
-        for path, part in files.items():
-            write_whole(path, _csv(part))
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            _exchange(folder, files)
+        except BaseException:
+            if made:
+                with suppress(OSError):
+                    folder.rmdir()
+            raise
     except OSError as error:
         raise DataError(f"{folder.name!r} cannot be written to: {error.strerror or error}.") from error
     return folder
+
+
+def _exchange(folder: Path, files: dict[Path, Part]) -> None:
+    """Write ``files``; what they replace goes first and comes back, all of it, where anything fails."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".new-", ignore_cleanup_errors=True) as name:
+        new, old = Path(name, "new"), Path(name, "old")
+        old.mkdir()
+        for path, part in files.items():
+            write_whole(new / path.name, _csv(part))
+        moves = [(path, old / path.name) for path in files if path.exists()]
+        moves += [(new / path.name, path) for path in files]
+        begun = []
+        try:
+            for come, go in moves:
+                begun.append((come, go))
+                os.replace(come, go)
+        except BaseException:
+            for come, go in reversed(begun):
+                if go.exists():
+                    os.replace(go, come)
+            raise
 
 
 def _csv(part: Part) -> bytes:

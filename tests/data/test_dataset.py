@@ -361,3 +361,45 @@ def test_export_overwrites_only_when_told(tmp_path: Path) -> None:
     export(load_data("demo", seed=1), tmp_path / "out", force=True)
     assert (tmp_path / "out" / "train.csv").read_bytes() != before
     assert load_data(tmp_path / "out", columns=["hard"]).test.columns["hard"]
+
+
+@pytest.mark.parametrize("failing", range(1, 10))  # three files written, three old ones moved away, three in
+def test_an_export_that_fails_leaves_the_split_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    import os
+
+    first, second = (load_data(write(tmp_path / "a.csv", rows()), seed=seed) for seed in (0, 1))
+    out = tmp_path / "deep" / "out"
+    export(first, out)
+    (out / "notes.txt").write_text("mine")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    real, calls = os.replace, []
+
+    def full(come: Any, go: Any) -> None:
+        calls.append(come)
+        if len(calls) == failing:
+            raise OSError(28, "No space left on device")
+        real(come, go)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(DataError, match="'out' cannot be written to: No space left"):
+        export(second, out, force=True)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    monkeypatch.undo()
+    export(second, out, force=True)
+    assert load_data(out).digest == second.digest and (out / "notes.txt").read_text() == "mine"
+    assert len(list(out.iterdir())) == 4
+
+
+def test_an_export_that_fails_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    dataset = load_data(write(tmp_path / "a.csv", rows()))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DataError, match="No space left"):
+        export(dataset, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
