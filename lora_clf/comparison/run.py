@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from lora_clf.comparison.cell import environment, predictions_of
+from lora_clf.comparison.child import start_cell
 from lora_clf.comparison.comparison import (
     BaselineOutcome,
     Comparison,
@@ -244,70 +240,6 @@ def measure_baselines(datasets: Datasets, failures: list[Failure]) -> list[Basel
             accuracy = float(validation.correct.mean()) if len(validation) else 0.0
             found.append(BaselineOutcome(label, seed, fold, baseline, test, accuracy))
     return found
-
-
-def start_cell(
-    cell: Cell, folder: Path, adapter: Path | None, step: Callable[[dict[str, Any]], None]
-) -> Failure | None:
-    """Run one cell in a child process; None where it is done, otherwise what went wrong."""
-    request = {
-        "cell": cell.to_json(),
-        "folder": str(folder),
-        "adapter": str(adapter) if adapter else None,
-    }
-    last: dict[str, Any] = {}
-    with (
-        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints,
-        _child(complaints) as child,
-    ):
-        assert child.stdin is not None and child.stdout is not None
-        try:
-            json.dump(request, child.stdin)
-            child.stdin.close()
-        except BrokenPipeError:
-            pass  # it died at once; its last words say why
-        for line in child.stdout:
-            last = json.loads(line)
-            if last["event"] == "progress":
-                step(last)
-        status = child.wait()
-        complaints.seek(0)
-        words = complaints.read().strip().splitlines()
-    if status == 0 and last.get("event") == "done":
-        return None
-    if last.get("event") == "failed":
-        return Failure(cell.name, cell.contender.label, last["error"], last["message"])
-    if status < 0:
-        reason = f"ended by signal {-status}" + (", probably for lack of memory" if status == -9 else "")
-    else:
-        reason = f"ended with status {status}: {words[-1] if words else 'without a word'}"
-    return Failure(cell.name, cell.contender.label, "ChildProcess", reason)
-
-
-@contextmanager
-def _child(complaints: IO[str]) -> Iterator[subprocess.Popen[str]]:
-    """A child process that does not outlive this block, however it is left."""
-    child = subprocess.Popen(
-        [sys.executable, "-m", "lora_clf.comparison.cell"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=complaints,
-        text=True,
-        encoding="utf-8",
-    )
-    try:
-        yield child
-    finally:
-        if child.poll() is None:
-            child.terminate()
-            try:
-                child.wait(10)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-        for pipe in (child.stdin, child.stdout):
-            if pipe is not None and not pipe.closed:
-                pipe.close()
 
 
 def _adapter_names(plan: Plan) -> dict[str, str]:

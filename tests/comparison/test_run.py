@@ -169,13 +169,45 @@ def test_data_that_changes_under_way_is_refused(
 ) -> None:
     from dataclasses import replace
 
-    from lora_clf.comparison.run import start_cell
+    from lora_clf.comparison.child import start_cell
 
     found, _, _ = whole
     cell = replace(found.plan.cells()[0], base_digest="no", data_digest="no")
     failure = start_cell(cell, tmp_path / "cell", None, lambda event: None)
     assert failure is not None and failure.error == "BaseError" and "Start the comparison again" in failure.message
     assert not (tmp_path / "cell").exists()
+
+
+def test_a_folder_with_a_random_module_breaks_nothing(
+    whole: tuple[Comparison, Path, Heard], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from lora_clf.comparison.child import start_cell
+
+    (tmp_path / "random.py").write_text("raise SystemExit('the wrong random')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    cell = replace(whole[0].plan.cells()[0], base_digest="no")
+    failure = start_cell(cell, tmp_path / "cell", None, lambda event: None)
+    assert failure is not None and failure.error == "BaseError"  # it came as far as the base
+
+
+def test_a_child_runs_this_package_and_not_the_installed_one(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    from lora_clf.comparison.child import START
+
+    room = tmp_path / "lora_clf" / "comparison"
+    room.mkdir(parents=True)
+    for folder in (room, room.parent):
+        (folder / "__init__.py").write_text("")
+    (room / "cell.py").write_text("import random; print(random.__file__, __file__)")
+    (tmp_path / "random.py").write_text("raise SystemExit('the wrong random')\n")
+    words = [sys.executable, "-P", "-c", START, str(tmp_path)]
+    ran = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+    assert ran.returncode == 0 and str(room / "cell.py") in ran.stdout, ran.stderr
 
 
 def test_a_wrong_setting_ends_before_anything_is_loaded(tmp_path: Path) -> None:
