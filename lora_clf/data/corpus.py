@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
+from lora_clf.data.hard import COLUMN as HARD
 from lora_clf.data.reader import SMS_MEMBER, read_table
 from lora_clf.data.table import Table, missing_columns
 from lora_clf.errors import DataError, UsageError
@@ -93,14 +94,15 @@ def load_corpus(
 ) -> Corpus:
     """Read a source and check it row by row: ``sms-spam``, ``demo``, or the path of a table.
 
-    ``columns`` are carried along; those of them that are ``required`` may not be empty. Rows that cannot be
+    ``columns`` are carried along, and a column ``hard`` wherever there is one; those of them that are
+    ``required`` may not be empty. Rows that cannot be
     used raise one DataError that lists them all; with ``skip_bad_rows`` they are left out and each is named
     in ``warnings``.
     """
     table, name, licence, origin = _source_table(source, encoding)
-    if name == "demo":
-        columns = tuple(dict.fromkeys([*columns, *(set(table.columns) & {"hard"})]))
     text_column, label_column = find_columns(table, text_column, label_column, columns)
+    if HARD in table.columns and HARD not in (text_column, label_column):
+        columns = tuple(dict.fromkeys([*columns, HARD]))
     return checked(
         table,
         text_column,
@@ -228,6 +230,11 @@ def usual_column(table: Table, names: Sequence[str], taken: set[str | None]) -> 
     return next((lowered[name] for name in names if name in lowered), None)
 
 
+def is_prepared(folder: Path) -> bool:
+    """Whether ``folder`` holds a split in files: train.csv, test.csv and perhaps validation.csv."""
+    return all((folder / name).is_file() for name in ("train.csv", "test.csv"))
+
+
 def _source_table(source: str | Path, encoding: str | None) -> tuple[Table, str, str | None, str]:
     """The table, and its name, licence and attribution; the latter never a path of this machine."""
     from lora_clf.data import demo, sms_spam  # here, because most tables need no network code
@@ -246,6 +253,11 @@ def _source_table(source: str | Path, encoding: str | None) -> tuple[Table, str,
                 f"TSV, JSONL or Parquet file."
             )
         if path.is_dir():
+            if is_prepared(path):
+                raise DataError(
+                    f"{path.resolve().name!r} holds prepared splits, which are not joined again or cut into folds; "
+                    f"give the original table, or one of its files, such as test.csv."
+                )
             if not (path / SMS_MEMBER).is_file():
                 raise DataError(
                     f"{path.name!r} is a folder; expected a file, or a folder with train.csv and test.csv. "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lora_clf.data import book, partition
-from lora_clf.data.corpus import Corpus, label_problems, label_warnings, load_corpus
+from lora_clf.data.corpus import Corpus, is_prepared, label_problems, label_warnings, load_corpus
 from lora_clf.data.corpus import Part as Part
 from lora_clf.data.leaks import LeakReport, find_leaks
 from lora_clf.data.split import divide, fold_parts, parse_shares, undersample
@@ -125,7 +125,8 @@ def load_data(
         raise UsageError(f"The seed is {seed!r}; expected a whole number from 0.")
     shares = parse_shares(split)
     folder = Path(source).expanduser()
-    if source not in ("demo", "sms-spam") and (folder / "train.csv").is_file() and (folder / "test.csv").is_file():
+    prepared = source not in ("demo", "sms-spam") and is_prepared(folder)
+    if prepared:
         source, test = folder / "train.csv", test or folder / "test.csv"
         if validation is None and (folder / "validation.csv").is_file():
             validation = folder / "validation.csv"
@@ -151,6 +152,9 @@ def load_data(
         )
 
     corpus = corpus_of(source)
+    if prepared and corpus.licence is None:  # else it is a known corpus, with a name of its own
+        name = folder.resolve().name
+        corpus = replace(corpus, name=name, source=name)
     if protocol == "book" and corpus.table.raw_sms is not None:
         corpus = book.quoted_corpus(corpus, columns, skip_bad_rows=skip_bad_rows)
     fixed: dict[str, Part] = {}

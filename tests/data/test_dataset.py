@@ -360,7 +360,28 @@ def test_export_overwrites_only_when_told(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "train.csv").read_bytes() == before
     export(load_data("demo", seed=1), tmp_path / "out", force=True)
     assert (tmp_path / "out" / "train.csv").read_bytes() != before
-    assert load_data(tmp_path / "out", columns=["hard"]).test.columns["hard"]
+
+
+def test_a_prepared_folder_keeps_its_hard_rows_and_has_its_own_name(tmp_path: Path) -> None:
+    dataset = load_data("demo")
+    again = load_data(export(dataset, tmp_path / "Mine"))
+    assert (again.name, again.source, again.protocol, again.digest) == ("Mine", "Mine", "given", dataset.digest)
+    for name, part in dataset.parts.items():
+        assert again.parts[name].columns["hard"] == part.columns["hard"]
+
+
+def test_a_prepared_folder_is_no_table(tmp_path: Path) -> None:
+    folder = export(load_data("demo"), tmp_path / "parts")
+    with pytest.raises(DataError, match="'parts' holds prepared splits, .* give the original table") as caught:
+        load_table(folder)
+    assert "\n" not in str(caught.value)
+    assert len(load_table(folder / "test.csv").columns["hard"]) == len(load_data("demo").test)
+
+
+def test_a_column_called_hard_may_be_the_text_or_the_label(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", [{"text": row["text"], "hard": row["label"]} for row in rows()])
+    dataset = load_data(path, label_column="hard")
+    assert dataset.label_column == "hard" and not dataset.train.columns
 
 
 @pytest.mark.parametrize("failing", range(1, 10))  # three files written, three old ones moved away, three in
