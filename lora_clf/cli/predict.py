@@ -14,7 +14,7 @@ from lora_clf.cli.output import document, line, note, one_line, table
 from lora_clf.cli.places import check_free_file
 from lora_clf.cli.quiet import quiet_third_parties
 from lora_clf.cli.rows import Rows, check_writable_format, lines_of, read_rows, serialise, with_answers
-from lora_clf.errors import UsageError
+from lora_clf.errors import DataError, UsageError
 
 app = typer.Typer(add_completion=False)
 
@@ -30,7 +30,7 @@ def predict(
         Path | None, typer.Option("--output", help="A new table with all columns, label and probability.")
     ] = None,
     text_column: Annotated[str | None, typer.Option(help="The column of texts in --input.")] = None,
-    encoding: Annotated[str | None, typer.Option(help="Of an --input that is not UTF-8, as cp1252.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of an --input or stdin that is not UTF-8, as cp1252.")] = None,
     base: Annotated[str | None, typer.Option(help="The base; by default the adapter's own.")] = None,
     revision: Annotated[str | None, typer.Option(help="A Hub revision, where --base is a Hub id.")] = None,
     device: Device = "auto",
@@ -42,8 +42,10 @@ def predict(
     quiet_third_parties()
     if texts and read is not None:
         raise UsageError("Texts came as arguments and with --input. Give one of the two.")
-    if read is None and (text_column or encoding):
-        raise UsageError("--text-column and --encoding are about --input, which was not given.")
+    if read is None and text_column:
+        raise UsageError("--text-column is about --input, which was not given.")
+    if texts and encoding:
+        raise UsageError("--encoding is about --input or stdin; texts came as arguments.")
     if write is not None:
         check_writable_format(write)
         if read is not None and write.exists() and read.exists() and write.samefile(read):
@@ -100,4 +102,24 @@ def _rows(texts: list[str] | None, read: Path | None, text_column: str | None, e
         raise UsageError("No texts came. Give them as arguments, with --input, or on stdin.")
     if sys.stdin.isatty():
         note("One text a line; Ctrl-D ends.")
-    return Rows({"text": lines_of(sys.stdin.buffer.read().decode("utf-8-sig", "replace"))}, "text")
+    return Rows({"text": lines_of(_stdin_text(sys.stdin.buffer.read(), encoding))}, "text")
+
+
+def _stdin_text(data: bytes, encoding: str | None) -> str:
+    """What came on stdin as text; without ``encoding`` it must be UTF-8, with or without a byte order mark.
+
+    Raises:
+        DataError: it is not; the line with the first wrong byte is named.
+    """
+    if encoding is not None:
+        from lora_clf.data.reader import decoded
+
+        return decoded(data, "stdin", encoding)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"stdin is not UTF-8: line {number} holds the byte 0x{error.object[error.start]:02X} where UTF-8 has "
+            f"none. Name its encoding, as --encoding cp1252."
+        ) from None

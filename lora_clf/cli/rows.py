@@ -41,6 +41,8 @@ class Rows:
 def read_rows(file: Path, text_column: str | None, encoding: str | None = None) -> Rows:
     """Every row of ``file``, whatever its format; a ``.txt`` file holds one text a line.
 
+    A blank line of a one-column CSV is an empty text.
+
     Raises:
         DataError: it is not there, cannot be read, or rows cannot be understood (all of them listed).
     """
@@ -56,7 +58,7 @@ def read_rows(file: Path, text_column: str | None, encoding: str | None = None) 
     elif suffix == ".parquet" and file.is_file():
         columns = _parquet(file)
     else:
-        table = read_table(file, encoding=encoding)
+        table = read_table(file, encoding=encoding, blank_rows=True)
         if table.problems:
             raise DataError(f"{file.name} cannot be labelled whole; no row may be dropped.", table.problems)
         columns = dict(table.columns)

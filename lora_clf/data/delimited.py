@@ -12,11 +12,14 @@ from lora_clf.errors import DataError
 DELIMITERS = (",", "\t", ";", "|")
 
 
-def parse_delimited(text: str, name: str) -> Table:
-    """The table in ``text``: its first line names the columns and shows the delimiter."""
+def parse_delimited(text: str, name: str, *, blank_rows: bool = False) -> Table:
+    """The table in ``text``: its first line names the columns and shows the delimiter.
+
+    With ``blank_rows`` a blank line below the header of a one-column table is a row with nothing in it.
+    """
     header_line = text.lstrip("\r\n").split("\n", 1)[0]
     delimiter = max(DELIMITERS, key=header_line.count)
-    header, records, problems = _quoted(text, delimiter)
+    header, records, problems = _quoted(text, delimiter, blank_rows)
     if delimiter == "\t":
         # Tab-separated files are written with and without quoting. Where plain lines fit the header and
         # quoting fails or swallows lines, the quotes are part of the texts.
@@ -44,7 +47,9 @@ def parse_delimited(text: str, name: str) -> Table:
     return Table(name, columns, tuple(rows), tuple(problems))
 
 
-def _quoted(text: str, delimiter: str) -> tuple[list[str], list[tuple[int, list[str]]], list[str]]:
+def _quoted(
+    text: str, delimiter: str, blank_rows: bool
+) -> tuple[list[str], list[tuple[int, list[str]]], list[str]]:
     # The default limit of 131,072 characters a field is global; documents are longer. Only ever raised.
     csv.field_size_limit(max(csv.field_size_limit(), min(sys.maxsize, 2**31 - 1)))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -56,7 +61,9 @@ def _quoted(text: str, delimiter: str) -> tuple[list[str], list[tuple[int, list[
         for fields in reader:
             before = reader.line_num
             if not fields:
-                continue
+                if not (blank_rows and len(header) == 1):
+                    continue
+                fields = [""]
             if not header:
                 header = fields
                 continue

@@ -25,10 +25,11 @@ SMS_LABELS = ("ham", "spam")
 LARGEST_MEMBER = 2_000_000_000  # bytes unpacked from a zip
 
 
-def read_table(path: str | Path, *, encoding: str | None = None) -> Table:
+def read_table(path: str | Path, *, encoding: str | None = None, blank_rows: bool = False) -> Table:
     """Read one file, whatever its format.
 
-    ``encoding`` names the one of a text file that is not UTF-8 (``cp1252``, ``iso-8859-1``, ``utf-16``).
+    ``encoding`` names the one of a text file that is not UTF-8 (``cp1252``, ``iso-8859-1``, ``utf-16``). With
+    ``blank_rows`` a blank line of a one-column CSV is a row with nothing in it, not a line to pass over.
     Raises DataError where there is no such file or its bytes are no table at all; single rows that could not
     be read are listed in ``problems`` of the table.
     """
@@ -39,14 +40,14 @@ def read_table(path: str | Path, *, encoding: str | None = None) -> Table:
         raise DataError(_not_there(path)) from None
     except OSError as error:
         raise DataError(f"{path.name} cannot be read: {error.strerror or error}.") from error
-    return parse_table(data, path.name, encoding=encoding)
+    return parse_table(data, path.name, encoding=encoding, blank_rows=blank_rows)
 
 
-def parse_table(data: bytes, name: str, *, encoding: str | None = None) -> Table:
+def parse_table(data: bytes, name: str, *, encoding: str | None = None, blank_rows: bool = False) -> Table:
     """The table in ``data``, the bytes of a file called ``name``."""
     if data.startswith(b"PK\x03\x04"):
         member, data = _unpacked(data, name)
-        return parse_table(data, f"{name}/{member}", encoding=encoding)
+        return parse_table(data, f"{name}/{member}", encoding=encoding, blank_rows=blank_rows)
     if data.startswith(b"PAR1"):
         return _parquet(data, name)
     if data.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")):
@@ -61,7 +62,7 @@ def parse_table(data: bytes, name: str, *, encoding: str | None = None) -> Table
         return _json_lines(text, name)
     if start == "[" and name.lower().endswith((".json", ".jsonl")):
         return _json_list(text, name)
-    return parse_delimited(text, name)
+    return parse_delimited(text, name, blank_rows=blank_rows)
 
 
 def decoded(data: bytes, name: str, encoding: str | None = None) -> str:

@@ -40,7 +40,26 @@ def test_lines_of_stdin(ask: Cli) -> None:
     assert [each["text"] for each in said] == ["win cash", "", "lunch", "no line break at the end"]
     assert ask("--json", stdin="").ok().json() == []
     assert ask(stdin="").ok().out == ""
-    assert ask("--json", stdin=b"caf\xe9\n").ok().json()[0]["text"] == "caf\ufffd"
+
+
+def test_stdin_of_another_encoding(ask: Cli) -> None:
+    for start in (b"", b"\xef\xbb\xbf"):
+        ran = ask("--json", stdin=start + b"tea\n\ncaf\xe9\nlunch\xe9\n")
+        assert (ran.code, ran.out) == (1, "") and ran.err.count("\n") == 1
+        assert "line 3 holds the byte 0xE9" in ran.err and "--encoding cp1252" in ran.err
+    said = ask("--json", "--encoding", "cp1252", stdin=b"tea\ncaf\xe9\n").ok().json()
+    assert [each["text"] for each in said] == ["tea", "caf\u00e9"]
+    refused = ask("--encoding", "cp1252", "tea")
+    assert refused.code == 2 and "texts came as arguments" in refused.err
+
+
+def test_blank_lines_of_one_column_are_empty_texts(ask: Cli, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text('\nmessage\nwin cash\n\n\r\n""\nlunch\n', encoding="utf-8", newline="")
+    ask("--input", source, "--output", target).ok()
+    assert [row["message"] for row in read_csv(target)] == ["win cash", "", "", "", "lunch"]
+    source.write_text("id,text\n1,win\n\n2,tea\n", encoding="utf-8")
+    assert len(ask("--input", source, "--json").ok().json()) == 2
 
 
 def test_lines() -> None:

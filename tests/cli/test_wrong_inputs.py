@@ -66,7 +66,7 @@ CASES: dict[str, tuple[str, int, str]] = {
     "output of unknown format": ("predict {adapter} hi --output {tmp}/o.xlsx", 2, "ends in .csv, .tsv, .jsonl"),
     "output in no folder": ("predict {adapter} hi --output {tmp}/no/o.csv", 2, "there is no folder"),
     "output is the input": ("predict {adapter} --input {table} --output {table} --force", 2, "is the --input itself"),
-    "column without a file": ("predict {adapter} hi --text-column a", 2, "about --input, which was not given"),
+    "column without a file": ("predict {adapter} hi --text-column a", 2, "is about --input, which was not given"),
     "all rows and a split": (
         "evaluate {adapter} {table} --all-rows --split 80/10/10", 2, "--split does not apply",
     ),
