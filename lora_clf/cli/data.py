@@ -68,20 +68,42 @@ def leaks(
     as_json: Json = False,
     *,
     columns: DataFlags,
+    context: typer.Context,
 ) -> None:
-    """Show how many validation and test texts have a copy, exact or near, in training; by class."""
-    from lora_clf.data.dataset import load_data
+    """Show how many validation and test texts have a copy, exact or near, in training; by class.
 
-    dataset = load_data(one_source(source, data), **columns.settings(), seed=seed)
+    Without --protocol two splits are shown, a plain random one and the default, which keeps near copies together.
+    """
+    from lora_clf.data.dataset import GIVEN, load_data
+
+    origin = one_source(source, data)
+    dataset = load_data(origin, **columns.settings(), seed=seed)
     _warn(dataset)
-    report = dataset.leaks()
+    plain = None
+    if dataset.protocol != GIVEN and not _came(context, "protocol"):
+        plain = load_data(origin, **{**columns.settings(), "protocol": "random"}, seed=seed)
     if as_json:
-        document({**facts(dataset), "leaks": report.as_dict()})
+        found = {**facts(dataset), "leaks": dataset.leaks().as_dict()}
+        if plain is not None:
+            found["random"] = {**facts(plain), "leaks": plain.leaks().as_dict()}
+        document(found)
         return
     show_source(dataset, columns.positive_label)
     line()
     line("Texts with a copy in training (like: Jaccard of character 5-grams):")
-    line(report.as_text())
+    if plain is not None:
+        line()
+        line("A plain split (--protocol random):")
+        line(plain.leaks().as_text())
+        line()
+        line(f"The split that is made (--protocol {dataset.protocol}):")
+    line(dataset.leaks().as_text())
+
+
+def _came(context: typer.Context, name: str) -> bool:
+    """Whether the flag was given, be it with its default."""
+    origin = context.get_parameter_source(name)
+    return origin is not None and origin.name != "DEFAULT"
 
 
 def facts(dataset: Dataset) -> dict[str, Any]:

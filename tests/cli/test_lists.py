@@ -131,4 +131,24 @@ def test_data_leaks(cli: Cli, tmp_path: Path) -> None:
     said = cli("data", "leaks", file, "--protocol", "random", "--json").ok().json()
     assert said["leaks"]["parts"]["test"]["all"]["exact"]["share"] > 0.9
     shown = cli("data", "leaks", "--data", file, "--protocol", "random").ok().out
-    assert "exact copy" in shown and "like >= 0.7" in shown
+    assert "exact copy" in shown and "like >= 0.7" in shown and "A plain split" not in shown
+
+
+def test_data_leaks_of_a_plain_split_and_of_the_one_that_is_made(cli: Cli, tmp_path: Path) -> None:
+    words = ["amber birch", "cedar delta", "ember fjord", "grove haven", "inlet jetty", "knoll larch"]
+    texts = [f"{words[number % 6]} {words[number // 6 % 6]} {number // 12 * 1111}" for number in range(120)]
+    rows = [f"{text},{'a' if number % 10 < 5 else 'b'}" for number, text in enumerate([*texts, *texts[:40]])]
+    file = tmp_path / "copies.csv"
+    file.write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    said = cli("data", "leaks", file, "--json").ok().json()
+    assert said["protocol"] == "near-copy-free" and said["random"]["protocol"] == "random"
+    assert said["leaks"]["parts"]["test"]["all"]["0.7"]["count"] == 0
+    single = cli("data", "leaks", file, "--json", "--protocol", "random").ok().json()
+    assert single == said["random"] and single["leaks"]["parts"]["test"]["all"]["exact"]["count"] > 0
+    made = cli("data", "leaks", file, "--json", "--protocol", "near-copy-free").ok().json()
+    assert made == {name: value for name, value in said.items() if name != "random"}
+    shown = cli("data", "leaks", file).ok().out
+    assert shown.index("A plain split (--protocol random):") < shown.index("The split that is made")
+    assert shown.count("exact copy") == 2
+    cli("data", "prepare", file, "--out", tmp_path / "parts").ok()
+    assert "random" not in cli("data", "leaks", tmp_path / "parts", "--json").ok().json()
