@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lora_clf.comparison.environment import environment
 from lora_clf.comparison.memory import current_bytes, peak_bytes, restart_peak
-from lora_clf.comparison.outcome import Outcome, Predictions, folder_bytes, write_outcome
+from lora_clf.comparison.outcome import Outcome, Predictions, digest_file, folder_bytes, write_outcome
 from lora_clf.comparison.plan import Cell
 from lora_clf.errors import BaseError, DataError, LoraClfError
 from lora_clf.metrics.probability import softmax
@@ -70,7 +71,10 @@ def run_cell(cell: Cell, folder: Path, adapter: Path | None = None, say: Say | N
         saved = Path(adapter or Path(place) / "adapter")
         if adapter is not None:
             adapter.parent.mkdir(parents=True, exist_ok=True)
+            digest_file(adapter).unlink(missing_ok=True)  # until the new one is whole, it is no cell's
         result.save(saved, force=True)
+        if adapter is not None:
+            digest_file(adapter).write_text(cell.digest + "\n", encoding="utf-8")
         adapter_bytes = folder_bytes(saved)
         tensor_bytes = (saved / "adapter_model.safetensors").stat().st_size
     outcome = Outcome(
@@ -102,28 +106,6 @@ def run_cell(cell: Cell, folder: Path, adapter: Path | None = None, say: Say | N
     )
     write_outcome(outcome, folder)
     return outcome
-
-
-def environment(base: Base) -> dict[str, Any]:
-    """What a number may depend on: versions, instruction set, threads. Nothing that names a host."""
-    import platform
-    from importlib.metadata import version
-
-    import torch
-
-    names = ("torch", "transformers", "peft", "tokenizers", "numpy", "scikit-learn")
-    machine = {
-        "system": platform.system(),
-        "processor": platform.machine(),
-        "instruction_set": torch.backends.cpu.get_cpu_capability(),
-        "cores": os.cpu_count() or 1,
-        "threads": torch.get_num_threads(),
-        "device": base.device.type,
-    }
-    return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in names}},
-        "machine": machine,
-    }
 
 
 def _check(cell: Cell, base: Base, data: Dataset) -> None:

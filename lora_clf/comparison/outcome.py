@@ -140,6 +140,20 @@ def read_outcome(folder: Path, digest: str | None = None) -> Outcome | None:
         return None
 
 
+def digest_file(adapter: Path) -> Path:
+    """The file beside a kept adapter that says which cell it came from; the adapter's folder holds only its own."""
+    return adapter.with_name(f"{adapter.name}.digest")
+
+
+def is_adapter_of(digest: str, adapter: Path) -> bool:
+    """Whether ``adapter`` is there and came from the cell of this ``digest``."""
+    try:
+        kept = digest_file(adapter).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return False
+    return kept == digest and (adapter / "adapter_config.json").is_file()
+
+
 def folder_bytes(folder: Path) -> int:
     """How many bytes the files of ``folder`` have."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

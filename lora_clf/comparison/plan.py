@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1  # of everything a comparison writes
 STRATEGIES = ("head-only", "last-block", "full", "lora", "lora-scratch")
+_FILES = ("validation", "test")  # settings that may be paths; the data's digest stands for what is in them
 _FOLD_SETTINGS = ("group_column", "validation", "positive_label")
 
 
@@ -136,6 +137,7 @@ class Cell:
         base_digest: the base that must be found.
         tokenizer_digest: its tokenizer.
         data_digest: the data set that must be arrived at.
+        environment_digest: versions, code, device, precision and threads that the parent found.
     """
 
     contender: Contender
@@ -148,6 +150,7 @@ class Cell:
     base_digest: str = ""
     tokenizer_digest: str = ""
     data_digest: str = ""
+    environment_digest: str = ""
 
     @property
     def name(self) -> str:
@@ -159,13 +162,16 @@ class Cell:
     def digest(self) -> str:
         """What makes this cell's result this cell's: equal digests, equal results.
 
-        Digests of base and data stand for where they were found, so a moved file is the same file.
+        Digests of base and data stand for where they were found, so a moved file is the same file. The settings
+        of the data count too: the label to find, for one, is no part of the data's digest.
         """
         from lora_clf import __version__
 
         value = asdict(self)
         value["base"] = {key: value["base"][key] for key in ("device", "pooling", "max_length")}
-        del value["data"], value["contender"]["label"]
+        given = {key: part for key, part in value["data"]["settings"].items() if part is not None}
+        value["data"] = {key: part for key, part in given.items() if key not in _FILES}
+        del value["contender"]["label"]
         return digest_of({"schema": SCHEMA, "version": __version__, **value})
 
     def to_json(self) -> dict[str, Any]:
@@ -292,13 +298,14 @@ def contenders_of(
     )
 
 
-def with_digests(cell: Cell, base: Base, data: Dataset) -> Cell:
-    """``cell`` with the digests that its child process must arrive at."""
+def with_digests(cell: Cell, base: Base, data: Dataset, environment: str) -> Cell:
+    """``cell`` with the digests that its child process must arrive at, and that of the ``environment``."""
     return replace(
         cell,
         base_digest=base.digest,
         tokenizer_digest=base.tokenizer_digest,
         data_digest=data.digest,
+        environment_digest=environment,
     )
 
 

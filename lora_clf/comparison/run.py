@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_clf.comparison.cell import environment, predictions_of
+from lora_clf.comparison.cell import predictions_of
 from lora_clf.comparison.child import start_cell
 from lora_clf.comparison.comparison import (
     BaselineOutcome,
@@ -18,7 +18,8 @@ from lora_clf.comparison.comparison import (
     facts_of_data,
     without_folders,
 )
-from lora_clf.comparison.outcome import Outcome, read_outcome
+from lora_clf.comparison.environment import environment, environment_digest
+from lora_clf.comparison.outcome import Outcome, is_adapter_of, read_outcome
 from lora_clf.comparison.plan import (
     BaseArguments,
     Cell,
@@ -141,21 +142,22 @@ def run_plan(
     from lora_clf.training.settings import TrainSettings
 
     check_format(plot_format)
-    TrainSettings(**plan.training)  # a wrong setting ends here, before anything is loaded
+    settings = TrainSettings(**plan.training)  # a wrong setting ends here, before anything is loaded
     tell = progress or (lambda _: None)
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out.name} is a file; expected a folder, or a name where there is nothing yet.")
     begin = time.perf_counter()
     loaded = load_parts(plan)
     base = plan.base.load()
-    cells = [with_digests(cell, base, loaded[cell.split_seed, cell.fold]) for cell in plan.cells()]
+    around = environment_digest(base, settings.precision)
+    cells = [with_digests(cell, base, loaded[cell.split_seed, cell.fold], around) for cell in plan.cells()]
     known = {cell.name: read_outcome(out / "cells" / cell.name, cell.digest) for cell in cells}
     adapters = _adapter_names(plan) if save_adapters else {}
     todo = [
         cell
         for cell in cells
         if known[cell.name] is None
-        or (save_adapters and not (out / "adapters" / adapters[cell.name] / "adapter_config.json").is_file())
+        or (save_adapters and not is_adapter_of(cell.digest, out / "adapters" / adapters[cell.name]))
     ]
     facts = {
         "base": facts_of_base(base),

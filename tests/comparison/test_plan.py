@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+import lora_clf
+import lora_clf.inference.precision
 from lora_clf.comparison.plan import BaseArguments, Cell, DataArguments, Plan, contenders_of
 from lora_clf.errors import UsageError
 from lora_clf.tuners import create
@@ -50,8 +54,47 @@ def test_the_digest_is_of_what_decides_the_result() -> None:
         replace(cell, data_digest="1"),
         replace(cell, base=BaseArguments("x", pooling="first")),
         replace(cell, contender=replace(cell.contender, settings={"rank": 1})),
+        replace(cell, data=DataArguments(settings={"positive_label": "ham"})),
+        replace(cell, environment_digest="1"),
     ):
         assert other.digest != cell.digest
+
+
+def test_the_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    import torch
+
+    from lora_clf.comparison import environment
+
+    base = SimpleNamespace(device=torch.device("cpu"))
+    first = environment.environment_digest(base, "fp32")  # type: ignore[arg-type]
+    assert environment.environment_digest(base, "fp32") == first  # type: ignore[arg-type]
+
+    def changed(place: object, name: str, value: object) -> bool:
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, value)
+            return environment.environment_digest(base, "fp32") != first  # type: ignore[arg-type]
+
+    assert changed(torch, "get_num_threads", lambda: 77)
+    assert changed(environment, "code_digest", lambda: "other")
+    assert changed(importlib.metadata, "version", lambda name: "0")
+    assert changed(lora_clf.inference.precision, "resolve_precision", lambda name, device: "bf16")
+
+
+def test_changed_code_is_other_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lora_clf.comparison.environment import code_digest
+
+    real = code_digest()
+    monkeypatch.setattr(lora_clf, "__file__", str(tmp_path / "__init__.py"))
+    (tmp_path / "room").mkdir()
+    found = [real]
+    for name, text in (("__init__.py", ""), ("room/a.py", "1"), ("room/a.py", "2"), ("room/b.py", "")):
+        (tmp_path / name).write_text(text)
+        code_digest.cache_clear()
+        found.append(code_digest())
+    code_digest.cache_clear()
+    assert len(set(found)) == len(found)
 
 
 def test_contenders_by_name_by_object_and_twice() -> None:

@@ -164,6 +164,16 @@ def test_a_cell_of_other_settings_is_not_taken_for_this_one(whole: tuple[Compari
     assert read_outcome(out / "nowhere") is None
 
 
+def test_an_adapter_of_another_cell_is_not_taken_for_this_one(whole: tuple[Comparison, Path, Heard]) -> None:
+    from lora_clf.comparison.outcome import digest_file, is_adapter_of
+
+    found, out, _ = whole
+    adapter, digest = out / "adapters" / "head-only", found.outcomes_of("head-only")[0].digest
+    assert is_adapter_of(digest, adapter) and not is_adapter_of("other", adapter)
+    assert not is_adapter_of(digest, out / "adapters" / "nowhere")
+    assert digest_file(adapter).is_file() and len(list(adapter.iterdir())) <= 3
+
+
 def test_data_that_changes_under_way_is_refused(
     whole: tuple[Comparison, Path, Heard], base_folder: Path, tmp_path: Path
 ) -> None:
