@@ -18,6 +18,7 @@ from lora_clf.errors import DataError, unknown
 if TYPE_CHECKING:
     from lora_clf.adapters.adapter import Adapter
     from lora_clf.data.corpus import Part
+    from lora_clf.data.dataset import Dataset
 
 app = typer.Typer(add_completion=False)
 
@@ -35,7 +36,7 @@ def evaluate(
     revision: Annotated[str | None, typer.Option(help="A Hub revision, where --base is a Hub id.")] = None,
     device: Device = "auto",
     precision: Precision = "fp32",
-    seed: Annotated[int | None, typer.Option(help="Of the split; by default the adapter's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the split; by default found: the adapter's own, or 0.")] = None,
     as_json: Json = False,
     *,
     columns: DataFlags,
@@ -43,7 +44,7 @@ def evaluate(
     """Score a saved adapter on labelled data: on the validation and test parts, or on every row."""
     quiet_third_parties()
     from lora_clf.adapters.file import read_header
-    from lora_clf.data.dataset import load_data, load_table
+    from lora_clf.data.dataset import load_table
     from lora_clf.inference.precision import resolve_precision
 
     origin = one_source(source, data)
@@ -55,14 +56,18 @@ def evaluate(
         protocol, same = "all rows", False
         positive = columns.positive_label or header.positive_label
     else:
-        dataset = load_data(origin, **columns.settings(), seed=header.seed if seed is None else seed)
+        seeds = dict.fromkeys((header.seed, 0)) if seed is None else (seed,)
+        dataset = split_of(origin, columns.settings(), tuple(seeds), header.data_digest)
         parts = {"validation": dataset.validation, "test": dataset.test}
         protocol, same = dataset.protocol, dataset.digest == header.data_digest
         positive = columns.positive_label or header.positive_label or dataset.positive_label
-        if not as_json:
-            show_source(dataset, columns.positive_label)
     for name, part in parts.items():
         check_labels(part, name, header.labels)
+    if not all_rows:
+        if not same and seed is None:
+            raise DataError(unlike(origin, tuple(seeds)))
+        if not as_json:
+            show_source(dataset, columns.positive_label)
     if not same:
         note(
             "These are not the parts that the adapter was trained with (another table, split or seed): "
@@ -88,6 +93,34 @@ def evaluate(
     line(f"Adapter: {adapter}, {header.strategy} on {header.base_name}, labels {', '.join(header.labels)}.")
     line()
     show_scores(scores, positive)
+
+
+def split_of(origin: str, settings: dict[str, Any], seeds: tuple[int, ...], digest: str | None) -> Dataset:
+    """The split of ``origin`` with the first of ``seeds`` that gives ``digest``; with the first where none does.
+
+    An adapter's own seed is that of its training. `train` splits with it too, `compare` with another: 0, unless
+    it was given.
+    """
+    from lora_clf.data.dataset import load_data
+
+    first = load_data(origin, **settings, seed=seeds[0])
+    if first.digest == digest:
+        return first
+    for seed in seeds[1:]:
+        other = load_data(origin, **settings, seed=seed)
+        if other.digest == digest:
+            return other
+    return first
+
+
+def unlike(origin: str, seeds: tuple[int, ...]) -> str:
+    """Why the validation and test parts of ``origin`` are not scored, and what to do."""
+    tried = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {' and '.join(map(str, seeds))}"
+    return (
+        f"No split of {origin} that was tried ({tried}) is the one that the adapter was trained with, so its "
+        "training texts may be among the validation and test parts. Give the flags of its split (--split, "
+        "--protocol, --seed ...), or --all-rows to score the whole table, such as one that it has never seen."
+    )
 
 
 def score(adapter: Adapter, part: Part, positive: str | None, precision: str) -> dict[str, Any]:

@@ -144,6 +144,29 @@ def test_evaluate_repeats_what_training_said(cli: Cli, trained: tuple[Path, Any]
     assert "spam recall" in text.out and "texts of its training may be among them" in text.err
 
 
+def test_evaluate_finds_the_split_of_another_seed(cli: Cli, base: Path, table: Path, tmp_path: Path) -> None:
+    """As `compare` does: the training has a seed of its own."""
+    from lora_clf import HeadOnly, TrainSettings, load_base, load_data, train
+
+    settings = TrainSettings(epochs=1, seed=2, precision="fp32")
+    for seed, folder in ((0, tmp_path / "zero"), (7, tmp_path / "seven")):
+        train(load_base(base, device="cpu"), load_data(table, seed=seed), HeadOnly(), settings).save(folder)
+    args = (table, "--base", base, "--json")
+    found = cli("evaluate", tmp_path / "zero", *args).ok()
+    assert found.err == "" and found.json()["same_split_as_training"] is True and found.json()["test"]["n"] == 36
+    refused = cli("evaluate", tmp_path / "seven", *args)
+    assert (refused.code, refused.out) == (1, "") and refused.err.count("\n") == 1
+    assert "tried (seeds 2 and 0)" in refused.err and "--all-rows" in refused.err and "--seed" in refused.err
+    assert cli("evaluate", tmp_path / "seven", *args, "--seed", 7).ok().json()["same_split_as_training"] is True
+    told = cli("evaluate", tmp_path / "seven", *args, "--all-rows").ok()
+    assert told.json()["all"]["n"] == 180 and "texts of its training may be among them" in told.err
+
+
+def test_evaluate_refuses_another_split_without_a_word_printed(cli: Cli, adapter: Path, base: Path, table: Path) -> None:
+    refused = cli("evaluate", adapter, table, "--base", base, "--split", "60/20/20")
+    assert (refused.code, refused.out) == (1, "") and "tried (seed 0)" in refused.err
+
+
 def test_evaluate_every_row(cli: Cli, adapter: Path, base: Path, table: Path) -> None:
     found = cli("evaluate", adapter, table, "--base", base, "--all-rows", "--json").ok().json()
     assert found["all"]["n"] == 180 and found["validation"] is None and found["positive_label"] == "spam"
