@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,7 +71,7 @@ def tfidf(dataset: Dataset, seed: int = 0) -> Baseline:
     Two recipes stand for election on folds of the training part, never on validation or test: scikit-learn's
     defaults, and sublinear counts of words and word pairs with the penalty chosen too. The most accurate
     wins; of equals the one of smaller cross entropy. With fewer than two examples of a class there are no
-    folds, and the second recipe is taken with C = 10.
+    folds, and the second recipe is taken with C = 10. With one class in training it answers that class.
 
     Args:
         dataset: texts and labels.
@@ -83,6 +83,8 @@ def tfidf(dataset: Dataset, seed: int = 0) -> Baseline:
     start = time.perf_counter()
     texts, labels = dataset.train.texts, dataset.label_ids(dataset.train)
     classes = len(dataset.labels)
+    if len(np.unique(labels)) < 2:  # nothing to tell apart: a regression has no answer, the majority has
+        return replace(majority(dataset, seed), name="tfidf", choice={"recipe": "one class in training"})
     recipe, strength = _elect(texts, labels, classes, seed)
     vectoriser = _vectoriser(recipe)
     features = _learn_words(vectoriser, texts)

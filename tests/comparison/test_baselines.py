@@ -139,6 +139,13 @@ def test_a_single_example_of_a_class_leaves_no_folds() -> None:
     assert found.choice["C"] == 10.0
 
 
+def test_one_class_in_training_is_answered_always() -> None:
+    data = dataset(("animals", "food"))
+    one = Part(data.train.texts[:5], ("food",) * 5)
+    found = tfidf(dataclasses.replace(data, train=one))
+    assert found.name == "tfidf" and (found.test_probabilities == [0.0, 1.0]).all()
+
+
 def test_texts_without_words_are_a_clear_error() -> None:
     data = dataset(("animals", "food"))
     silent = Part(("? !",) * 20, ("animals", "food") * 10)
