@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lora_clf.cli.failure import Interrupted
-from lora_clf.cli.flags import BaseFlags, DataFlags, Json, StrategyFlags, TrainFlags, takes
+from lora_clf.cli.flags import BaseFlags, DataFlags, Force, Json, StrategyFlags, TrainFlags, takes
 from lora_clf.cli.output import document, line, note, seconds, table
 from lora_clf.cli.places import file_name
 from lora_clf.cli.quiet import quiet_third_parties
@@ -43,6 +43,7 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Where results, plots and report go; by default runs/DATA.")] = None,
     save_adapters: Annotated[bool, typer.Option("--save-adapters", help="Keep the trained adapters.")] = False,
     plot_format: Annotated[str, typer.Option(help="png, svg or pdf.")] = "png",
+    force: Force = False,
     as_json: Json = False,
     *,
     tuning: StrategyFlags,
@@ -53,7 +54,8 @@ def compare(
     """Try every strategy on the same footing and show what each costs and buys.
 
     Strategy flags go to those of the strategies that have them. Finished runs are kept in --out: the same
-    command again does only what is missing.
+    command again does only what is missing. The results of another comparison there are overwritten with
+    --force only.
     """
     quiet_third_parties()
     origin = one_source(source, data)
@@ -81,6 +83,7 @@ def compare(
                 resplit=resplit,
                 split_seed=seed,
                 save_adapters=save_adapters,
+                force=force,
                 plot_format=plot_format,
                 command=shlex.join(["lora-clf", *sys.argv[1:]]),
                 progress=progress,

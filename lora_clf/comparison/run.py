@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from lora_clf.comparison.comparison import (
     Failure,
     facts_of_base,
     facts_of_data,
+    portable,
     without_folders,
 )
 from lora_clf.comparison.environment import environment, environment_digest
@@ -25,10 +27,11 @@ from lora_clf.comparison.plan import (
     Cell,
     DataArguments,
     Plan,
+    canonical,
     contenders_of,
     with_digests,
 )
-from lora_clf.errors import LoraClfError, UsageError
+from lora_clf.errors import UsageError
 
 if TYPE_CHECKING:
     from lora_clf.data.dataset import Dataset
@@ -77,6 +80,7 @@ def compare(
     resplit: bool = False,
     split_seed: int = 0,
     save_adapters: bool = False,
+    force: bool = False,
     plot_format: str = "png",
     command: str | None = None,
     progress: Tell | None = None,
@@ -99,12 +103,13 @@ def compare(
         resplit: let the split vary with the seed; by default all seeds share one.
         split_seed: the seed of the split.
         save_adapters: keep the trained adapters, in ``out/adapters``.
+        force: overwrite the comparison of another plan in ``out``; runs of it that fit are kept.
         plot_format: of the plot files: "png", "svg" or "pdf".
         command: the command line, for the report.
         progress: told where the comparison stands.
 
     Raises:
-        UsageError: the plan cannot be run.
+        UsageError: the plan cannot be run, or ``out`` holds the comparison of another one.
         DataError, BaseError: nothing to compare on.
     """
     plan = Plan(
@@ -120,6 +125,7 @@ def compare(
         plan,
         Path(out),
         save_adapters=save_adapters,
+        force=force,
         plot_format=plot_format,
         command=command,
         progress=progress,
@@ -131,6 +137,7 @@ def run_plan(
     out: Path,
     *,
     save_adapters: bool = False,
+    force: bool = False,
     plot_format: str = "png",
     command: str | None = None,
     progress: Tell | None = None,
@@ -149,6 +156,13 @@ def run_plan(
     begin = time.perf_counter()
     loaded = load_parts(plan)
     base = plan.base.load()
+    facts = {
+        "base": facts_of_base(base),
+        "data": facts_of_data(plan, loaded),
+        "environment": environment(base),
+    }
+    if not force:
+        _refuse_another(plan, facts, out)
     around = environment_digest(base, settings.precision)
     cells = [with_digests(cell, base, loaded[cell.split_seed, cell.fold], around) for cell in plan.cells()]
     known = {cell.name: read_outcome(out / "cells" / cell.name, cell.digest) for cell in cells}
@@ -159,11 +173,6 @@ def run_plan(
         if known[cell.name] is None
         or (save_adapters and not is_adapter_of(cell.digest, out / "adapters" / adapters[cell.name]))
     ]
-    facts = {
-        "base": facts_of_base(base),
-        "data": facts_of_data(plan, loaded),
-        "environment": environment(base),
-    }
     start_up = time.perf_counter() - begin
     clock = Clock(estimate(plan, base, loaded, start_up) if todo else {}, todo)
     del base  # the children load their own; two copies would be one too many
@@ -182,6 +191,9 @@ def run_plan(
         )
     )
     failures: list[Failure] = []
+    baselines = measure_baselines(loaded, failures)  # first, so that what fails is known before hours have passed
+    for lost in failures:
+        tell(PlanProgress(lost.cell, total - len(todo), total, event="failed", message=lost.message))
     outcomes: list[Outcome] = [found for cell in cells if (found := known[cell.name]) and cell not in todo]
     done = total - len(todo)
     for cell in todo:
@@ -207,7 +219,7 @@ def run_plan(
     comparison = Comparison(
         plan=plan,
         outcomes=tuple(outcomes),
-        baselines=tuple(measure_baselines(loaded, failures)),
+        baselines=tuple(baselines),
         failures=tuple(failures),
         facts=facts | {"command": without_folders(command)},
         datasets=loaded,
@@ -234,7 +246,7 @@ def measure_baselines(datasets: Datasets, failures: list[Failure]) -> list[Basel
         for (seed, fold), data in datasets.items():
             try:
                 baseline = measure(data, seed)
-            except LoraClfError as error:
+            except Exception as error:  # of a library: no reason to lose what the strategies find
                 failures.append(Failure(label, label, type(error).__name__, str(error)))
                 break
             test = predictions_of(data, data.test, baseline.test_probabilities)
@@ -242,6 +254,30 @@ def measure_baselines(datasets: Datasets, failures: list[Failure]) -> list[Basel
             accuracy = float(validation.correct.mean()) if len(validation) else 0.0
             found.append(BaselineOutcome(label, seed, fold, baseline, test, accuracy))
     return found
+
+
+def _refuse_another(plan: Plan, facts: Mapping[str, Any], out: Path) -> None:
+    """Refuse a folder with the results of another plan or of other data.
+
+    Raises:
+        UsageError: the folder holds such results, or what cannot be read as results.
+    """
+    try:
+        there = json.loads((out / "results.json").read_text(encoding="utf-8"))
+        found = dict(there["plan"]), [split["digest"] for split in there["facts"]["data"]["splits"]]
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError):
+        found = None
+    mine = json.loads(canonical(portable(plan, facts["base"]["name"], facts["data"]["name"])))
+    if found is not None and found[0] != mine:
+        keys = sorted(key for key in mine if found[0].get(key) != mine[key])
+        what = f"another comparison (other {', '.join(keys).replace('_', ' ')})"
+    elif found is None or found[1] != [split["digest"] for split in facts["data"]["splits"]]:
+        what = "a file results.json that cannot be read" if found is None else "a comparison on other data"
+    else:
+        return
+    raise UsageError(f"{out.name} holds {what}. Choose another --out, or --force to overwrite its results.")
 
 
 def _adapter_names(plan: Plan) -> dict[str, str]:

@@ -174,6 +174,54 @@ def test_an_adapter_of_another_cell_is_not_taken_for_this_one(whole: tuple[Compa
     assert digest_file(adapter).is_file() and len(list(adapter.iterdir())) <= 3
 
 
+def test_another_comparison_is_not_overwritten_unasked(
+    run: Any, whole: tuple[Comparison, Path, Heard], tmp_path: Path
+) -> None:
+    import shutil
+
+    _, there, _ = whole
+    out = tmp_path / "out"
+    (out / "cells").mkdir(parents=True)
+    shutil.copytree(there / "cells" / "head-only-seed-0", out / "cells" / "head-only-seed-0")
+    before = (there / "results.json").read_bytes()
+    (out / "results.json").write_bytes(before)
+    with pytest.raises(UsageError, match=r"other contenders.*Choose another --out, or --force"):
+        run(["head-only"], out, seeds=1)
+    assert (out / "results.json").read_bytes() == before
+    heard = Heard()
+    run(["head-only"], out, seeds=1, force=True, progress=heard)
+    assert heard.of("kept") == ["head-only-seed-0"]
+    changed = json.loads((out / "results.json").read_text())
+    run(["head-only"], out, seeds=1)  # the same plan: nothing to ask
+    changed["facts"]["data"]["splits"][0]["digest"] = "other"
+    (out / "results.json").write_text(json.dumps(changed))
+    with pytest.raises(UsageError, match="other data"):
+        run(["head-only"], out, seeds=1)
+    (out / "results.json").write_text("{")
+    with pytest.raises(UsageError, match="cannot be read"):
+        run(["head-only"], out, seeds=1)
+
+
+def test_a_failing_baseline_is_reported_and_the_rest_goes_on(
+    run: Any, whole: tuple[Comparison, Path, Heard], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    from lora_clf.comparison import baselines
+
+    def broken(data: object, seed: int) -> None:
+        raise ValueError("This solver needs samples of at least 2 classes")
+
+    monkeypatch.setattr(baselines, "tfidf", broken)
+    out, heard = tmp_path / "out", Heard()
+    shutil.copytree(whole[1] / "cells" / "head-only-seed-0", out / "cells" / "head-only-seed-0")
+    found = run(["head-only"], out, seeds=1, progress=heard)
+    (failure,) = found.failures
+    assert (failure.label, failure.error) == ("TF-IDF + LR", "ValueError") and heard.of("failed") == ["TF-IDF + LR"]
+    assert [row.label for row in found.standings] == ["head-only", "majority"]
+    assert "FAILED TF-IDF + LR: ValueError" in (out / "report.md").read_text()
+
+
 def test_data_that_changes_under_way_is_refused(
     whole: tuple[Comparison, Path, Heard], base_folder: Path, tmp_path: Path
 ) -> None:
