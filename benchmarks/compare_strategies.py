@@ -10,6 +10,7 @@ at once; the same command again does only what is missing.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -21,10 +22,15 @@ from lora_clf.comparison.run import PlanProgress, compare
 from lora_clf.comparison.table import cells_of, columns_of, footnotes, markdown_table
 from lora_clf.errors import LoraClfError
 
+RESULTS = Path(__file__).resolve().parent / "results"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison that the flags describe; the exit status."""
     flags = parsed(arguments)
+    if refused := refusal(flags):
+        print(refused, file=sys.stderr)
+        return 2
     quiet_third_parties()
     name = flags.out.stem
     work = flags.work or Path("runs") / "benchmarks" / name
@@ -42,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seeds=flags.seeds,
             folds=flags.folds,
             out=work,
+            force=flags.force,
             training=training,
             data_settings=settings,
             command=" ".join(["benchmarks/compare_strategies.py", *(arguments or sys.argv[1:])]),
@@ -50,13 +57,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LoraClfError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_status
-    flags.out.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(work / "results.json", flags.out)
+    if not found.failures:
+        flags.out.parent.mkdir(parents=True, exist_ok=True)
+        partial = flags.out.with_name(f".{flags.out.name}.partial")
+        shutil.copyfile(work / "results.json", partial)
+        os.replace(partial, flags.out)
     columns = columns_of(found)
     print(markdown_table([c.heading for c in columns], cells_of(found), [c.left for c in columns]))
     print(*footnotes(found), "", found.verdict, sep="\n")
-    print(f"Written: {flags.out}; the report: {work / 'report.html'}")
+    written = f"Not written, because runs failed: {flags.out}" if found.failures else f"Written: {flags.out}"
+    print(f"{written}; the report: {work / 'report.html'}")
     return 1 if found.failures else 0
+
+
+def refusal(flags: argparse.Namespace) -> str | None:
+    """Why these flags make no benchmark, in a line; None where they do."""
+    if flags.folds is not None and flags.test_file:
+        return "--folds makes every row a test row once and --test-file names other test rows; give one of them."
+    if flags.quick and flags.out.resolve().is_relative_to(RESULTS):
+        return f"--quick is not for figures: give an --out that is not below {RESULTS.parent.name}/{RESULTS.name}."
+    return None
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -71,6 +91,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--strategies", help="comma-separated; the five by default")
     parser.add_argument("--quick", action="store_true", help="one epoch: to see that it runs, not for figures")
+    parser.add_argument("--force", action="store_true", help="overwrite the report of another comparison in --work")
     parser.add_argument("--work", type=Path, help="where runs are kept; runs/benchmarks/NAME by default")
     parser.add_argument("--out", type=Path, required=True, help="the result, as benchmarks/results/NAME.json")
     return parser.parse_args(arguments)

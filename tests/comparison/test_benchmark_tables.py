@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
+from lora_clf.comparison.comparison import Failure
 from tests.comparison.invented import invented, write
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
-@pytest.fixture(scope="module")
-def tables() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark_tables", BENCHMARKS / "tables.py")
+def loaded(name: str) -> ModuleType:
+    """A script of the benchmarks as a module."""
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    return loaded("tables")
 
 
 def test_the_pages_hold_what_the_result_files_hold(tables: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,10 +52,89 @@ def test_sections_are_rewritten_and_others_left_alone(tables: ModuleType, tmp_pa
     assert tables.rewritten(page.format("speed"), results) == page.format("speed")
 
 
-def test_committed_results_hold_no_texts_or_paths() -> None:
+# A path from the root of a disk, at the start of a string or after what may stand before one.
+ROOTED = re.compile(r"(?:^|[\s'\"=(:,;])(?:~|[A-Za-z]:)?[/\\]\w[\w.-]*|/(?:work|root|home|tmp)\b")
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every string in a JSON value, keys too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield key
+            yield from strings(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from strings(part)
+
+
+def committed() -> dict[str, list[str]]:
+    """The strings of every result file by its name."""
+    found = {}
+    for file in sorted((BENCHMARKS / "results").rglob("*")):
+        text = file.read_text(encoding="utf-8") if file.suffix in (".json", ".jsonl") else ""
+        values = [json.loads(line) for line in text.splitlines()] if file.suffix == ".jsonl" else None
+        if text:
+            found[file.name] = list(strings(json.loads(text) if values is None else values))
+    assert found or not (BENCHMARKS / "results").is_dir()
+    return found
+
+
+def test_paths_are_recognised() -> None:
+    for path in ("/work/a", "see /opt/x", "--out=/x/y", "C:\\data\\a", "~/a", "a:/home/b", "../home/b"):
+        assert ROOTED.search(path), path
+    for text in ("benchmarks/results/a.json", "70/10/20", "ms/step", "https://example.org/a", "n/a"):
+        assert not ROOTED.search(text), text
+
+
+def test_committed_results_hold_no_paths() -> None:
+    for name, texts in committed().items():
+        assert not [text for text in texts if ROOTED.search(text)], name
+
+
+def test_committed_results_hold_no_messages(shared: Path) -> None:
+    lines = (shared / "data" / "sms_spam" / "SMSSpamCollection").read_text(encoding="utf-8").splitlines()
+    messages = {message for line in lines if len(message := line.split("\t", 1)[1].strip()) >= 20}
+    assert len(messages) > 4000
+    for name, texts in committed().items():
+        whole = "\n".join(dict.fromkeys(texts))
+        assert not [message for message in messages if message in whole], name
+
+
+def test_committed_comparisons_have_predictions_and_digests() -> None:
     for file in (BENCHMARKS / "results").glob("*.json"):
         value = json.loads(file.read_text(encoding="utf-8"))
         if "predictions" not in value:
             continue
         assert value["predictions"][0].keys() == {"rows", "labels", "probabilities"}
         assert len(value["facts"]["data"]["splits"][0]["digest"]) == 64
+
+
+def test_a_benchmark_that_is_none_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    script = loaded("compare_strategies")
+    out = str(tmp_path / "a.json")
+    for flags, words in (
+        (["--folds", "3", "--test-file", "b.csv", "--out", out], "--test-file"),
+        (["--quick", "--out", str(BENCHMARKS / "results" / "sub" / "a.json")], "--quick"),
+    ):
+        assert script.main(flags) == 2
+        said = capsys.readouterr().err
+        assert words in said and len(said.splitlines()) == 1
+
+
+def test_a_benchmark_is_written_only_when_no_run_failed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script, whole = loaded("compare_strategies"), invented({"lora": 0.95, "head-only": 0.7})
+    lost = replace(whole, failures=(Failure("lora-seed-9", "lora", "ChildProcess", "ended by signal 9"),))
+    out = tmp_path / "results" / "a.json"
+    flags = ["--work", str(tmp_path / "work"), "--out", str(out)]
+    for found, status in ((lost, 1), (whole, 0), (lost, 1)):
+        before = out.read_bytes() if out.exists() else None
+        write(found, tmp_path / "work")
+        monkeypatch.setattr(script, "compare", lambda *args, found=found, **named: found)
+        assert script.main(flags) == status
+        assert ("Not written" in capsys.readouterr().out) == bool(status)
+        assert out.exists() if status == 0 else (out.read_bytes() if out.exists() else None) == before
+    assert [file.name for file in out.parent.iterdir()] == ["a.json"]
