@@ -47,9 +47,7 @@ def parse_delimited(text: str, name: str, *, blank_rows: bool = False) -> Table:
     return Table(name, columns, tuple(rows), tuple(problems))
 
 
-def _quoted(
-    text: str, delimiter: str, blank_rows: bool
-) -> tuple[list[str], list[tuple[int, list[str]]], list[str]]:
+def _quoted(text: str, delimiter: str, blank_rows: bool) -> tuple[list[str], list[tuple[int, list[str]]], list[str]]:
     # The default limit of 131,072 characters a field is global; documents are longer. Only ever raised.
     csv.field_size_limit(max(csv.field_size_limit(), min(sys.maxsize, 2**31 - 1)))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)

@@ -157,9 +157,7 @@ def _joined(parent: NDArray[np.int64], left: NDArray[np.int64], right: NDArray[n
     return np.asarray(first[label], np.int64)
 
 
-def _found(
-    texts: Sequence[str], threshold: float, method: Method, used: set[str] | None = None
-) -> Iterator[_Found]:
+def _found(texts: Sequence[str], threshold: float, method: Method, used: set[str] | None = None) -> Iterator[_Found]:
     """Pieces of (left, right, similarity) with left < right; a pair may come more than once.
 
     The methods that were used are added to ``used``.

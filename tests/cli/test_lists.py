@@ -134,6 +134,22 @@ def test_data_leaks(cli: Cli, tmp_path: Path) -> None:
     assert "exact copy" in shown and "like >= 0.7" in shown and "A plain split" not in shown
 
 
+def test_a_prepared_folder_is_not_cut_into_folds_or_read_whole(
+    cli: Cli, adapter: Path, base: Path, table: Path, tmp_path: Path
+) -> None:
+    parts = tmp_path / "parts"
+    cli("data", "prepare", table, "--out", parts).ok()
+    for args in (
+        ("evaluate", adapter, parts, "--base", base, "--all-rows"),
+        ("compare", parts, "--base", base, "--folds", 3, "--out", tmp_path / "run", "--strategies", "head-only"),
+    ):
+        ran = cli(*args)
+        assert (ran.code, ran.out) == (1, "") and ran.err.count("\n") == 1, ran.err
+        assert "'parts' holds prepared splits" in ran.err and "give the original table" in ran.err
+    same = cli("evaluate", adapter, parts, "--base", base, "--json").ok().json()
+    assert same["same_split_as_training"] is True and same["protocol"] == "given"
+
+
 def test_data_leaks_of_a_plain_split_and_of_the_one_that_is_made(cli: Cli, tmp_path: Path) -> None:
     words = ["amber birch", "cedar delta", "ember fjord", "grove haven", "inlet jetty", "knoll larch"]
     texts = [f"{words[number % 6]} {words[number // 6 % 6]} {number // 12 * 1111}" for number in range(120)]

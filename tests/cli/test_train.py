@@ -162,7 +162,9 @@ def test_evaluate_finds_the_split_of_another_seed(cli: Cli, base: Path, table: P
     assert told.json()["all"]["n"] == 180 and "texts of its training may be among them" in told.err
 
 
-def test_evaluate_refuses_another_split_without_a_word_printed(cli: Cli, adapter: Path, base: Path, table: Path) -> None:
+def test_evaluate_refuses_another_split_without_a_word_printed(
+    cli: Cli, adapter: Path, base: Path, table: Path
+) -> None:
     refused = cli("evaluate", adapter, table, "--base", base, "--split", "60/20/20")
     assert (refused.code, refused.out) == (1, "") and "tried (seed 0)" in refused.err
 

@@ -372,7 +372,7 @@ def test_a_prepared_folder_keeps_its_hard_rows_and_has_its_own_name(tmp_path: Pa
 
 def test_a_prepared_folder_is_no_table(tmp_path: Path) -> None:
     folder = export(load_data("demo"), tmp_path / "parts")
-    with pytest.raises(DataError, match="'parts' holds prepared splits, .* give the original table") as caught:
+    with pytest.raises(DataError, match=r"'parts' holds prepared splits, .* give the original table") as caught:
         load_table(folder)
     assert "\n" not in str(caught.value)
     assert len(load_table(folder / "test.csv").columns["hard"]) == len(load_data("demo").test)
