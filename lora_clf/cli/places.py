@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from lora_clf.comparison.size import folder_bytes as folder_bytes
 from lora_clf.errors import UsageError
 
 
@@ -37,11 +38,6 @@ def check_writable(place: Path, flag: str) -> None:
         raise UsageError(f"{flag} {place}: {there.name!r} is a file, expected a folder.")
     if not os.access(there if there.is_dir() else there.parent, os.W_OK):
         raise UsageError(f"{flag} {place}: no permission to write there.")
-
-
-def folder_bytes(folder: Path) -> int:
-    """How many bytes the files of ``folder`` have."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def file_name(origin: str) -> str:

@@ -24,8 +24,9 @@ import numpy as np
 
 from lora_clf.comparison.environment import environment
 from lora_clf.comparison.memory import current_bytes, peak_bytes, restart_peak
-from lora_clf.comparison.outcome import Outcome, Predictions, digest_file, folder_bytes, write_outcome
+from lora_clf.comparison.outcome import Outcome, Predictions, digest_file, write_outcome
 from lora_clf.comparison.plan import Cell
+from lora_clf.comparison.size import folder_bytes
 from lora_clf.errors import BaseError, DataError, LoraClfError
 from lora_clf.metrics.probability import softmax
 

@@ -164,6 +164,13 @@ class Comparison:
         return standings_of(self)
 
     @cached_property
+    def rival(self) -> str | None:
+        """The strongest baseline, which every strategy has to beat."""
+        from lora_clf.comparison.standing import rival_of
+
+        return rival_of(self)
+
+    @cached_property
     def verdict(self) -> str:
         """The answer in a sentence or two."""
         return " ".join(self.verdict_lines)
@@ -245,7 +252,7 @@ def facts_of_data(plan: Plan, datasets: dict[tuple[int, int | None], Dataset]) -
     first = next(iter(datasets.values()))
     several = len(datasets) > 1
     return {
-        "name": first.name.split(" fold ")[0],
+        "name": first.name if plan.data.folds is None else re.sub(r" fold \d+ of \d+$", "", first.name),
         "source": first.source,
         "licence": first.licence,
         "protocol": first.protocol,

@@ -152,8 +152,3 @@ def is_adapter_of(digest: str, adapter: Path) -> bool:
     except (OSError, ValueError):
         return False
     return kept == digest and (adapter / "adapter_config.json").is_file()
-
-
-def folder_bytes(folder: Path) -> int:
-    """How many bytes the files of ``folder`` have."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

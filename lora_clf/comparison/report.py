@@ -73,7 +73,7 @@ def document(comparison: Comparison, plot_format: str = "png") -> tuple[str, lis
     for axis in AXES:
         if (svg := render(comparison, axis, "svg")) is not None:
             blocks.append(Plot(axis.title, f"{axis.name}.{plot_format}", svg))
-    blocks += _differences(rows)
+    blocks += _differences(rows, comparison.rival)
     blocks += _classes(comparison, rows)
     blocks += _costs(rows)
     blocks += _data(facts["data"])
@@ -87,11 +87,9 @@ def _points(score: Score | None) -> str:
     return f"{score.mean * 100:+.1f} ({score.low * 100:+.1f} to {score.high * 100:+.1f})"
 
 
-def _differences(rows: Sequence[Standing]) -> list[Block]:
+def _differences(rows: Sequence[Standing], rival: str | None) -> list[Block]:
     strategies = [row for row in rows if row.kind == "strategy"]
     best = next((row.label for row in rows if row.best), None)
-    baselines = [row for row in rows if row.kind == "baseline"]
-    rival = max(baselines, key=lambda row: row.accuracy.mean).label if baselines else None
     if best is None or (len(strategies) < 2 and rival is None):
         return []
     headings = ["strategy", f"to {best}, points", "can be told apart"]
@@ -251,10 +249,21 @@ def _provenance(comparison: Comparison) -> list[Block]:
         ),
         f"versions: lora-clf {__version__}, {_pairs(environment['versions'])}",
         f"machine: {_pairs(environment['machine'])}",
-        "intervals: of a rate in one run Wilson's with near-copy groups, over several seeds the crossed "
-        "bootstrap of rows and seeds; differences are corrected for all pairs (Bonferroni)",
+        _intervals(comparison),
     ]
     return [Heading("How it was made"), Notes([line for line in lines if line])]
+
+
+def _intervals(comparison: Comparison) -> str:
+    """By what rule the intervals of this comparison are made: `standing` has the rules."""
+    crossed = "Student's t with the analytic variance of near-copy groups crossed with seeds (Satterthwaite's degrees)"
+    grouped = "Student's t with the analytic variance of near-copy groups (Satterthwaite's degrees)"
+    split = "the wider of Student's t over near-copy groups, all splits together, and Student's t over seeds"
+    several = any(len(pool.seeds) > 1 for pool in comparison.pools.values())
+    over = split if comparison.plan.resplit else crossed
+    rate = "Wilson's, its number of rows corrected for near-copy groups"
+    rates = f"of a rate in one run {rate}, over several seeds {over}" if several else f"of a rate {rate}"
+    return f"intervals: {rates}; of a difference {over if several else grouped}, corrected for all pairs (Bonferroni)"
 
 
 def _how(comparison: Comparison, contender: Contender) -> dict[str, object]:

@@ -1,7 +1,6 @@
 """Where each contender stands: scores with intervals, costs, and what can be told from what.
 
-Differences are paired: the same rows, the same seeds. Their intervals hold for other rows and other seeds
-    alike
+Differences are paired: the same rows, the same seeds. Their intervals hold for other rows and other seeds alike
 (`evaluation.intervals.crossed_mean`) and are widened for the number of pairs that could have been compared,
 because which one is best is found out from the same rows. Shapes: S seeds, N rows.
 """
@@ -38,6 +37,16 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Average:
+    """A mean over seeds that has no interval over rows; ``sd`` is the deviation between seeds."""
+
+    mean: float
+    sd: float | None = None
+    low: None = None
+    high: None = None
+
+
+@dataclass(frozen=True)
 class Standing:
     """One row of the table.
 
@@ -45,6 +54,7 @@ class Standing:
         kind: "strategy" or "baseline".
         seeds: complete seeds behind the figures; 1 for a baseline that draws nothing.
         accuracy: with its interval over rows and seeds.
+        macro_f1: without one, as it is no mean over rows.
         hard: accuracy on the rows that the data marks as hard, where it does.
         recall, false_positives: of the positive class; share of it found, share of the others taken for it.
         scores: all of `metrics.summarise`, mean over seeds; the confusion matrix summed.
@@ -59,7 +69,7 @@ class Standing:
     kind: str
     seeds: int
     accuracy: Score
-    macro_f1: Score
+    macro_f1: Average
     hard: Score | None
     recall: Score | None
     false_positives: Score | None
@@ -96,7 +106,7 @@ def standings_of(comparison: Comparison) -> list[Standing]:
         return round(_mean_accuracy(pools[label]), 12), -smallest.get(label, 0)
 
     best = max(strategies, key=rank, default=None)
-    rival = max(baselines, key=rank, default=None)
+    rival = comparison.rival
     compared = len(strategies) + (1 if rival else 0)
     # The best is picked from the same rows, so every pair counts as one that was looked at.
     confidence = 1 - (1 - CONFIDENCE) / max(1, compared * (compared - 1) // 2)
@@ -128,6 +138,13 @@ def standings_of(comparison: Comparison) -> list[Standing]:
     return rows
 
 
+def rival_of(comparison: Comparison) -> str | None:
+    """The baseline that got most right, the first of equals; None where there is none."""
+    strategies = {contender.label for contender in comparison.plan.contenders}
+    baselines = {label: pool for label, pool in comparison.pools.items() if label not in strategies}
+    return max(baselines, key=lambda label: round(_mean_accuracy(baselines[label]), 12), default=None)
+
+
 def _mean_accuracy(pool: Pool) -> float:
     return float(np.mean([part.correct.mean() for part in pool.predictions]))
 
@@ -143,9 +160,7 @@ def _scores(comparison: Comparison, pool: Pool) -> dict[str, Any]:
     found: dict[str, Any] = {
         "seeds": len(pool.seeds),
         "accuracy": Score(accuracy.mean, accuracy.low, accuracy.high, mean_spread(pool.spreads).sd, accuracy.n),
-        "macro_f1": Score(
-            f1.mean, *((f1.interval.low, f1.interval.high) if f1.interval else (f1.mean, f1.mean)), f1.sd
-        ),
+        "macro_f1": Average(f1.mean, f1.sd),
         "hard": None,
         "recall": None,
         "false_positives": None,
@@ -294,17 +309,16 @@ def verdict_of(comparison: Comparison) -> list[str]:
             lines.append(f"{listed(worse)} {_verb(worse, 'is', 'are')} worse by more than chance explains.")
     elif worse:
         first += f", more than {listed(worse)} by more than chance explains"
-    lines += _against_baseline(strategies, [row for row in rows if row.kind == "baseline"])
+    lines += _against_baseline(strategies, next((row for row in rows if row.label == comparison.rival), None))
     if best.seeds == 1:
         lines.append("One seed says nothing of how much another would differ: use --seeds 3 or more.")
     return [f"{first}.", *lines]
 
 
-def _against_baseline(strategies: Sequence[Standing], baselines: Sequence[Standing]) -> list[str]:
+def _against_baseline(strategies: Sequence[Standing], rival: Standing | None) -> list[str]:
     """Who beats the strongest baseline by more than the interval, and who does not."""
-    if not baselines:
+    if rival is None:
         return []
-    rival = max(baselines, key=lambda row: row.accuracy.mean)
     gaps = {row.label: row.to_baseline for row in strategies if row.to_baseline is not None}
     above = [label for label, gap in gaps.items() if gap.low > 0]
     below = [label for label, gap in gaps.items() if gap.high < 0]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lora_clf.comparison.plan import canonical
-from lora_clf.comparison.standing import Score, Standing, listed
+from lora_clf.comparison.standing import Average, Score, Standing, listed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,7 +35,7 @@ def name_of(row: Standing) -> str:
     return f"{row.label}{' *' if row.best else ' =' if row.tied else ''}"
 
 
-def score_text(score: Score | None) -> str:
+def score_text(score: Score | Average | None) -> str:
     """``97.8 ± 0.4``, in percent."""
     if score is None:
         return NONE
@@ -119,9 +119,12 @@ def footnotes(comparison: Comparison) -> list[str]:
     notes = []
     if best is not None:
         tied = [row.label for row in rows if row.tied]
+        alone = sum(row.kind == "strategy" for row in rows) == 1
         notes.append(
             f"* the highest accuracy of a strategy. = cannot be told from it: {listed(tied)}."
             if tied
+            else "* the only strategy with a complete run."
+            if alone
             else "* the highest accuracy of a strategy; all others are worse by more than chance explains."
         )
         runs = "seeds" if best.seeds > 1 else "folds" if comparison.plan.data.folds else ""
@@ -197,7 +200,7 @@ def flat(row: Standing) -> dict[str, Any]:
     """One row as plain numbers by column name: what CSV holds."""
     scores: dict[str, Any] = {}
     for name in ("accuracy", "macro_f1", "hard", "recall", "false_positives", "to_best", "to_baseline"):
-        score: Score | None = getattr(row, name)
+        score: Score | Average | None = getattr(row, name)
         for part in ("mean", "sd", "low", "high"):
             scores[name if part == "mean" else f"{name}_{part}"] = getattr(score, part) if score else None
     plain = {

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from lora_clf.comparison.comparison import Comparison
 from lora_clf.comparison.standing import Standing
-from lora_clf.comparison.table import as_csv, as_markdown, bytes_text, escaped, share_text
+from lora_clf.comparison.table import as_csv, as_markdown, bytes_text, escaped, footnotes, share_text
 from tests.comparison.invented import invented, write
 
 
@@ -53,6 +54,55 @@ def test_near_copies_count_as_one() -> None:
     again = replace(found, datasets={(0, None): replace(data, test=copies)})
     narrow, wide = found.standings[0].accuracy, again.standings[0].accuracy
     assert narrow.mean == wide.mean and wide.high - wide.low > (narrow.high - narrow.low) * 1.02
+
+
+def test_macro_f1_has_no_interval() -> None:
+    import csv
+    import json
+
+    from lora_clf.comparison.table import as_json
+
+    for seeds in (1, 3):
+        found = invented({"head-only": 0.7, "full": 0.9}, seeds=seeds)
+        row = json.loads(as_json(found))["rows"][0]["macro_f1"]
+        assert row["low"] is None and row["high"] is None and (row["sd"] is None) == (seeds == 1)
+        line = next(csv.DictReader(as_csv(found).splitlines()))
+        assert line["macro_f1_low"] == line["macro_f1_high"] == "" and float(line["macro_f1"]) == row["mean"]
+
+
+def test_one_strategy_is_not_called_better_than_others() -> None:
+    alone, two = invented({"lora": 0.9}), invented({"lora": 0.95, "head-only": 0.7})
+    assert "others" not in footnotes(alone)[0] and "all others are worse" in footnotes(two)[0]
+
+
+def test_the_report_names_the_intervals_that_are_used(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    def line(found: Comparison, name: str) -> str:
+        report = (write(found, tmp_path / name) / "report.md").read_text()
+        (line,) = [line for line in report.splitlines() if "intervals: " in line]
+        assert "bootstrap" not in line and "Bonferroni" in line and "Wilson" in line
+        return line
+
+    rates = {"head-only": 0.7, "lora": 0.95}
+    several = invented(rates)
+    assert "crossed with seeds (Satterthwaite" in line(several, "several")
+    assert "seeds" not in line(invented(rates, seeds=1), "one")
+    assert "the wider of" in line(replace(several, plan=replace(several.plan, resplit=True)), "resplit")
+
+
+def test_a_data_name_may_hold_the_word_fold() -> None:
+    from dataclasses import replace
+
+    from lora_clf.comparison.comparison import facts_of_data
+
+    found = invented({"lora": 0.9})
+    data, plan = found.datasets[0, None], found.plan
+    named = {(0, None): replace(data, name="a fold 1 of 2 b")}
+    assert facts_of_data(plan, named)["name"] == "a fold 1 of 2 b"
+    cut = replace(plan, data=replace(plan.data, folds=3))
+    named = {(0, 0): replace(data, name="the fold 1 of 2 b fold 1 of 3")}
+    assert facts_of_data(cut, named)["name"] == "the fold 1 of 2 b"
 
 
 def test_several_classes_have_no_positive_columns(tmp_path: Path) -> None:
