@@ -13,11 +13,11 @@ import argparse
 import shutil
 from pathlib import Path
 
-SIZES = {
-    "gpt2": {"n_embd": 768, "n_layer": 12, "n_head": 12},
-    "gpt2-medium": {"n_embd": 1024, "n_layer": 24, "n_head": 16},
-    "gpt2-large": {"n_embd": 1280, "n_layer": 36, "n_head": 20},
-    "gpt2-xl": {"n_embd": 1600, "n_layer": 48, "n_head": 25},
+SIZES = {  # width, blocks, heads
+    "gpt2": (768, 12, 12),
+    "gpt2-medium": (1024, 24, 16),
+    "gpt2-large": (1280, 36, 20),
+    "gpt2-xl": (1600, 48, 25),
 }
 
 
@@ -34,7 +34,8 @@ def main() -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(flags.seed)
-    model = GPT2LMHeadModel(GPT2Config(**SIZES[flags.size]))
+    width, blocks, heads = SIZES[flags.size]
+    model = GPT2LMHeadModel(GPT2Config(n_embd=width, n_layer=blocks, n_head=heads))
     model.save_pretrained(flags.out)
     for name in ("vocab.json", "merges.txt"):
         shutil.copyfile(flags.tokenizer / name, flags.out / name)
