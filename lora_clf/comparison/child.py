@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import lora_clf
 from lora_clf.comparison.comparison import Failure
 from lora_clf.comparison.plan import Cell
 
@@ -69,7 +68,7 @@ def start_cell(
 def _child(complaints: IO[str]) -> Iterator[subprocess.Popen[str]]:
     """A child process that does not outlive this block, however it is left."""
     child = subprocess.Popen(
-        [sys.executable, "-P", "-c", START, str(Path(lora_clf.__file__).resolve().parents[1])],
+        [sys.executable, "-P", "-c", START, str(Path(__file__).resolve().parents[2])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=complaints,

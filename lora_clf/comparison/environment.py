@@ -53,9 +53,7 @@ def environment_digest(base: Base, precision: str) -> str:
 @lru_cache(maxsize=1)
 def code_digest() -> str:
     """SHA-256 over all Python files of this package, by name and content: changed code reuses no old result."""
-    import lora_clf
-
-    root = Path(lora_clf.__file__).resolve().parent
+    root = Path(__file__).resolve().parents[1]
     found = hashlib.sha256()
     for file in sorted(root.rglob("*.py")):
         content = file.read_bytes()
