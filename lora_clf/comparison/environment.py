@@ -50,10 +50,13 @@ def environment_digest(base: Base, precision: str) -> str:
     )
 
 
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
 @lru_cache(maxsize=1)
 def code_digest() -> str:
     """SHA-256 over all Python files of this package, by name and content: changed code reuses no old result."""
-    root = Path(__file__).resolve().parents[1]
+    root = PACKAGE
     found = hashlib.sha256()
     for file in sorted(root.rglob("*.py")):
         content = file.read_bytes()

@@ -83,10 +83,11 @@ def test_the_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_changed_code_is_other_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lora_clf.comparison import environment
     from lora_clf.comparison.environment import code_digest
 
     real = code_digest()
-    monkeypatch.setattr(lora_clf, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(environment, "PACKAGE", tmp_path)
     (tmp_path / "room").mkdir()
     found = [real]
     for name, text in (("__init__.py", ""), ("room/a.py", "1"), ("room/a.py", "2"), ("room/b.py", "")):
