@@ -63,7 +63,7 @@ def train(
         check_pooling(shared.pooling)
     dataset = load_data(origin, **columns.settings(), seed=seed)
     for warning in dataset.warnings:
-        note(f"Warning: {warning}")
+        note(f"Warning: {warning.rstrip('.')}.")
     base = load_base(
         shared.base,
         revision=shared.revision,
@@ -81,7 +81,7 @@ def train(
     with training_progress() as progress:
         result = run_training(base, dataset, tuner, settings, progress=progress)
     for warning in set(result.warnings) - set(dataset.warnings):  # those were told before it began
-        note(f"Warning: {warning}")
+        note(f"Warning: {warning.rstrip('.')}.")
     saved = result.save(folder, force=force)
     if as_json:
         document(_json(result, dataset, saved))
