@@ -10,6 +10,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
@@ -394,9 +395,10 @@ def test_what_is_missing_of_a_cached_base_is_fetched(monkeypatch: pytest.MonkeyP
 
 
 def response() -> Any:
-    import httpx
-
-    return httpx.Response(404, request=httpx.Request("GET", "https://hub.example/x"))
+    """What the Hub's errors look at, whichever HTTP library its client uses."""
+    return SimpleNamespace(
+        status_code=404, headers={}, request=SimpleNamespace(headers={}, url="https://hub.example/x")
+    )
 
 
 @pytest.mark.parametrize(
