@@ -18,7 +18,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-WINDOW = 20  # batches; on the book's split this leaves 1.06 computed tokens for each real one
+WINDOW = 20  # batches; on the book's split, 16 texts a batch, 1.10 computed tokens for each real one
 
 
 @dataclass(frozen=True)
