@@ -1,7 +1,12 @@
-"""`lora-clf adapters list | inspect`: what adapters are there, and what one of them is."""
+"""`lora-clf adapters`: the commands about saved adapters; list and inspect are here, the others beside it.
+
+A sibling (`adapters_check.py`, `adapters_make.py`) has an ``app`` of its own, whose commands are taken in at the end.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +22,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List or inspect saved adapters.", no_args_is_help=True, add_completion=False)
 HOME = Path("my-adapters")
+SIBLINGS = ("lora_clf.cli.adapters_check", "lora_clf.cli.adapters_make")
 
 
 @app.command("list")
@@ -119,3 +125,8 @@ def _short(labels: list[str], shown: int = 8) -> str:
 
 def _value(value: object) -> str:
     return "all" if value is None else str(value)
+
+
+for _name in SIBLINGS:
+    if find_spec(_name) is not None:
+        app.registered_commands += import_module(_name).app.registered_commands
