@@ -11,11 +11,18 @@ from typing import TYPE_CHECKING, Any
 from lora_clf.comparison.plan import digest_of
 
 if TYPE_CHECKING:
+    import torch
+
     from lora_clf.base.base import Base
 
 
 def environment(base: Base) -> dict[str, Any]:
     """Versions, instruction set, threads. Nothing that names a host."""
+    return machine_facts(base.device)
+
+
+def machine_facts(device: torch.device) -> dict[str, Any]:
+    """The `environment` of any base on ``device``."""
     import platform
     from importlib.metadata import version
 
@@ -28,7 +35,7 @@ def environment(base: Base) -> dict[str, Any]:
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
-        "device": base.device.type,
+        "device": device.type,
     }
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in names}},
