@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_clf.adapters.canary import canaries
+from lora_clf.adapters.base_check import check_base
+from lora_clf.adapters.canary import canaries, largest_drift
 from lora_clf.adapters.canary import verify as verify_canaries
 from lora_clf.adapters.classifier import build, rebuilt
 from lora_clf.adapters.file import (
@@ -21,6 +23,7 @@ from lora_clf.adapters.file import (
     write_folder,
 )
 from lora_clf.adapters.header import Header
+from lora_clf.adapters.origin import adapter_folder
 from lora_clf.adapters.provenance import make_header
 from lora_clf.errors import AdapterFormatError, StateError, UsageError, WrongBaseError, unknown
 from lora_clf.tuners import strategies
@@ -212,50 +215,41 @@ def load_adapter(
     verify: bool = False,
     engine: str | None = None,
     file_cap: int = FILE_CAP,
+    base_check: str = "strict",
 ) -> Adapter:
     """Load a saved adapter onto the base that it was trained on.
 
     Args:
-        folder: where it was saved.
+        folder: where it was saved; or an adapter on the Hub, "owner/name" or "owner/name@revision".
         base: its base; the adapter goes to the base's device.
         verify: whether to compute the canaries again: the surest check, at the cost of seven short texts.
         engine: "lora" or "lora-scratch": what computes a LoRA adapter; default: what trained it.
         file_cap: the largest file that is read, in bytes.
+        base_check: what happens with another base of the same shape or another tokenizer: "strict" refuses it,
+            "warn" says so in one warning with both names (and, with ``verify``, by how much the canaries drift),
+            "off" says nothing. Tensors that do not fit are refused in any case.
 
     Raises:
         AdapterNotFoundError: there is none.
         AdapterFormatError: it is not whole and unchanged, or of a newer version.
-        WrongBaseError: it was trained on another base or with another tokenizer.
-        UsageError: ``engine`` does not apply.
+        WrongBaseError: it was trained on another base or with another tokenizer; or, where that was let pass, its
+            tensors do not fit this base.
+        UsageError: ``engine`` does not apply, or ``base_check`` is unknown.
     """
-    header, state = read_folder(Path(folder), file_cap=file_cap)
-    check_base(folder, header, base)
-    tuned = build(base, header, engine=engine)
+    header, state = read_folder(adapter_folder(folder, file_cap=file_cap), file_cap=file_cap)
+    other = check_base(folder, header, base, base_check)
     try:
+        tuned = build(base, header, engine=engine)
         tuned.load_state_dict(state)
-    except StateError as error:
+    except (StateError, AdapterFormatError) as error:
+        if other is not None:
+            raise WrongBaseError(f"{other} It does not fit there: {error}") from error
+        if isinstance(error, AdapterFormatError):
+            raise
         raise AdapterFormatError(f"The tensors of the adapter in {folder} do not fit: {error}") from error
-    if verify:
+    if other is None and verify:
         verify_canaries(base, tuned, header)
+    if other is not None and base_check == "warn":
+        drift = f" Its canaries drift by {largest_drift(base, tuned, header):.2g}." if verify else ""
+        warnings.warn(f"{other}{drift}", stacklevel=2)
     return Adapter(base, tuned, header)
-
-
-def check_base(folder: Path | str, header: Header, base: Base) -> None:
-    """Refuse a base or a tokenizer that the adapter was not trained with.
-
-    Raises:
-        WrongBaseError: the message names both.
-    """
-    if base.digest != header.base_digest:
-        same = " The names are equal, the weights or settings are not." if base.name == header.base_name else ""
-        raise WrongBaseError(
-            f"The adapter in {folder} was trained on the base {header.base_name} (digest "
-            f"{header.base_digest[:12]}); this base is {base.name} (digest {base.digest[:12]}).{same} "
-            f"Load the base it was trained on: --base {header.base_name}, or load_base({header.base_name!r})."
-        )
-    if base.tokenizer_digest != header.tokenizer_digest:
-        raise WrongBaseError(
-            f"The adapter in {folder} was trained with another tokenizer: that of its base {header.base_name} "
-            f"has the digest {header.tokenizer_digest[:12]}, that of this base, {base.name}, has "
-            f"{base.tokenizer_digest[:12]}. Restore the tokenizer files of the base it was trained on."
-        )

@@ -64,15 +64,7 @@ def verify(base: Base, tuned: Tuned, header: Header) -> float:
         WrongBaseError: they drift, and the base or the tokenizer is not the one of the adapter.
         AdapterFormatError: they drift for another reason; the message names the likely one.
     """
-    stored = header.canaries
-    if stored is None or stored["set"] != SET or not set(stored["logits"]) <= set(SENTENCES):
-        raise AdapterFormatError(
-            f"The adapter's canaries are of a set of sentences that this version of lora_clf does not have "
-            f"(it has set {SET}). Load it without verifying, or upgrade lora_clf."
-        )
-    names = tuple(stored["logits"])
-    expected = np.array([stored["logits"][name] for name in names], dtype=np.float64)  # (sentences, C)
-    now = _logits(base, tuned, names, header.max_length, header.truncation).astype(np.float64)
+    names, now, expected = _compared(base, tuned, header)
     drifts = _drift(now, expected).max(axis=1)  # (sentences,)
     largest = float(drifts.max())
     if np.isfinite(largest) and largest <= TOLERANCE:
@@ -86,6 +78,31 @@ def verify(base: Base, tuned: Tuned, header: Header) -> float:
         f"canaries drift, {worst!r} the most, by {largest:.2g} where {TOLERANCE} is allowed. "
         f"Likely cause: {cause}."
     )
+
+
+def largest_drift(base: Base, tuned: Tuned, header: Header) -> float:
+    """The largest drift of the canaries, as a share of max(1, |logit|), however large it is.
+
+    Raises:
+        AdapterFormatError: they are of another set of sentences.
+    """
+    _, now, expected = _compared(base, tuned, header)
+    return float(_drift(now, expected).max())
+
+
+def _compared(
+    base: Base, tuned: Tuned, header: Header
+) -> tuple[tuple[str, ...], NDArray[np.float64], NDArray[np.float64]]:
+    """The canaries' names, and their logits (sentences, C) as they are now and as they were stored."""
+    stored = header.canaries
+    if stored is None or stored["set"] != SET or not set(stored["logits"]) <= set(SENTENCES):
+        raise AdapterFormatError(
+            f"The adapter's canaries are of a set of sentences that this version of lora_clf does not have "
+            f"(it has set {SET}). Load it without verifying (--no-verify), or upgrade lora_clf."
+        )
+    names = tuple(stored["logits"])
+    expected = np.array([stored["logits"][name] for name in names], dtype=np.float64)  # (sentences, C)
+    return names, _logits(base, tuned, names, header.max_length, header.truncation).astype(np.float64), expected
 
 
 def _cause(

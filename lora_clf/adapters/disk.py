@@ -84,7 +84,7 @@ class Place:
             if size > cap:
                 raise AdapterFormatError(
                     f"{name} in {self.folder} has {size:,} bytes; at most {cap:,} are read. For a larger "
-                    "adapter that you trust raise file_cap."
+                    "adapter that you trust raise file_cap, on the command line --file-cap (in GiB)."
                 )
             return file.read(cap)
 

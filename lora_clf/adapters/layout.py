@@ -92,6 +92,13 @@ def has_head(header: Header) -> bool:
     return any(layout.in_memory(entry.name).startswith(HEAD) for entry in header.tensors)
 
 
+def head_width(header: Header) -> int | None:
+    """The width of the vectors that the head gets, as its tensors show it."""
+    layout = layout_of(header)
+    widths = {e.shape[1] for e in header.tensors if len(e.shape) == 2 and layout.in_memory(e.name).startswith(HEAD)}
+    return widths.pop() if len(widths) == 1 else None
+
+
 def config_of(header: Header) -> dict[str, Any]:
     """The contents of ``adapter_config.json``: a function of the header and nothing else.
 

@@ -1,15 +1,16 @@
 """The model hub, as little of it as is needed: one snapshot of one repository, asked for briefly.
 
-Only safetensors weights, config.json and tokenizer files at the top of a repository are fetched.
+Only safetensors weights, config.json and tokenizer files at the top of a repository are fetched; of other
+repositories the files that are asked for by name, each up to a size.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from lora_clf.errors import DownloadError
 
@@ -60,16 +61,16 @@ def snapshot(repo: str, revision: str | None, files: Iterable[str] = (), into: P
             no tokenizer.
     """
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     wanted = list(files) or list(WANTED)
     here = cached(repo, revision, files) if into is None else None
     if here is not None and revision is not None and _COMMIT.fullmatch(revision):
         return here  # a commit never changes, so there is nothing to ask
-    try:
+
+    def ask() -> Path:
         # One short question first: without an answer the download itself would ask again and again, for 23 s.
         HfApi().repo_info(repo, revision=revision, timeout=PATIENCE)
-        folder = Path(
+        return Path(
             snapshot_download(
                 repo,
                 revision=revision,
@@ -79,6 +80,61 @@ def snapshot(repo: str, revision: str | None, files: Iterable[str] = (), into: P
                 etag_timeout=PATIENCE,
             )
         )
+
+    folder = _answer(ask, repo, revision, here)
+    missing = _missing(folder, files)
+    if missing:
+        raise DownloadError(f"{repo} came without {', '.join(missing)}")
+    return folder
+
+
+def small_files(repo: str, revision: str | None, caps: Mapping[str, int], needed: Iterable[str]) -> Path:
+    """Returns the folder, named by its commit, of a snapshot with a few files, none of which is large.
+
+    Args:
+        repo: "owner/name".
+        revision: a branch, tag or commit; the main branch where it is None.
+        caps: what is fetched, each file with the bytes that it may have.
+        needed: those of them that have to be there.
+
+    Raises:
+        DownloadError: no answer, no such repository or revision, no leave to read it, a file that is missing or
+            larger than its cap.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+
+    here = cached(repo, revision, needed)
+    if here is not None and revision is not None and _COMMIT.fullmatch(revision):
+        return here
+
+    def ask() -> Path:
+        info: Any = HfApi().repo_info(repo, revision=revision, timeout=PATIENCE, files_metadata=True)
+        sizes = {file.rfilename: file.size for file in info.siblings or () if file.rfilename in caps}
+        for name, size in sizes.items():
+            if size is None or size > caps[name]:
+                shown = "an unknown number of" if size is None else f"{size:,}"
+                raise DownloadError(f"{name} of {repo} has {shown} bytes, at most {caps[name]:,} are fetched")
+        # The commit, not the branch: what was measured is what is fetched.
+        return Path(snapshot_download(repo, revision=info.sha, allow_patterns=sorted(caps), etag_timeout=PATIENCE))
+
+    folder = _answer(ask, repo, revision, here)
+    if missing := _missing(folder, needed):
+        raise DownloadError(f"{repo} came without {', '.join(missing)}")
+    return folder
+
+
+def _answer(ask: Callable[[], Path], repo: str, revision: str | None, here: Path | None) -> Path:
+    """What ``ask`` returns; ``here`` where there is no answer: it may have moved on since, but better than nothing.
+
+    Raises:
+        DownloadError: one line for whatever the Hub's library raises.
+    """
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        return ask()
+    except DownloadError:
+        raise
     except GatedRepoError as error:
         raise DownloadError(f"{repo} asks for a licence to be accepted there, and for a token") from error
     except RevisionNotFoundError as error:
@@ -88,13 +144,9 @@ def snapshot(repo: str, revision: str | None, files: Iterable[str] = (), into: P
     except Exception as error:
         # From here on it is the HTTP library's many errors; their texts hold addresses, so the kind must do.
         if here is not None:
-            return here  # a branch that may have moved on since, but better than nothing
+            return here
         cause = error.__cause__ or error
         raise DownloadError(f"no answer: {type(cause).__name__}") from error
-    missing = _missing(folder, files)
-    if missing:
-        raise DownloadError(f"{repo} came without {', '.join(missing)}")
-    return folder
 
 
 def _missing(folder: Path, files: Iterable[str] = ()) -> list[str]:

@@ -90,20 +90,20 @@ def locate(name: str = DEFAULT, revision: str | None = None, *, progress: Progre
         if revision is not None:
             raise UsageError(f"--revision {revision}: {folder.name!r} is a folder, which has none. Leave it out.")
         return _local(folder)
-    plain, wanted = _split(name, revision)
+    plain, wanted = split_name(name, revision)
     entry = CATALOGUE.get(plain)
     if entry is not None and wanted in (None, entry.revision):
         found = _from_catalogue(entry, tell)
         return Located(found, entry.name, entry.pooling, entry.max_length)
     if entry is not None:
         plain = entry.repo
-    elif wanted is None and plain in (registered := dict(_registered())):
-        return _local(registered[plain])
+    elif wanted is None and plain in (folders := dict(registered())):
+        return _local(folders[plain])
     if folder.is_dir():
         raise BaseNotFoundError(f"The folder {folder.name!r} has no config.json, so it is not a base.")
     if name.startswith((".", "~", "/")) or "\\" in name or name.count("/") > 1:
         raise BaseNotFoundError(f"There is no folder {name!r}. Give a folder with a config.json, or a name.")
-    known = {*CATALOGUE, *dict(_registered())}
+    known = {*CATALOGUE, *dict(registered())}
     if not _HUB_ID.fullmatch(plain) or ("/" not in plain and difflib.get_close_matches(plain, known, n=1)):
         raise unknown("base", name, known)
     found = _from_hub(name, plain, wanted, tell)
@@ -127,14 +127,14 @@ def entries() -> list[Listing]:
 
     Looks at sizes only; digests are checked when a base is loaded.
     """
-    registered = dict(_registered())
+    folders = dict(registered())
     listed = []
     for entry in CATALOGUE.values():
         if entry.files and _complete(cache_folder(entry.name), entry.files):
             source, here = "cache", True
         elif hub.cached(entry.repo, entry.revision) is not None:
             source, here = "Hub cache", True
-        elif entry.name in registered:
+        elif entry.name in folders:
             source, here = FOLDERS_VARIABLE, True
         else:
             source, here = "Hub or package index" if entry.packaged else "Hub", False
@@ -152,14 +152,19 @@ def entries() -> list[Listing]:
                 licence=entry.licence,
             )
         )
-    for name, folder in registered.items():
+    for name, folder in folders.items():
         if name not in CATALOGUE:
             size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
             listed.append(Listing(name=name, here=True, source=FOLDERS_VARIABLE, size_bytes=size))
     return listed
 
 
-def _split(name: str, revision: str | None) -> tuple[str, str | None]:
+def split_name(name: str, revision: str | None) -> tuple[str, str | None]:
+    """A Hub id and the revision that is written behind it or given apart.
+
+    Raises:
+        UsageError: two different revisions, or an empty one.
+    """
     plain, at, written = name.partition("@")
     if at and not written:
         raise UsageError(f"Base {name!r} ends in '@': write a revision behind it, or leave it out.")
@@ -185,7 +190,7 @@ def _local(folder: Path) -> Located:
     return Located(folder, name)
 
 
-def _registered() -> Iterator[tuple[str, Path]]:
+def registered() -> Iterator[tuple[str, Path]]:
     """Name and folder of each base under ``LORA_CLF_BASES``: folders of bases, or bases themselves."""
     for part in os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep):
         root = Path(part).expanduser()
@@ -210,15 +215,15 @@ def _from_hub(name: str, repo: str, revision: str | None, tell: Progress) -> Pat
 
 def _from_catalogue(entry: BaseEntry, tell: Progress) -> Path:
     """A short name: from the cache, from a registered folder, or fetched."""
-    registered = dict(_registered()).get(entry.name)
+    given = dict(registered()).get(entry.name)
     if not entry.files:
         if (here := hub.cached(entry.repo, entry.revision)) is not None:
             return here
-        if registered is not None:
-            return _local(registered).folder
+        if given is not None:
+            return _local(given).folder
         return _from_hub(entry.name, entry.repo, entry.revision, tell)
     folder = cache_folder(entry.name)
-    for candidate in (folder, registered):
+    for candidate in (folder, given):
         if candidate is not None and not _faults(candidate, entry.files):
             return candidate
     try:

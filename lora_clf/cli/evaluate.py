@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lora_clf.cli.flags import DataFlags, Device, Json, Precision, takes
+from lora_clf.cli.flags import AdapterFlags, DataFlags, Json, Precision, takes
 from lora_clf.cli.opening import open_adapter
 from lora_clf.cli.output import document, line, note
 from lora_clf.cli.quiet import quiet_third_parties
@@ -26,29 +26,28 @@ app = typer.Typer(add_completion=False)
 @app.command()
 @takes
 def evaluate(
-    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="The adapter's folder.")],
+    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="The adapter's folder, or its Hub id.")],
     source: Annotated[str | None, typer.Argument(metavar="DATA", help="A table, or a corpus: sms-spam, demo.")] = None,
     data: Annotated[str | None, typer.Option(help="The same as DATA.", rich_help_panel="Data")] = None,
     all_rows: Annotated[
         bool, typer.Option("--all-rows", help="Score every row of the table; do not split it.")
     ] = False,
-    base: Annotated[str | None, typer.Option(help="The base; by default the adapter's own.")] = None,
-    revision: Annotated[str | None, typer.Option(help="A Hub revision, where --base is a Hub id.")] = None,
-    device: Device = "auto",
     precision: Precision = "fp32",
     seed: Annotated[int | None, typer.Option(help="Of the split; by default found: the adapter's own, or 0.")] = None,
     as_json: Json = False,
     *,
+    how: AdapterFlags,
     columns: DataFlags,
 ) -> None:
     """Score a saved adapter on labelled data: on the validation and test parts, or on every row."""
     quiet_third_parties()
     from lora_clf.adapters.file import read_header
+    from lora_clf.adapters.origin import adapter_folder
     from lora_clf.data.dataset import load_table
     from lora_clf.inference.precision import resolve_precision
 
     origin = one_source(source, data)
-    header = read_header(adapter)
+    header = read_header(adapter_folder(adapter, file_cap=how.cap))
     if columns.positive_label is not None and columns.positive_label not in header.labels:
         raise unknown("label", columns.positive_label, header.labels)
     if all_rows:
@@ -73,7 +72,7 @@ def evaluate(
             "These are not the parts that the adapter was trained with (another table, split or seed): "
             "texts of its training may be among them."
         )
-    loaded = open_adapter(adapter, base, revision, device)
+    loaded = open_adapter(adapter, how, "evaluate")
     number = resolve_precision(precision, loaded.base.device)
     scores = {name: score(loaded, part, positive, number) for name, part in parts.items()}
     if as_json:

@@ -94,6 +94,40 @@ class BaseFlags(Flags):
 
 
 @dataclass(frozen=True)
+class AdapterFlags(Flags):
+    """How a saved adapter is opened: on which base, and what is checked."""
+
+    panel: ClassVar[str] = "Adapter"
+
+    base: Annotated[str | None, typer.Option(help="The base; by default the adapter's own, found by digest.")] = None
+    revision: Annotated[str | None, typer.Option(help="A Hub revision, where --base is a Hub id.")] = None
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto"
+    base_check: Annotated[
+        str, typer.Option(help="Another base of the same shape: strict refuses it, warn says so, off is silent.")
+    ] = "strict"
+    no_verify: Annotated[
+        bool,
+        typer.Option(
+            "--no-verify",
+            help="Do not compute the canaries again, seven fixed texts whose logits are in the adapter; they cost "
+            "what labelling seven texts costs (benchmarks/README.md: canaries).",
+        ),
+    ] = False
+    file_cap: Annotated[float, typer.Option(help="The largest adapter that is read, in GiB.")] = 2.0
+
+    @property
+    def cap(self) -> int:
+        """The largest file that is read, in bytes.
+
+        Raises:
+            UsageError: ``file_cap`` is no positive number.
+        """
+        if not 0 < self.file_cap < 2**20:  # nan too
+            raise UsageError(f"--file-cap {self.file_cap:g}: expected a number of GiB above 0.")
+        return int(self.file_cap * 2**30)
+
+
+@dataclass(frozen=True)
 class DataFlags(Flags):
     """Which columns, and how the table is split."""
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lora_clf.cli.flags import Device, Force, Json, Precision
+from lora_clf.cli.flags import AdapterFlags, Force, Json, Precision, takes
 from lora_clf.cli.opening import open_adapter
 from lora_clf.cli.output import document, line, note, one_line, table
 from lora_clf.cli.places import check_free_file
@@ -20,8 +20,9 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command()
+@takes
 def predict(
-    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="The adapter's folder.")],
+    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="The adapter's folder, or its Hub id.")],
     texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT...", help="Texts; lines of stdin if none.")] = None,
     read: Annotated[
         Path | None, typer.Option("--input", help="A table: CSV, TSV, JSONL, Parquet; or lines in a .txt.")
@@ -31,12 +32,11 @@ def predict(
     ] = None,
     text_column: Annotated[str | None, typer.Option(help="The column of texts in --input.")] = None,
     encoding: Annotated[str | None, typer.Option(help="Of an --input or stdin that is not UTF-8, as cp1252.")] = None,
-    base: Annotated[str | None, typer.Option(help="The base; by default the adapter's own.")] = None,
-    revision: Annotated[str | None, typer.Option(help="A Hub revision, where --base is a Hub id.")] = None,
-    device: Device = "auto",
     precision: Precision = "fp32",
     force: Force = False,
     as_json: Json = False,
+    *,
+    how: AdapterFlags,
 ) -> None:
     """Label texts: arguments, a file, or lines from stdin; each gets its most probable label."""
     quiet_third_parties()
@@ -52,12 +52,13 @@ def predict(
             raise UsageError(f"--output {write} is the --input itself. Give another name.")
         check_free_file(write, force)
     from lora_clf.adapters.file import read_header
+    from lora_clf.adapters.origin import adapter_folder
 
-    read_header(adapter)  # no adapter, no wait for texts
+    read_header(adapter_folder(adapter, file_cap=how.cap))  # no adapter, no wait for texts
     rows = _rows(texts, read, text_column, encoding)
     from lora_clf.inference.precision import resolve_precision
 
-    loaded = open_adapter(adapter, base, revision, device)
+    loaded = open_adapter(adapter, how, "predict")
     number = resolve_precision(precision, loaded.base.device)
     found = loaded.predict(rows.texts, precision=number) if len(rows) else []
     if cut := sum(each.truncated for each in found):
