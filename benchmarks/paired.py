@@ -92,6 +92,28 @@ def interleave(
     return found
 
 
+@dataclass(frozen=True)
+class Timing:
+    """What one run of a side took.
+
+    Attributes:
+        seconds: of the whole job, extrapolated where it was not complete.
+        measured: seconds that really passed while it was counted.
+        steps: steps that were run.
+        total_steps: steps of the whole job.
+    """
+
+    seconds: float
+    measured: float
+    steps: int
+    total_steps: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing was extrapolated."""
+        return self.steps == self.total_steps
+
+
 def timed(work: Callable[[], object]) -> Callable[[], float]:
     """``work`` as a side of `interleave`: it returns the seconds that it took."""
 
@@ -136,6 +158,14 @@ def peak_above(work: Callable[[], object]) -> dict[str, Any]:
     work()
     peak = peak_bytes()
     return {"held_bytes": held, "peak_bytes": peak, "above_bytes": max(0, peak - held), "restarted": restarted}
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for an accelerator, whose work goes on behind the program's back."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(device)
 
 
 def settle() -> None:
