@@ -134,6 +134,8 @@ def _cause(
     cut = _encode(base, names, header.max_length, header.truncation).truncated
     if "long" in drifted and drifted <= {"long", *(name for name, was in zip(names, cut, strict=True) if was)}:
         return "other truncation: length or side"
+    if "short" in drifted and "long" not in drifted:
+        return "padding that counts: short texts drift, a text of the full length does not"
     if drifted <= _TOKENIZER:
         return "other tokenizer: it differs on special tokens or on text that is not English"
     return "other weights: of the base, the head or the adapted layers"

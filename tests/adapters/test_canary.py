@@ -14,7 +14,8 @@ import torch
 
 from lora_clf.adapters.adapter import Adapter, load_adapter
 from lora_clf.adapters.canary import SENTENCES, SET, TOLERANCE, canaries, verify
-from lora_clf.adapters.classifier import rebuilt
+from lora_clf.adapters.classifier import build
+from lora_clf.adapters.header import Header
 from lora_clf.base.base import Base
 from lora_clf.base.tokenizer import Tokens
 from lora_clf.errors import AdapterFormatError, WrongBaseError
@@ -64,103 +65,128 @@ class FaultyTokenizer:
 
     fault: Callable[[str, int], tuple[str, int]]
     digest: str = "bytes"
+    pad_to: int = 0
     pad_id: int = 0
 
     def encode(self, texts: Sequence[str], max_length: int, side: str = "right") -> Tokens:
         parts = [ByteTokenizer().encode([text], length) for text, length in self._rows(texts, max_length)]
-        return Tokens([part.ids[0] for part in parts], np.concatenate([part.truncated for part in parts]))
+        # Padding that nothing masks: ids like all others.
+        ids = [np.pad(part.ids[0], (0, max(0, self.pad_to - len(part.ids[0])))) for part in parts]
+        return Tokens(ids, np.concatenate([part.truncated for part in parts]))
 
     def _rows(self, texts: Sequence[str], max_length: int) -> list[tuple[str, int]]:
         return [self.fault(text, max_length) for text in texts]
 
 
-FAULTS: dict[str, tuple[Callable[[str, int], tuple[str, int]], set[str], str]] = {
+def reads(fault: Callable[[str, int], tuple[str, int]], **more: Any) -> Callable[[Adapter], tuple[Base, Tuned]]:
+    """The fault of a tokenizer, as what an adapter then runs on."""
+    return lambda adapter: (replace(adapter.base, tokenizer=FaultyTokenizer(fault, **more)), adapter.tuned)  # type: ignore[arg-type]
+
+
+def has(change: Callable[[dict[str, torch.Tensor]], Any]) -> Callable[[Adapter], tuple[Base, Tuned]]:
+    """Other tensors on the right base."""
+    return lambda adapter: (adapter.base, changed(adapter, change))
+
+
+def pools(pooling: str) -> Callable[[Adapter], tuple[Base, Tuned]]:
+    return lambda adapter: (
+        adapter.base,
+        changed(adapter, lambda state: None, replace(adapter.header, pooling=pooling)),
+    )
+
+
+def on_another_base(adapter: Adapter) -> tuple[Base, Tuned]:
+    base = replace(tiny_base("bert", seed=1), max_length=96, name="another")
+    tuned = build(base, adapter.header)
+    tuned.load_state_dict(adapter.tuned.state_dict())
+    return base, tuned
+
+
+def times(factor: float, part: str = "lora_B") -> Callable[[dict[str, torch.Tensor]], Any]:
+    return lambda state: [state[name].mul_(factor) for name in state if part in name]
+
+
+def permute(state: dict[str, torch.Tensor]) -> None:
+    for name in ("head.linear.weight", "head.linear.bias"):
+        state[name] = state[name].flip(0)
+
+
+NAMES = tuple(SENTENCES)
+# What is wrong; which canaries show it (x) and which do not, in the order of NAMES; what the error says of the cause.
+FAULTS: dict[str, tuple[Callable[[Adapter], tuple[Base, Tuned]], str, str]] = {
+    "another base of the same shape": (on_another_base, "x x x x x x x", "other base"),
+    "another tokenizer": (reads(lambda t, n: (t.upper(), n), digest="other"), "x x x . x x x", "other tokenizer"),
     "special tokens read out of texts": (
-        lambda t, n: (t.replace("<|endoftext|>", "\1").replace("[PAD]", "\2"), n), {"special"}, "tokenizer"
-    ),
-    "accents dropped": (lambda t, n: (t.replace("ü", "u"), n), {"foreign"}, "tokenizer"),
-    "another length": (lambda t, n: (t, n - 1), {"long", "foreign"}, "truncation"),
-    "the end kept": (lambda t, n: (t[-n:] if len(t) > 200 else t, n), {"long"}, "truncation"),
-    "an empty text filled": (lambda t, n: (t or "[UNK]", n), {"empty"}, "tokenizer"),
-    "a token more in front": (lambda t, n: ("\3" + t, n), set(SENTENCES), "weights|tokenizer"),
+        reads(lambda t, n: (t.replace("<|endoftext|>", "\1").replace("[PAD]", "\2"), n)), ". . . . x . .", "tokenizer"),
+    "accents dropped": (reads(lambda t, n: (t.replace("ü", "u"), n)), ". . . . . x .", "tokenizer"),
+    "an empty text filled": (reads(lambda t, n: (t or "[UNK]", n)), ". . . x . . .", "tokenizer"),
+    "a token more in front": (reads(lambda t, n: ("\3" + t, n)), "x x x x x x x", "other weights"),
+    "another length": (reads(lambda t, n: (t, n - 1)), ". . . . . x x", "truncation"),
+    "the other side cut": (reads(lambda t, n: (t[-n:] if len(t) > 200 else t, n)), ". . . . . . x", "truncation"),
+    "padding that counts in a batch of short texts": (
+        reads(lambda t, n: (t, n), pad_to=16), ". . x x . . .", "padding"),
+    "padding that counts in a batch of long texts": (
+        reads(lambda t, n: (t, n), pad_to=96), "x x x x x . .", "padding"),
+    "pooling by the first token": (pools("first"), "x x x . x x x", "pooling first instead of mean"),
+    "pooling by the last token": (pools("last"), "x x x . x x x", "pooling last instead of mean"),
+    "scaled rank times too much": (has(times(3.0)), "x x x x x x x", "scaled by alpha / rank²"),
+    "scaled rank times too little": (has(times(1 / 3)), "x x x x x x x", "scaled by alpha."),
+    "factors missing in one block": (has(times(0.0, "layer.1.output.dense.lora_B")), "x x x x x x x", "other weights"),
+    "a head of zeros": (has(times(0.0, "head")), "x x x x x x x", "missing head"),
+    "a head as before training": (
+        lambda a: has(_first_head(a))(a), "x x x x x x x", "missing head"),
+    "permuted labels": (has(permute), "x x x x x x x", "permuted labels"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_which_canary_catches_which_fault(name: str, saved: Adapter) -> None:
-    fault, caught, cause = FAULTS[name]
-    base = replace(saved.base, tokenizer=FaultyTokenizer(fault))  # type: ignore[arg-type]
-    now = canaries(base, saved.tuned, saved.header.max_length, "right")["logits"]
+    fault, cells, cause = FAULTS[name]
+    base, tuned = fault(saved)
+    now = canaries(base, tuned, saved.header.max_length, "right")["logits"]
     stored = saved.header.canaries
     assert stored is not None
-    drifted = {
-        key
+    shown = {
+        key: "x" if max(abs(a - b) / max(1, abs(a)) for a, b in zip(row, now[key], strict=True)) > TOLERANCE else "."
         for key, row in stored["logits"].items()
-        if max(abs(a - b) / max(1, abs(a)) for a, b in zip(row, now[key], strict=True)) > TOLERANCE
     }
-    assert drifted == caught
-    message = drift(saved, base)
-    assert cause.split("|")[0] in message and f"{len(caught)} of 7" in message
+    assert " ".join(shown[key] for key in NAMES) == cells  # those that show it, and those that do not
+    message = drift(saved, base, tuned)
+    assert cause in message.split("Likely cause: ")[1] and f"{cells.count('x')} of 7" in message
 
 
-def test_padding_that_counts(saved: Adapter) -> None:
-    """Mean pooling over a padded length: a batch of a short and a long text must not show it."""
-    view = saved.tuned.view
-    tokens = saved.encode([SENTENCES["short"]])
-    ids = torch.zeros(1, 40, dtype=torch.int64)
-    ids[0, : len(tokens.ids[0])] = torch.from_numpy(tokens.ids[0])
-    with torch.inference_mode():
-        wrong = view(ids, torch.ones_like(ids))[0]
-    stored = saved.header.canaries
-    assert stored is not None
-    assert (wrong - torch.tensor(stored["logits"]["short"])).abs().max() > 100 * TOLERANCE
+def test_the_table_of_faults_is_whole() -> None:
+    table = {name: cells.split() for name, (_, cells, _) in FAULTS.items()}
+    assert NAMES == ("plain", "promotion", "short", "empty", "special", "foreign", "long")
+    assert len(table) == 18 and {len(cells) for cells in table.values()} == {7}
+    assert sum(cells.count("x") for cells in table.values()) == 87
+    for place, name in enumerate(NAMES):
+        column = [cells[place] for cells in table.values()]
+        assert {"x", "."} == set(column), name  # each canary shows something, and none shows everything
+    # Four of them are there for a fault that no other shows, and one for padding, which shows on short texts alone.
+    alone = {NAMES[cells.index("x")] for cells in table.values() if cells.count("x") == 1}
+    assert alone == {"empty", "special", "foreign", "long"}
 
 
-def changed(adapter: Adapter, change: Callable[[dict[str, torch.Tensor]], Any]) -> Tuned:
-    tuned = rebuilt(adapter.base, adapter.tuned)
-    state = tuned.state_dict()
+def changed(adapter: Adapter, change: Callable[[dict[str, torch.Tensor]], Any], header: Header | None = None) -> Tuned:
+    """The adapter with other tensors, or as another header would build it."""
+    tuned = build(adapter.base, header or adapter.header)
+    state = {name: tensor.clone() for name, tensor in adapter.tuned.state_dict().items()}
     change(state)
     tuned.load_state_dict(state)
     return tuned
 
 
-def test_the_error_names_the_likely_cause(saved: Adapter) -> None:
-    other = tiny_base("bert", seed=1)
-    assert "other base (tiny-bert instead of tiny-bert)" in drift(saved, other, make(base=other).tuned)
-
-    def permute(state: dict[str, torch.Tensor]) -> None:
-        for name in ("head.linear.weight", "head.linear.bias"):
-            state[name] = state[name].flip(0)
-
-    assert "permuted labels" in drift(saved, tuned=changed(saved, permute))
-    assert "missing head" in drift(saved, tuned=changed(saved, _first_head(saved)))
-    assert "missing head" in drift(saved, tuned=changed(saved, lambda s: [s[n].zero_() for n in s if "head" in n]))
-
-    def scale(factor: float) -> Callable[[dict[str, torch.Tensor]], Any]:
-        return lambda state: [state[name].mul_(factor) for name in state if "lora_B" in name]
-
-    # An adapter that was scaled twice, or not at all: the canaries were made with another scaling.
-    assert "scaled by alpha" in drift(saved, tuned=changed(saved, scale(1 / 3)))
-    assert "scaled by alpha / rank²" in drift(saved, tuned=changed(saved, scale(3)))
-    assert "other weights" in drift(saved, tuned=changed(saved, scale(1.5)))
-    first = make("bert", "lora-scratch", "first", base=saved.base)
-    assert "pooling first instead of mean" in drift(saved, tuned=first.tuned)
+def test_causes_that_the_file_alone_shows(saved: Adapter) -> None:
+    assert "other weights" in drift(saved, tuned=changed(saved, times(1.5)))
     claims = replace(saved.header, pooling="first")
-    liar = Adapter(saved.base, make("bert", "lora-scratch", "first", base=saved.base).tuned, claims)
-    liar.tuned.load_state_dict(saved.tuned.state_dict())
+    liar = Adapter(saved.base, changed(saved, lambda state: None, claims), claims)
     assert "it was saved with mean, not first" in drift(liar)
 
 
 def _first_head(adapter: Adapter) -> Callable[[dict[str, torch.Tensor]], Any]:
     head = adapter.base.view(2, "mean", seed=adapter.header.seed).head.state_dict()
     return lambda state: state.update({f"head.{name}": tensor for name, tensor in head.items()})
-
-
-def test_another_tokenizer_is_named(saved: Adapter) -> None:
-    tokenizer = FaultyTokenizer(lambda t, n: (t.upper(), n), digest="other")
-    base = replace(saved.base, tokenizer=tokenizer)  # type: ignore[arg-type]
-    with pytest.raises(WrongBaseError, match="other tokenizer"):
-        verify(base, saved.tuned, saved.header)
 
 
 def test_canaries_of_another_set(saved: Adapter) -> None:
