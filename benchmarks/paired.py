@@ -176,15 +176,27 @@ def settle() -> None:
             ctypes.CDLL(None).malloc_trim(0)
 
 
-def in_child(script: Path, arguments: Sequence[str], timeout: float | None = None) -> Any:
+def in_child(
+    script: Path,
+    arguments: Sequence[str],
+    timeout: float | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Any:
     """What ``script`` prints as JSON in its last line, run in a process of its own with ``arguments``.
+
+    ``environment`` is added to that of this process.
 
     Raises:
         RuntimeError: it failed; the message ends with its last words.
         subprocess.TimeoutExpired: it took more than ``timeout`` seconds.
     """
     child = subprocess.run(
-        [sys.executable, str(script), *arguments], capture_output=True, text=True, encoding="utf-8", timeout=timeout
+        [sys.executable, str(script), *arguments],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=timeout,
+        env={**os.environ, **(environment or {})},
     )
     lines = child.stdout.strip().splitlines()
     if child.returncode or not lines:
