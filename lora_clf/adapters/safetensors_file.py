@@ -91,10 +91,12 @@ def read_table(top: bytes, size: int) -> Table:
             f"{_MODEL} has no {KEY} header: it was not saved by lora_clf, or was saved again by a program "
             "that dropped the header."
         )
+    # The version first: a later one may have other keys and dtypes, and has to be refused by its number.
+    header = read_text(metadata[KEY])
     if more := sorted(set(metadata) - {KEY}):
         names = ", ".join(map(repr, more))
         raise AdapterFormatError(f"The metadata of {_MODEL} holds more than {KEY}: {names}.")
-    return Table(read_text(metadata[KEY], _manifest(values, size - 8 - length)), 8 + length)
+    return Table(replace(header, tensors=_manifest(values, size - 8 - length)), 8 + length)
 
 
 def table_length(top: bytes, size: int) -> int:

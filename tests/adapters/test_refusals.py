@@ -193,6 +193,18 @@ def test_optional_fields_of_later_programs_are_let_through(folder: Path) -> None
         load(folder)
 
 
+def test_a_newer_version_is_refused_by_its_number_whatever_else_it_has(folder: Path) -> None:
+    table, data = take_apart(folder)
+    header = json.loads(table["__metadata__"]["lora_clf"])
+    text = canonical({**header, "schema": 7, "labels": "elsewhere"})
+    table["__metadata__"] = {"lora_clf": text, "another": "key"}
+    table["new"] = {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [len(data), len(data) + 1]}
+    put_together(folder, table, data + b"x")
+    for read in (load, read_header):
+        with pytest.raises(AdapterFormatError, match="schema version 7; this version of lora_clf reads up to 1"):
+            read(folder)
+
+
 # What is done to the table or the tensors of the file.
 def _first(table: dict[str, Any]) -> dict[str, Any]:
     entry: dict[str, Any] = table[sorted(name for name in table if name != "__metadata__")[0]]
