@@ -170,6 +170,11 @@ _FAMILIES: dict[str, type[ScoreHead | PoolerHead | RobertaHead | DistilBertHead 
 }
 
 
+def output_layer(head: Head) -> nn.Linear:
+    """The last linear layer of a head, whose outputs are the logits."""
+    return [module for module in head.modules() if isinstance(module, nn.Linear)][-1]
+
+
 def make_head(architecture: Architecture, config: Any, classes: int, pooling: str) -> Head:
     """The head for ``pooling``: "mean", "first", "last" (free heads) or "family".
 

@@ -1,0 +1,285 @@
+"""Adapters that PEFT saved, brought into our form: factors, head and labels on a base of ours.
+
+PEFT stores neither labels nor any digest. The labels come from the person who loads it. Of the base can be checked:
+that it has every layer that the file adapts, in the right shapes, and that the name the file gives its base, where
+both are on the Hub, is the name of this one. From then on the adapter carries the digest of this base and canaries, as
+any of ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from lora_clf.adapters.adapter import Adapter
+from lora_clf.adapters.base_check import BASE_CHECKS
+from lora_clf.adapters.factors import A, B, Factors, factors_of, tuned_with
+from lora_clf.adapters.file import FILE_CAP
+from lora_clf.adapters.fused import TRIPLES, fuse_layers
+from lora_clf.adapters.header import Header
+from lora_clf.adapters.layout import PEFT, hub_name
+from lora_clf.adapters.peft_fields import PeftFields
+from lora_clf.adapters.peft_folder import read_foreign
+from lora_clf.adapters.peft_head import outputs, split_head
+from lora_clf.adapters.provenance import make_header
+from lora_clf.errors import (
+    AdapterFormatError,
+    StateError,
+    TargetError,
+    UsageError,
+    WrongBaseError,
+    unknown,
+)
+from lora_clf.tuners import create
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lora_clf.base.base import Base
+    from lora_clf.tuners.base import Tuned
+
+STRATEGIES: Final = ("lora", "lora-scratch", "full")
+"""What a foreign adapter can become: LoRA where only linear layers of the blocks are adapted, else all weights."""
+
+ENDINGS: Final = (A, B)
+_HUB: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def load_foreign(
+    folder: Path | str,
+    base: Base,
+    *,
+    labels: Sequence[str] | None = None,
+    positive_label: str | None = None,
+    max_length: int | None = None,
+    truncation: str = "right",
+    strategy: str = "lora",
+    base_check: str = "strict",
+    fuse_qkv: bool = False,
+    file_cap: int = FILE_CAP,
+) -> Adapter:
+    """Bring an adapter that PEFT saved onto ``base``; saving it writes one of ours.
+
+    Args:
+        folder: where PEFT saved it.
+        base: the base it was trained on; PEFT stores nothing by which that could be proved.
+        labels: in the order of the head's outputs; needed where the file has none.
+        positive_label: of two labels the one that is looked for.
+        max_length: tokens a text; default: the base's.
+        truncation: the side that is cut away.
+        strategy: "lora", "lora-scratch", or "full", which takes layers outside the blocks too, at the size of the base.
+        base_check: "strict" refuses a base whose name on the Hub is another than the file's; "warn" and "off" do not.
+        fuse_qkv: whether separate query, key and value layers belong into the base's fused one.
+        file_cap: the largest file that is read, in bytes.
+
+    Raises:
+        AdapterNotFoundError: there is none.
+        AdapterFormatError: it is damaged, incomplete, or of a kind that we cannot follow; the message names the field.
+        WrongBaseError: layers, shapes or the name of the base do not fit.
+        UnsupportedBaseError: the architecture has no family head.
+        UsageError: no labels, or not as many as the head has outputs.
+    """
+    if strategy not in STRATEGIES:
+        raise unknown("strategy", strategy, STRATEGIES)
+    found = read_foreign(folder, file_cap=file_cap)
+    check_name(folder, found.fields, base, base_check)
+    try:
+        _check_architecture(found.tensors, base)
+        head, rest = split_head(found.tensors, base)
+        chosen = _labels(folder, labels or found.labels, outputs(head, base))
+        factors = _factors(found.fields, rest, base)
+        if fuse_qkv:
+            factors = fuse_layers(base, factors)
+        else:
+            _check_layers(base, factors)
+            _check_targets(found.fields, base, factors)
+        tuned = _tuned(base, factors, head, len(chosen), strategy, found.fields.dropout)
+    except (AdapterFormatError, WrongBaseError) as error:
+        raise type(error)(f"The PEFT adapter in {folder} cannot be used. {error}") from error
+    header = make_header(
+        base,
+        tuned,
+        labels=chosen,
+        positive_label=_one_of(positive_label, chosen),
+        max_length=max_length,
+        truncation=truncation,
+        training=_origin(found.fields),
+    )
+    return Adapter(base, tuned, header)
+
+
+def check_name(folder: Path | str, fields: PeftFields, base: Base, mode: str = "strict") -> str:
+    """What the names of the two bases say: "equal", "other", or "unknown" where one is no name on the Hub.
+
+    Raises:
+        WrongBaseError: they are other ones and ``mode`` is "strict".
+        UsageError: unknown ``mode``.
+    """
+    if mode not in BASE_CHECKS:
+        raise unknown("base check", mode, BASE_CHECKS)
+    said, ours = (hub_name(name)[0] for name in (fields.base_name or "", base.name))
+    if said.lower() == ours.lower():
+        return "equal"
+    if not (_HUB.fullmatch(said) and _HUB.fullmatch(ours)):
+        return "unknown"
+    if mode == "strict":
+        raise WrongBaseError(
+            f"The PEFT adapter in {folder} was trained on {said}, by its adapter_config.json; this base is {base.name} "
+            f"({ours}). Load that base: --base {said}; or, if it is the same under another name, --base-check off."
+        )
+    return "other"
+
+
+def _check_architecture(tensors: Mapping[str, Tensor], base: Base) -> None:
+    """Refuse a base that is called otherwise inside PEFT's model: it is of another architecture."""
+    prefix = f"{PEFT}{base.architecture.prefix}."
+    adapted = sorted(name for name in tensors if name.endswith(ENDINGS))
+    if base.architecture.family and adapted and not any(name.startswith(prefix) for name in adapted):
+        raise WrongBaseError(
+            f"It adapts layers such as {adapted[0]}; on a {base.architecture.model_type} base such as {base.name} they "
+            f"would begin with {prefix}"
+        )
+
+
+def _labels(folder: Path | str, labels: Sequence[str] | None, outputs: int) -> tuple[str, ...]:
+    if outputs < 2:
+        raise AdapterFormatError("Its head has one output: it is a regression, not a classifier.")
+    if labels is None:
+        raise UsageError(
+            f"PEFT stores no labels, so the adapter in {folder} has none: name its {outputs} in the order of the "
+            f"outputs, as --labels {','.join(f'label{number}' for number in range(outputs))} or labels=[...]."
+        )
+    if isinstance(labels, str) or len(set(labels)) != len(labels) or not all(label.strip() for label in labels):
+        raise UsageError(f"Labels {labels!r}: expected a list of different names.")
+    if len(labels) != outputs:
+        raise UsageError(
+            f"{len(labels)} labels ({', '.join(labels)}) for the adapter in {folder}, whose head has {outputs} outputs."
+        )
+    return tuple(labels)
+
+
+def _one_of(positive: str | None, labels: Sequence[str]) -> str | None:
+    if positive is not None and positive not in labels:
+        raise unknown("label", positive, labels)
+    if positive is not None and len(labels) != 2:
+        raise UsageError(f"--positive-label {positive}: only of two labels one is looked for; there are {len(labels)}.")
+    return positive
+
+
+def _factors(fields: PeftFields, tensors: Mapping[str, Tensor], base: Base) -> dict[str, Factors]:
+    """The factors by layer of the backbone, each with the scaling of its own rank and alpha."""
+    prefix = f"{PEFT}{base.architecture.prefix}."
+    ours = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix) and name.endswith(ENDINGS)}
+    if strange := sorted(tensors.keys() - ours.keys()):
+        shown = ", ".join(strange[:5]) + (f" and {len(strange) - 5} more" if len(strange) > 5 else "")
+        raise AdapterFormatError(
+            f"Its tensors have no place in LoRA beside the layers of a {base.architecture.model_type} base and its "
+            f"head: {shown}. Expected were {prefix}... and the head's."
+        )
+    if not ours:
+        raise AdapterFormatError("It holds no low-rank factors.")
+    try:
+        plain = factors_of({name.removeprefix(prefix): tensor.float() for name, tensor in ours.items()}, 1.0)
+    except StateError as error:
+        raise AdapterFormatError(f"{error}.") from error
+    found, wrong = {}, []
+    for layer, part in plain.items():
+        full = f"{base.architecture.prefix}.{layer}"
+        if part.rank != (said := fields.rank_of(full)):
+            wrong.append(f"{layer} has rank {part.rank}, by r and rank_pattern it is {said}")
+        found[layer] = replace(part, scaling=fields.scaling_of(full))
+    if wrong:
+        raise AdapterFormatError(f"Factors and config disagree: {'; '.join(wrong[:5])}.")
+    return found
+
+
+def _check_layers(base: Base, factors: Mapping[str, Factors]) -> None:
+    """Refuse layers that the base does not have, or has in other shapes."""
+    from lora_clf.base.targets import LINEAR, linear_shape
+
+    modules = dict(base.backbone.named_modules())
+    missing = [layer for layer in factors if not isinstance(modules.get(layer), LINEAR)]
+    apart = {name for names in TRIPLES for name in names}
+    if missing and len(base.architecture.attention) == 1 and {layer.rpartition(".")[2] for layer in missing} <= apart:
+        raise WrongBaseError(
+            f"It adapts query, key and value apart ({missing[0]}); the base {base.name} has them in one layer, "
+            f"{base.architecture.attention[0]}. --fuse-qkv (fuse_qkv=True) brings them there."
+        )
+    if missing:
+        raise WrongBaseError(f"The base {base.name} has no linear layer {', '.join(missing[:5])}, which it adapts.")
+    wrong = [
+        f"{layer} goes from {part.a.shape[1]} to {part.b.shape[0]}, here from {inputs} to {outputs}"
+        for layer, part in factors.items()
+        for inputs, outputs in [linear_shape(modules[layer])]
+        if (part.a.shape[1], part.b.shape[0]) != (inputs, outputs)
+    ]
+    if wrong:
+        raise WrongBaseError(
+            f"Its layers have other shapes than those of the base {base.name}: {'; '.join(wrong[:3])}."
+        )
+
+
+def _check_targets(fields: PeftFields, base: Base, factors: Mapping[str, Factors]) -> None:
+    """Refuse a file that lacks layers which its config names: a part of it was lost."""
+    from lora_clf.base.targets import expand_targets
+
+    if fields.targets is None:
+        return
+    available = expand_targets(base.backbone, base.architecture, "all").modules
+    full = {layer: f".{base.architecture.prefix}.{layer}" for layer in available}
+    named = {layer for layer, name in full.items() if name.endswith(tuple(f".{target}" for target in fields.targets))}
+    if missing := sorted(named - factors.keys()):
+        raise AdapterFormatError(
+            f"It is not whole, or of a larger base: target_modules names {len(named)} layers of the blocks of the base "
+            f"{base.name}, and there are no factors for {len(missing)} of them ({', '.join(missing[:3])})."
+        )
+
+
+def _tuned(
+    base: Base, factors: Mapping[str, Factors], head: dict[str, Tensor], classes: int, strategy: str, dropout: float
+) -> Tuned:
+    try:
+        if strategy != "full":
+            return tuned_with(base, factors, head, classes=classes, pooling="family", engine=strategy, dropout=dropout)
+        return written(base, factors, head, classes)
+    except TargetError as error:
+        raise AdapterFormatError(
+            f"{error} LoRA here adapts only those; --strategy full (strategy='full') writes the change into the "
+            "weights instead, at the size of the base."
+        ) from error
+    except StateError as error:
+        raise AdapterFormatError(f"{error}.") from error
+
+
+def written(base: Base, factors: Mapping[str, Factors], head: Mapping[str, Tensor], classes: int) -> Tuned:
+    """A ``full`` classifier with the change of ``factors`` in its weights."""
+    from transformers.pytorch_utils import Conv1D
+
+    tuned = create("full").prepare(base.view(classes, "family"))
+    state = tuned.state_dict() | dict(head)
+    for layer, part in factors.items():
+        change = part.change()
+        transposed = isinstance(base.backbone.get_submodule(layer), Conv1D)
+        name = f"{layer}.weight"
+        state[name] = (state[name].double() + (change.T if transposed else change)).float()
+    tuned.load_state_dict(state)
+    return tuned
+
+
+def _origin(fields: PeftFields) -> dict[str, Any]:
+    """What the record says of where it came from; no path."""
+    named = hub_name(fields.base_name or "")[0]
+    found = {"converted_from": "peft", "peft_version": fields.version, "use_rslora": fields.rslora or None}
+    found["base_named"] = named if _HUB.fullmatch(named) else None
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def describe(header: Header) -> str:
+    """One sentence for people: what of the base could be checked, and what could not."""
+    return (
+        f"PEFT stores no digest of its base: checked were the layers, their shapes and, where both are on the Hub, the "
+        f"name. From now on the adapter is tied to {header.base_name} (digest {header.base_digest[:12]})."
+    )

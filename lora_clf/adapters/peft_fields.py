@@ -1,0 +1,208 @@
+"""What PEFT's ``adapter_config.json`` may say so that we compute what PEFT computes.
+
+It is an allow-list: every field of PEFT's ``LoraConfig`` stands in one of three tables, and what is neither read, nor
+without effect, nor at the value that switches it off refuses the file by its name. So a variant that a later PEFT
+invents is refused, not passed over. A test walks the fields of the installed PEFT.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final
+
+import regex  # type: ignore[import-untyped]
+
+from lora_clf.errors import AdapterFormatError
+
+READ: Final = frozenset({
+    "peft_type", "task_type", "base_model_name_or_path", "revision", "peft_version", "r", "lora_alpha", "lora_dropout",
+    "use_rslora", "rank_pattern", "alpha_pattern", "target_modules", "init_lora_weights",
+})  # fmt: skip
+"""Fields that are read."""
+
+IDLE: Final[Mapping[str, str]] = MappingProxyType({
+    "auto_mapping": "which class it was trained in; the tensors' names tell",
+    "inference_mode": "about training on",
+    "fan_in_fan_out": "PEFT itself corrects it by the kind of the layer",
+    "modules_to_save": "the tensors tell what was saved",
+    "exclude_modules": "the tensors tell what is adapted",
+    "layers_to_transform": "the tensors tell what is adapted",
+    "layers_pattern": "the tensors tell what is adapted",
+    "runtime_config": "about where things are computed; not saved",
+})  # fmt: skip
+"""Fields that change nothing of what a saved adapter computes, and why."""
+
+OFF: Final[Mapping[str, Any]] = MappingProxyType({
+    "bias": "none",
+    "megatron_config": None,
+    "megatron_core": "megatron.core",
+    "trainable_token_indices": None,
+    "loftq_config": {},
+    "eva_config": None,
+    "corda_config": None,
+    "lora_ga_config": None,
+    "use_dora": False,
+    "velora_config": None,
+    "alora_invocation_tokens": None,
+    "use_qalora": False,
+    "qalora_group_size": 16,
+    "monteclora_config": None,
+    "layer_replication": None,
+    "lora_bias": False,
+    "target_parameters": None,
+    "use_bdlora": None,
+    "arrow_config": None,
+    "kasa_config": None,
+    "ensure_weight_tying": False,
+})  # fmt: skip
+"""Fields that would change the computation or the base's weights, and the value that switches each off."""
+
+# These draw the factors and leave the base's weights alone. The others (pissa, olora, corda, loftq, lora_ga, ...) take
+# a part out of the base first, so that the factors mean nothing on the base itself.
+INITIAL: Final = (True, False, "gaussian", "orthogonal")
+
+TASKS: Final = ("SEQ_CLS", None)
+_PATIENCE: Final = 1.0  # seconds for one pattern on one name
+_SHOWN: Final = 60
+
+
+@dataclass(frozen=True)
+class PeftFields:
+    """What was read.
+
+    Attributes:
+        rank, alpha: of every layer that no pattern names.
+        rank_pattern, alpha_pattern: by PEFT's expressions over layer names.
+        rslora: whether the scaling is alpha / sqrt(rank) in place of alpha / rank.
+        dropout: in training.
+        targets: names or endings of the adapted layers; None where the file has an expression.
+        base_name, revision: the base as PEFT calls it: a Hub id, or a path of another machine.
+        version: of PEFT.
+    """
+
+    rank: int
+    alpha: float
+    rank_pattern: Mapping[str, Any] = field(default_factory=dict)
+    alpha_pattern: Mapping[str, Any] = field(default_factory=dict)
+    rslora: bool = False
+    dropout: float = 0.0
+    targets: tuple[str, ...] | None = None
+    base_name: str | None = None
+    revision: str | None = None
+    version: str | None = None
+
+    def rank_of(self, layer: str) -> int:
+        """The rank of a layer by its full name in PEFT's model."""
+        return int(_matched(self.rank_pattern, layer, self.rank, "rank_pattern"))
+
+    def scaling_of(self, layer: str) -> float:
+        """What the change of a layer is multiplied by."""
+        rank, alpha = self.rank_of(layer), float(_matched(self.alpha_pattern, layer, self.alpha, "alpha_pattern"))
+        return alpha / (math.sqrt(rank) if self.rslora else rank)
+
+
+def read_fields(values: Mapping[str, Any]) -> PeftFields:
+    """The fields of a PEFT config.
+
+    Raises:
+        AdapterFormatError: it is no LoRA for classification, or has fields that we cannot follow; all of them named.
+    """
+    if values.get("peft_type") != "LORA":
+        raise AdapterFormatError(
+            f"The PEFT adapter is of the type {_short(values.get('peft_type'))}; only LORA adapters can be brought in."
+        )
+    if values.get("task_type") not in TASKS:
+        raise AdapterFormatError(
+            f"The PEFT adapter was made for the task {_short(values['task_type'])}; only classifiers (SEQ_CLS) can be "
+            "brought in: without a head there are no labels."
+        )
+    problems = [f"{name} is {_short(values[name])}" for name in sorted(values) if not _allowed(name, values[name])]
+    if problems:
+        raise AdapterFormatError(
+            f"The PEFT adapter cannot be followed: {'; '.join(problems)}. Plain LoRA is supported, rsLoRA, "
+            "rank_pattern and alpha_pattern too; train it again without these."
+        )
+    wrong = [f"{name} is {_short(values.get(name, usual))}, expected {expected}" for name, usual, expected, fits in (
+        ("r", 8, "a whole number from 1 on", _count),
+        ("lora_alpha", 8, "a number above 0", _positive),
+        ("lora_dropout", 0.0, "a number from 0 up to 1", lambda v: _number(v) and 0 <= v < 1),
+        ("use_rslora", False, "true or false", lambda v: isinstance(v, bool)),
+        ("rank_pattern", {}, "an object of whole numbers", lambda v: _pattern(v, _count)),
+        ("alpha_pattern", {}, "an object of numbers above 0", lambda v: _pattern(v, _positive)),
+        ("target_modules", None, "names or an expression", _targets),
+        *((name, None, "a text", lambda v: v is None or isinstance(v, str)) for name in _TEXTS),
+    ) if not fits(values.get(name, usual))]  # fmt: skip
+    if wrong:
+        raise AdapterFormatError(f"The config of the PEFT adapter has {len(wrong)} problem(s): {'; '.join(wrong)}.")
+    targets = values.get("target_modules")
+    chosen = any(values.get(name) not in (None, [], "") for name in ("exclude_modules", "layers_to_transform"))
+    return PeftFields(
+        rank=values.get("r", 8),
+        alpha=float(values.get("lora_alpha", 8)),
+        rank_pattern=values.get("rank_pattern") or {},
+        alpha_pattern=values.get("alpha_pattern") or {},
+        rslora=values.get("use_rslora", False),
+        dropout=float(values.get("lora_dropout", 0.0)),
+        targets=tuple(targets) if isinstance(targets, list) and not chosen else None,
+        base_name=values.get("base_model_name_or_path") or None,
+        revision=values.get("revision") or None,
+        version=values.get("peft_version") or None,
+    )
+
+
+_TEXTS: Final = ("base_model_name_or_path", "revision", "peft_version")
+
+
+def _allowed(name: str, value: Any) -> bool:
+    if name == "init_lora_weights":
+        return isinstance(value, (bool, str)) and value in INITIAL
+    if name in READ or name in IDLE:
+        return True
+    if name in OFF:
+        return value is None or (value == OFF[name] and type(value) is type(OFF[name]))
+    return value is None or value is False or value in ({}, [], "")  # of another version, and not in use
+
+
+def _matched(pattern: Mapping[str, Any], layer: str, usual: float, what: str) -> Any:
+    """The value of the first expression that ends ``layer``, as PEFT looks it up."""
+    for expression, value in pattern.items():
+        try:
+            # Such a file comes from anywhere, and an expression can be made to search for ever.
+            if regex.match(rf"(.*\.)?({expression})$", layer, timeout=_PATIENCE):
+                return value
+        except (regex.error, TimeoutError) as error:
+            raise AdapterFormatError(
+                f"The expression {_short(expression)} in {what} of the PEFT adapter cannot be used: {error}."
+            ) from error
+    return usual
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _positive(value: Any) -> bool:
+    return _number(value) and value > 0
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= 1 << 20
+
+
+def _pattern(value: Any, fits: Any) -> bool:
+    return value is None or (isinstance(value, dict) and all(fits(each) for each in value.values()))
+
+
+def _targets(value: Any) -> bool:
+    return value is None or isinstance(value, str) or (
+        isinstance(value, list) and all(isinstance(name, str) for name in value)
+    )  # fmt: skip
+
+
+def _short(value: Any) -> str:
+    text = re.sub(r"\s+", " ", repr(value))
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
