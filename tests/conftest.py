@@ -18,6 +18,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["PIP_NO_INDEX"] = "1"  # child processes are beyond the reach of the blocked socket below
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["MPLBACKEND"] = "Agg"
+os.environ["LORA_CLF_CACHE_SIZE"] = "0"  # no run finds states that another test left on disk; tests of that ask for it
 
 import ipaddress  # noqa: E402
 import socket  # noqa: E402

@@ -1,27 +1,23 @@
 """The frozen prefix: what no training step can change is computed once and kept.
 
 Everything below the lowest trainable parameter is a fixed function of a text. It is run once for every text, in
-evaluation mode, and later epochs, other seeds, other strategies and other labels start from the kept states. Where
-the cut lies is read off ``requires_grad``, so a strategy gains without knowing of it.
+evaluation mode, and later epochs, other seeds, other strategies and other labels start from the kept states
+(`lora_clf.inference.cache`). Where the cut lies is read off ``requires_grad``, so a strategy gains without knowing.
 
-An entry is a function of the base, the cut, the precision and the text's ids alone, bit for bit: texts run in
+A state is a function of the base, the cut, the precision and the text's ids alone, bit for bit: texts run in
 *canonical batches*, whose shape depends on the text's length only and which are filled up where texts are few. In a
 batch of given shape the last bits of a row do not depend on its place or its neighbours (tests/inference/
-test_prefix.py), so it does not matter who filled the cache, with which split, in which order.
+test_prefix.py), so it does not matter who computed it, with which split, in which order.
 
 Shapes: B batch, T tokens, D width.
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from threading import Lock
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -37,7 +33,6 @@ from lora_clf.inference.precision import autocast, cast_frozen
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-BUDGET = 2 << 30  # bytes of states kept for one base
 CANONICAL_TOKENS = 1024  # tokens of a canonical batch, padding included
 
 
@@ -66,6 +61,22 @@ def find_cut(view: View, *, changes_inputs: bool = False) -> Cut:
     There is none where something below the first block trains, where a strategy changes what enters the blocks,
     or where the architecture cannot start at a middle block (then only an all-frozen backbone is kept).
     """
+    cut = _frozen(view, changes_inputs)
+    return cut if cut.pooled or view.architecture.resumable else NOTHING
+
+
+def why_no_cut(view: View, *, changes_inputs: bool = False) -> str | None:
+    """A sentence for people where frozen blocks are there and cannot be kept; None elsewhere."""
+    if find_cut(view, changes_inputs=changes_inputs) or not (blocks := _frozen(view, changes_inputs).blocks):
+        return None
+    return (
+        f"A {view.architecture.model_type} backbone cannot start at a middle block, so its {blocks} frozen blocks are "
+        "computed again in every epoch."
+    )
+
+
+def _frozen(view: View, changes_inputs: bool) -> Cut:
+    """What nothing trains in, whether or not the architecture can go on from there."""
     blocks = view.blocks
     inside = {id(p) for block in blocks for p in block.parameters()}
     above = {id(p) for module in (view.final_norm, _pooler(view)) if module is not None for p in module.parameters()}
@@ -80,7 +91,7 @@ def find_cut(view: View, *, changes_inputs: bool = False) -> Cut:
         if any(p.requires_grad for p in block.parameters()):
             break
         frozen += 1
-    return Cut(frozen, pooled=False) if view.architecture.resumable else NOTHING
+    return Cut(frozen, pooled=False)
 
 
 def _pooler(view: View) -> nn.Module | None:
@@ -124,88 +135,6 @@ def resume(view: View, states: Tensor, input_ids: Tensor, attention_mask: Tensor
         entrance.states = None
 
 
-class States:
-    """The kept states of some texts: (T, D) for each text, or (D,) where the pooled vector is kept."""
-
-    def __init__(self, rows: list[Tensor], seconds: float) -> None:
-        self.rows = rows
-        self.seconds = seconds  # what computing all of them takes, whoever did
-
-    def gather(self, rows: NDArray[np.int64], tokens: int, device: torch.device) -> Tensor:
-        """The states of a batch, padded with zeros: (B, T, D), or (B, D)."""
-        chosen = [self.rows[row] for row in rows]
-        if chosen[0].ndim == 1:
-            return torch.stack(chosen).to(device)
-        out: Tensor = chosen[0].new_zeros(len(chosen), tokens, chosen[0].shape[1])
-        for index, state in enumerate(chosen):
-            out[index, : len(state)] = state
-        return out.to(device)
-
-
-class PrefixCache:
-    """The kept states of one base, in memory, least recently used first out.
-
-    Shared by all runs on the base in this program; safe to use from several threads.
-    """
-
-    def __init__(self, budget: int = BUDGET) -> None:
-        self.budget = budget
-        self.bytes = 0
-        self._entries: OrderedDict[bytes, tuple[Tensor, float]] = OrderedDict()
-        self._lock = Lock()
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def clear(self) -> None:
-        """Forget everything."""
-        with self._lock:
-            self._entries.clear()
-            self.bytes = 0
-
-    def states(self, base: Base, pooling: str, cut: Cut, precision: str, tokens: Tokens) -> States:
-        """The states of ``tokens`` at ``cut``: those that are kept, and the others computed now.
-
-        Args:
-            base: the base.
-            pooling: of the view that will go on from the states; it matters where the pooled vector is kept.
-            cut: where the prefix ends.
-            precision: "fp32" or "bf16".
-            tokens: the encoded texts.
-        """
-        kind = f"{base.device}/{cut.blocks}/{pooling if cut.pooled else ''}/{precision}/{torch.get_num_threads()}"
-        keys = [hashlib.blake2b(ids.tobytes(), key=kind.encode()[:64], digest_size=16).digest() for ids in tokens.ids]
-        with self._lock:
-            found = {key: self._entries[key] for key in keys if key in self._entries}
-            for key in found:
-                self._entries.move_to_end(key)
-        missing = {key: row for row, key in enumerate(keys) if key not in found}
-        if missing:
-            rows = np.fromiter(missing.values(), dtype=np.int64, count=len(missing))
-            new = dict(zip(missing, _compute(base, pooling, cut, precision, tokens, rows), strict=True))
-            found |= new
-            self._keep(new)
-        return States([found[key][0] for key in keys], sum(found[key][1] for key in set(keys)))
-
-    def _keep(self, new: dict[bytes, tuple[Tensor, float]]) -> None:
-        with self._lock:
-            for key, entry in new.items():
-                if key not in self._entries:
-                    self._entries[key] = entry
-                    self.bytes += entry[0].nbytes
-            while self.bytes > self.budget and self._entries:
-                _, (state, _) = self._entries.popitem(last=False)
-                self.bytes -= state.nbytes
-
-
-_CACHES: WeakKeyDictionary[Base, PrefixCache] = WeakKeyDictionary()
-
-
-def prefix_cache(base: Base) -> PrefixCache:
-    """The one cache of ``base`` in this program."""
-    return _CACHES.setdefault(base, PrefixCache())
-
-
 def canonical_width(length: int, limit: int | None = None) -> int:
     """The padded length of a canonical batch for texts of ``length`` tokens: 8, 16, 24, 32, then steps of a half.
 
@@ -231,16 +160,32 @@ def canonical_batches(
             yield members[start : start + size], size, width
 
 
-def _compute(
-    base: Base, pooling: str, cut: Cut, precision: str, tokens: Tokens, rows: NDArray[np.int64]
-) -> Iterable[tuple[Tensor, float]]:
-    """The states of ``rows`` and the seconds that each took, in the order of ``rows``."""
+def compute_states(
+    base: Base,
+    pooling: str,
+    cut: Cut,
+    precision: str,
+    tokens: Tokens,
+    rows: NDArray[np.int64],
+    keep: Callable[[int, Tensor, float], None],
+) -> None:
+    """Compute the states of ``rows``, in the order of canonical batches.
+
+    Args:
+        base: the base.
+        pooling: of the view that will go on from the states; it matters where the pooled vector is kept.
+        cut: where the prefix ends.
+        precision: "fp32" or "bf16".
+        tokens: the encoded texts.
+        rows: which of them.
+        keep: called once for each of them with the row, its state (T, D), or (D,) where the pooled vector is kept,
+            on the CPU and its own, and the seconds it took.
+    """
     view = base.view(1, pooling)
     cast_frozen(view, precision)
     set_attention(view, FUSED)
     if not cut.pooled:
         _cut_off(view, cut)
-    out: dict[int, tuple[Tensor, float]] = {}
     limit = position_limit(base.config)
     with torch.inference_mode(False), torch.no_grad(), autocast(precision, base.device):
         for members, size, width in canonical_batches(tokens.lengths, rows, limit):
@@ -255,8 +200,7 @@ def _compute(
             share = (time.perf_counter() - started) / len(members)
             for index, row in enumerate(members):
                 state = hidden[index] if cut.pooled else hidden[index, : len(tokens.ids[row])]
-                out[int(row)] = (state.clone(), share)
-    return [out[int(row)] for row in rows]
+                keep(int(row), state.clone(), share)
 
 
 def _cut_off(view: View, cut: Cut) -> None:

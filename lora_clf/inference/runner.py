@@ -15,18 +15,10 @@ from lora_clf.base.base import Base
 from lora_clf.base.tokenizer import Tokens
 from lora_clf.inference.attention import choose_attention
 from lora_clf.inference.batches import collate, inference_rows
+from lora_clf.inference.cache import States, prefix_cache, too_large
 from lora_clf.inference.precision import autocast, cast_frozen
 from lora_clf.inference.predict import BATCH_TOKENS, answers
-from lora_clf.inference.prefix import (
-    NOTHING,
-    Cut,
-    States,
-    find_cut,
-    held_bytes,
-    prefix_cache,
-    resume,
-    skip_prefix,
-)
+from lora_clf.inference.prefix import NOTHING, Cut, find_cut, resume, skip_prefix, why_no_cut
 from lora_clf.tuners.base import Tuned
 
 if TYPE_CHECKING:
@@ -42,7 +34,7 @@ class Runner:
 
     Attributes:
         cut: where the frozen prefix ends.
-        warnings: what a person should know: a prefix that is computed again and again because it is too large.
+        warnings: what a person should know: a prefix that is computed again and again.
         prefix_seconds: what computing the prefix of each part takes, whoever did it.
     """
 
@@ -53,20 +45,17 @@ class Runner:
         self.precision = precision
         self.device = base.device
         self.tokens = dict(tokens)
-        self.cut: Cut = find_cut(self.view, changes_inputs=tuned.tuner.changes_inputs) if cache else NOTHING
+        changed = tuned.tuner.changes_inputs
+        self.cut: Cut = find_cut(self.view, changes_inputs=changed) if cache else NOTHING
+        refused = why_no_cut(self.view, changes_inputs=changed) if cache else None
         self._states: dict[str, States] = {}
-        self.warnings: tuple[str, ...] = ()
-        if self.cut and (size := held_bytes(base, self.cut, tokens.values())) > prefix_cache(base).budget:
-            self.warnings = (
-                f"What is frozen would take {size / 2**30:.1f} GiB to keep, more than "
-                f"{prefix_cache(base).budget / 2**30:.1f} GiB, so it is computed again in every epoch.",
-            )
-            self.cut = NOTHING
         if self.cut:
-            kept = prefix_cache(base)
-            self._states = {
-                name: kept.states(base, self.view.pooling, self.cut, precision, part) for name, part in tokens.items()
-            }
+            kept = prefix_cache(base).parts(base, self.view.pooling, self.cut, precision, tokens)
+            if kept is None:
+                refused, self.cut = too_large(base, self.cut, tokens), NOTHING
+            else:
+                self._states = kept
+        self.warnings: tuple[str, ...] = (refused,) if refused else ()
         self.prefix_seconds = {name: states.seconds for name, states in self._states.items()}
         cast_frozen(self.view, precision)
         if self.cut and not self.cut.pooled:

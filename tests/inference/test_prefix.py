@@ -11,8 +11,10 @@ import torch
 
 from lora_clf.base.base import Base
 from lora_clf.base.tokenizer import Tokens
+from lora_clf.inference import cache as cache_module
+from lora_clf.inference.cache import PrefixCache, prefix_cache
 from lora_clf.inference.predict import logits
-from lora_clf.inference.prefix import Cut, PrefixCache, canonical_batches, canonical_width, find_cut, prefix_cache
+from lora_clf.inference.prefix import Cut, canonical_batches, canonical_width, find_cut
 from lora_clf.inference.runner import Runner
 from lora_clf.training.loop import train
 from lora_clf.training.settings import TrainSettings
@@ -108,15 +110,13 @@ def test_the_least_recently_used_go_first_and_the_budget_holds() -> None:
 
 
 def test_the_cache_goes_with_its_base() -> None:
-    from lora_clf.inference import prefix
-
     base: Base | None = tiny_base("bert")
-    before = len(prefix._CACHES)
+    before = len(cache_module._CACHES)
     train(base, toy(), create("head-only"), TrainSettings(epochs=1, precision="fp32"))
-    assert len(prefix._CACHES) == before + 1
+    assert len(cache_module._CACHES) == before + 1
     del base
     gc.collect()
-    assert len(prefix._CACHES) <= before
+    assert len(cache_module._CACHES) <= before
 
 
 def test_canonical_shapes_depend_on_the_length_alone() -> None:

@@ -205,7 +205,7 @@ def test_what_has_no_effect_and_what_was_cut_is_said() -> None:
 
 
 def test_a_prefix_that_is_too_large_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lora_clf.inference.prefix import prefix_cache
+    from lora_clf.inference.cache import prefix_cache
 
     base = tiny_base("bert")
     prefix_cache(base).budget = 1000
