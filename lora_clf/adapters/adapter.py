@@ -216,6 +216,7 @@ def load_adapter(
     engine: str | None = None,
     file_cap: int = FILE_CAP,
     base_check: str = "strict",
+    labels: Sequence[str] | None = None,
 ) -> Adapter:
     """Load a saved adapter onto the base that it was trained on.
 
@@ -228,15 +229,28 @@ def load_adapter(
         base_check: what happens with another base of the same shape or another tokenizer: "strict" refuses it,
             "warn" says so in one warning with both names (and, with ``verify``, by how much the canaries drift),
             "off" says nothing. Tensors that do not fit are refused in any case.
+        labels: of an adapter that PEFT saved, in the order of its outputs; see `lora_clf.adapters.foreign`.
 
     Raises:
         AdapterNotFoundError: there is none.
         AdapterFormatError: it is not whole and unchanged, or of a newer version.
         WrongBaseError: it was trained on another base or with another tokenizer; or, where that was let pass, its
             tensors do not fit this base.
-        UsageError: ``engine`` does not apply, or ``base_check`` is unknown.
+        UsageError: ``engine`` does not apply, ``base_check`` is unknown, or ``labels`` are not those of the adapter.
     """
-    header, state = read_folder(adapter_folder(folder, file_cap=file_cap), file_cap=file_cap)
+    place = adapter_folder(folder, file_cap=file_cap)
+    if labels is not None:
+        from lora_clf.adapters.foreign import is_foreign, load_foreign
+
+        if is_foreign(place):
+            strategy = engine or "lora"
+            return load_foreign(place, base, labels=labels, strategy=strategy, base_check=base_check, file_cap=file_cap)
+    header, state = read_folder(place, file_cap=file_cap)
+    if labels is not None and tuple(labels) != header.labels:
+        raise UsageError(
+            f"The adapter in {folder} has labels of its own, {', '.join(header.labels)}; given were "
+            f"{', '.join(labels)}. Leave them out."
+        )
     other = check_base(folder, header, base, base_check)
     try:
         tuned = build(base, header, engine=engine)

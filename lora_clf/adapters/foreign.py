@@ -22,6 +22,7 @@ from lora_clf.adapters.fused import TRIPLES, fuse_layers
 from lora_clf.adapters.header import Header
 from lora_clf.adapters.layout import PEFT, hub_name
 from lora_clf.adapters.peft_fields import PeftFields
+from lora_clf.adapters.peft_folder import is_foreign as is_foreign
 from lora_clf.adapters.peft_folder import read_foreign
 from lora_clf.adapters.peft_head import outputs, split_head
 from lora_clf.adapters.provenance import make_header

@@ -89,7 +89,8 @@ def read_table(top: bytes, size: int) -> Table:
     if not isinstance(metadata, dict) or not isinstance(metadata.get(KEY), str):
         raise AdapterFormatError(
             f"{_MODEL} has no {KEY} header: it was not saved by lora_clf, or was saved again by a program "
-            "that dropped the header."
+            "that dropped the header. What PEFT saved comes in with its labels: `lora-clf adapters convert FOLDER "
+            "--labels ham,spam --out NEW`, or load_adapter(folder, base, labels=[...])."
         )
     # The version first: a later one may have other keys and dtypes, and has to be refused by its number.
     header = read_text(metadata[KEY])

@@ -377,6 +377,18 @@ def test_one_of_ours_is_not_foreign(tmp_path: Path, theirs: Path) -> None:
         load_foreign(tmp_path / "ours", shared_base("bert"), labels=LABELS)
 
 
+def test_load_adapter_takes_labels(theirs: Path, tmp_path: Path) -> None:
+    base = shared_base("bert")
+    with pytest.raises(AdapterFormatError, match=r"What PEFT saved comes in with its labels: `lora-clf adapters conv"):
+        load_adapter(theirs, base)
+    adapter = load_adapter(theirs, base, labels=LABELS, engine="lora-scratch")
+    assert adapter.labels == LABELS and adapter.header.strategy == "lora-scratch"
+    adapter.save(tmp_path / "ours")
+    assert load_adapter(tmp_path / "ours", base, labels=LABELS).header == adapter.header
+    with pytest.raises(UsageError, match=r"has labels of its own, a, b, c; given were x, y, z"):
+        load_adapter(tmp_path / "ours", base, labels=["x", "y", "z"])
+
+
 # The base
 
 
