@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from lora_clf.adapters.file import (
 )
 from lora_clf.adapters.header import Header
 from lora_clf.adapters.origin import adapter_folder
+from lora_clf.adapters.prediction import Prediction, answers
 from lora_clf.adapters.provenance import make_header
 from lora_clf.errors import AdapterFormatError, StateError, UsageError, WrongBaseError, unknown
 from lora_clf.tuners import strategies
@@ -38,32 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["Adapter", "Prediction", "check_base", "list_adapters", "load_adapter", "make_header", "read_header"]
 
 DTYPES = ("fp32", "bf16")
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one text.
-
-    Attributes:
-        label: the predicted label.
-        probability: how probable it is.
-        probabilities: the same for every label.
-        truncated: whether the text was longer than the classifier reads.
-    """
-
-    label: str
-    probability: float
-    probabilities: dict[str, float]
-    truncated: bool = False
-
-    def as_dict(self) -> dict[str, Any]:
-        """The answer, ready for JSON."""
-        return {
-            "label": self.label,
-            "probability": self.probability,
-            "probabilities": dict(self.probabilities),
-            "truncated": self.truncated,
-        }
 
 
 class Adapter:
@@ -137,19 +112,7 @@ class Adapter:
 
     def answers(self, logits: NDArray[np.float32], truncated: NDArray[np.bool_]) -> list[Prediction]:
         """The answers that (N, C) logits mean, temperature and threshold applied."""
-        scaled = logits.astype(np.float64) / (self.header.temperature or 1.0)
-        shares = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        shares /= shares.sum(axis=1, keepdims=True)  # (N, C)
-        chosen = self._choose(shares)
-        return [
-            Prediction(
-                label=self.labels[index],
-                probability=float(row[index]),
-                probabilities={label: float(share) for label, share in zip(self.labels, row, strict=True)},
-                truncated=bool(cut),
-            )
-            for index, row, cut in zip(chosen, shares, truncated, strict=True)
-        ]
+        return answers(self.header, logits, truncated)
 
     def save(self, folder: Path | str, force: bool = False, *, dtype: str | None = None) -> Path:
         """Write the adapter to ``folder``; afterwards ``header`` is what stands in the file.
@@ -198,14 +161,6 @@ class Adapter:
         from lora_clf.inference.predict import logits
 
         return logits(self.tuned.view, tokens, precision=resolve_precision(precision, self.base.device))
-
-    def _choose(self, shares: NDArray[np.float64]) -> list[int]:
-        """The index of the label of each row (N, C)."""
-        threshold, positive = self.header.threshold, self.positive_label
-        if threshold is None or positive is None:
-            return [int(index) for index in shares.argmax(axis=1)]
-        index = self.labels.index(positive)
-        return [index if row[index] >= threshold else 1 - index for row in shares]
 
 
 def load_adapter(
