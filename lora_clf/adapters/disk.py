@@ -123,16 +123,34 @@ def write_in_place_of(target: Path, contents: Mapping[str, bytes], *, replace: b
     Raises:
         OSError: the disk is full, there is something already, or the like; ``target`` is as it was.
     """
+
+    def fill(folder: Path) -> None:
+        for name, content in contents.items():
+            with open(folder / name, "xb") as file:
+                file.write(content)
+
+    fill_in_place_of(target, fill, replace=replace)
+
+
+def fill_in_place_of(target: Path, fill: Callable[[Path], None], *, replace: bool) -> None:
+    """Have ``fill`` write a folder, which then takes the place of ``target`` at once.
+
+    Args:
+        target: where to; folders above it are made.
+        fill: writes files and folders into the empty folder that it gets.
+        replace: whether a folder with something in it is replaced.
+
+    Raises:
+        OSError: the disk is full, there is something already, or the like; ``target`` is as it was. What ``fill``
+            raises comes through, and ``target`` is as it was too.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     incoming = target.parent / f".{target.name}-{secrets.token_hex(6)}"
     incoming.mkdir()
     try:
-        for name, content in contents.items():
-            with open(incoming / name, "xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        _synchronise(incoming)
+        fill(incoming)
+        for path in (*incoming.rglob("*"), incoming):
+            _synchronise(path)
         if not (replace and target.exists()):
             os.rename(incoming, target)  # fails where there is something by now
         elif not _exchange(incoming, target):
@@ -167,11 +185,13 @@ def _exchange(one: Path, other: Path) -> bool:
         return False
 
 
-def _synchronise(folder: Path) -> None:
-    """Have the system write the folder's list of names to the disk."""
-    if _BY_DESCRIPTOR:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _synchronise(path: Path) -> None:
+    """Have the system write a file, or a folder's list of names, to the disk."""
+    folder = path.is_dir()
+    if folder and not _BY_DESCRIPTOR:
+        return  # Windows opens no folders
+    descriptor = os.open(path, os.O_RDONLY if folder or os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

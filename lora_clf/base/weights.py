@@ -29,7 +29,7 @@ def read_config(folder: Path, name: str) -> Any:
     """
     from transformers import AutoConfig
 
-    with _quiet():
+    with quiet():
         try:
             # What the config says about the kind of output is not for us: our own code reads it.
             return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, return_dict=True)
@@ -45,13 +45,28 @@ def read_backbone(folder: Path, config: Any, architecture: Architecture, name: s
         BaseError: the weights are damaged, incomplete, or of other shapes than config.json says.
         UnsupportedBaseError: no model can be built from config.json.
     """
+    return backbone_of(read_model(folder, config, architecture, name), architecture)
+
+
+def backbone_of(model: Any, architecture: Architecture) -> nn.Module:
+    """The part of a model from `read_model` that is the backbone, frozen and in evaluation mode."""
+    backbone: nn.Module = getattr(model, architecture.part) if architecture.part else model
+    return backbone.eval().requires_grad_(False)
+
+
+def read_model(folder: Path, config: Any, architecture: Architecture, name: str) -> Any:
+    """All that stands in a base folder, without a head: of BART the decoder too.
+
+    Raises:
+        BaseError, UnsupportedBaseError: as `read_backbone`.
+    """
     import torch
     from transformers import AutoModel, T5EncoderModel
 
     t5 = architecture.model_type == "t5"
     loader: Any = T5EncoderModel if t5 else AutoModel
     extra = {"add_pooling_layer": False} if architecture.model_type == "roberta" else {}
-    with _quiet():
+    with quiet():
         try:
             model, report = loader.from_pretrained(
                 folder,
@@ -82,8 +97,38 @@ def read_backbone(folder: Path, config: Any, architecture: Architecture, name: s
             f"The weights of base {name!r} are incomplete: {len(missing)} missing, "
             f"first {', '.join(missing[:3])}. Check config.json, or fetch the base again."
         )
-    backbone: nn.Module = getattr(model, architecture.part) if architecture.part else model
-    return backbone.eval().requires_grad_(False)
+    return model
+
+
+def read_language_model(folder: Path, config: Any, name: str) -> nn.Module | None:
+    """The decoder of a base folder with the head that it was pretrained with; None where the folder has no such head.
+
+    A head that is tied to the embeddings is always there.
+
+    Raises:
+        BaseError: the weights cannot be read.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    loader: Any = AutoModelForCausalLM
+    with _quiet():
+        try:
+            model, report = loader.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+        except Exception as error:
+            reason = _reason(error, folder)
+            raise BaseError(f"The language model of base {name!r} cannot be read: {reason}.") from error
+    if report["missing_keys"]:  # transformers would invent it at random
+        return None
+    found: nn.Module = model.eval().requires_grad_(False)
+    return found
 
 
 def _damage(folder: Path, config: Any, name: str, build: Callable[[], Any], error: Exception) -> BaseError:
@@ -130,7 +175,7 @@ def _shape(shape: Any) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """transformers without its progress bars and its load report, and afterwards as it was."""
     from transformers.utils import logging
 
