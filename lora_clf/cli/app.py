@@ -23,6 +23,7 @@ COMMANDS = {
     "strategies": "List the ways of tuning: what trains, how much of the base, which flags.",
     "bases": "List or fetch the bases.",
     "data": "Look into a data set, split it, find copies across its parts.",
+    "cache": "List or clear the states of frozen layers that are kept on disk.",
     "adapters": "List or inspect saved adapters.",
 }
 

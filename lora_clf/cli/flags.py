@@ -179,6 +179,18 @@ class DataFlags(Flags):
         return {name: getattr(self, name) for name in names}
 
 
+CacheSize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Disk that frozen states may take, for later runs on the same texts; 0 keeps none "
+        "(default: $LORA_CLF_CACHE_SIZE, or 4GB)",
+        rich_help_panel="Training",
+        show_default=False,
+    ),
+]
+
+
 class TrainFlags(dict[str, Any], Flags):
     """The settings of the loop that were given; the flags come from the fields of `TrainSettings`."""
 
@@ -199,12 +211,22 @@ class TrainFlags(dict[str, Any], Flags):
                 option = typer.Option(help=text, rich_help_panel=cls.panel, show_default=False)
                 kind = _plain(hints[field.name])
                 found.append(_parameter(field.name, Annotated[kind | None, option], None))
-        return found
+        return [*found, _parameter("cache_size", CacheSize, None)]
 
     @classmethod
     def gather(cls, values: Mapping[str, Any]) -> TrainFlags:
-        """Those that were given."""
-        return cls({name: value for name, value in values.items() if value is not None})
+        """Those that were given; ``--cache-size`` is about this machine, not the run, so it is set for the process.
+
+        Raises:
+            UsageError: ``--cache-size``, or the variable where it did not come, is no size.
+        """
+        from lora_clf.inference.state_folder import disk_budget, set_disk_budget
+
+        given = {name: value for name, value in values.items() if value is not None}
+        if (size := given.pop("cache_size", None)) is not None:
+            set_disk_budget(size)
+        disk_budget()  # a variable that holds no size ends here, not in the middle of a comparison
+        return cls(given)
 
 
 Seed = Annotated[int, typer.Option(help="What every random number is drawn from.")]

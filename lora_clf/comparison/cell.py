@@ -1,7 +1,8 @@
 """One cell of a comparison in a process of its own: ``python -m lora_clf.comparison.cell``.
 
 A child, because that is the only way to know what one run costs: peak memory is the process's, and no run profits
-from what another left warm. The request comes as JSON on stdin. Events go to stdout, one JSON object a line:
+from what another left warm. What frozen layers computed may come from the disk, where another cell left it: its
+recorded seconds are charged (``cold_seconds``) whoever spent them. The request comes as JSON on stdin. Events go to stdout, one JSON object a line:
 first some with ``"event": "progress"``, at last one with ``"done"`` or ``"failed"``. What was found lies in
 the cell's folder (`lora_clf.comparison.outcome`). When the parent is gone the next event cannot be written,
 and the child ends.

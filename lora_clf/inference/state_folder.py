@@ -43,6 +43,16 @@ def disk_budget() -> int:
     return parse_size(os.environ.get(SIZE_VARIABLE) or USUAL_SIZE, SIZE_VARIABLE)
 
 
+def set_disk_budget(text: str) -> None:
+    """Let the folder take ``text`` (4GB, 0, ...) in this process and in those that it starts.
+
+    Raises:
+        UsageError: it is no size.
+    """
+    parse_size(text)
+    os.environ[SIZE_VARIABLE] = text
+
+
 def parse_size(text: str, name: str = "--cache-size") -> int:
     """A number of bytes as people write it: 4GB, 500 MB, 1.5GiB, 0.
 
@@ -187,7 +197,12 @@ class StateFolder:
 def state_folder() -> StateFolder | None:
     """The user's folder of kept states; None where nothing is to be kept on disk."""
     budget = disk_budget()
-    return StateFolder(cache_folder() / "prefix", budget) if budget else None
+    return StateFolder(states_path(), budget) if budget else None
+
+
+def states_path() -> Path:
+    """Where the user's folder of kept states is."""
+    return cache_folder() / "prefix"
 
 
 def canonical(facts: Mapping[str, Any]) -> bytes:

@@ -27,7 +27,7 @@ class TrainSettings:
         seed: what initial weights, data order and dropout are drawn from.
         max_length: tokens a text; None takes the base's.
         precision: "auto", "fp32" or "bf16".
-        cache: whether what is frozen below everything that trains is computed once and kept.
+        cache: whether what is frozen below everything that trains is computed once and kept, in memory and on disk.
     """
 
     epochs: int = 3

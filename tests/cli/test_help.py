@@ -37,7 +37,9 @@ def test_the_first_answer_imports_nothing_heavy(args: list[str]) -> None:
     assert shown.startswith("lora-clf 0") if args == ["--version"] else all(name in shown for name in COMMANDS)
 
 
-@pytest.mark.parametrize("command", [["predict"], ["evaluate"], ["bases"], ["data"], ["adapters"], ["strategies"]])
+@pytest.mark.parametrize(
+    "command", [["predict"], ["evaluate"], ["bases"], ["data"], ["cache"], ["adapters"], ["strategies"]]
+)
 def test_help_of_a_command_imports_nothing_heavy(command: list[str]) -> None:
     names, shown = modules_after(*command, "--help")
     assert not HEAVY & names
