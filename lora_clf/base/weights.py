@@ -112,7 +112,7 @@ def read_language_model(folder: Path, config: Any, name: str) -> nn.Module | Non
     from transformers import AutoModelForCausalLM
 
     loader: Any = AutoModelForCausalLM
-    with _quiet():
+    with quiet():
         try:
             model, report = loader.from_pretrained(
                 folder,
