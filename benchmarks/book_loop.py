@@ -69,6 +69,11 @@ class BookLoop:
         """Steps of the whole job; the last, smaller batch of an epoch is dropped."""
         return len(self.labels["train"]) // self.batch_size * self.epochs
 
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the whole job, each of ``eval_batches`` batches of training and of validation."""
+        return -(-self.total_steps // self.eval_every) + self.epochs
+
     def build(self, seed: int = 123) -> tuple[nn.Module, nn.Linear]:
         """The backbone with what trains unfrozen, and a fresh head with a bias."""
         import torch
@@ -122,8 +127,7 @@ class BookLoop:
             evaluating += time.perf_counter() - now
             evaluations += 1
         measured = time.perf_counter() - started
-        due = -(-self.total_steps // self.eval_every) + self.epochs
-        seconds = setup + stepping / step * self.total_steps + evaluating / evaluations * due
+        seconds = setup + stepping / step * self.total_steps + evaluating / evaluations * self.evaluations
         self.timing = Timing(measured if step == self.total_steps else seconds, measured, step, self.total_steps)
         return self.timing.seconds
 

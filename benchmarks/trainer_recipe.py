@@ -29,7 +29,8 @@ class TrainerRecipe:
     """transformers' Trainer on its `AutoModelForSequenceClassification`, with peft for LoRA.
 
     ``tuned`` is what its documentation offers for speed: texts grouped by length, bf16, batches of 32. Neither saves
-    nor evaluates on the way, which the defaults would do in part: that is in the peer's favour.
+    nor evaluates on the way, which the defaults would do in part: that is in the peer's favour. The encoder's own
+    dropout is on, as the Trainer leaves it.
 
     Args:
         base: gives the folder, the tokenizer's ids and the device.
@@ -95,6 +96,10 @@ class TrainerRecipe:
             target_modules=ENCODER_LINEARS,
         )
         return get_peft_model(model, config)
+
+    def start_at(self, seed: int) -> None:
+        """Let the next call run with ``seed``."""
+        self._calls = seed
 
     def __call__(self) -> float:
         """Seconds of the whole job, from ``steps`` of it."""

@@ -1,0 +1,95 @@
+"""The table of speed_training.json: targets beside what was reached.
+
+*ratio* is the median over the blocks with the 95 % interval of the mean log ratio; *ceiling* is the ratio that ours
+would reach if it did the least arithmetic there is (real tokens, the frozen prefix once) at the speed of this machine's
+matrix products. A side is *complete*, or *extrapolated* from the steps that were timed, its evaluations counted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lora_clf.comparison.table import bytes_text, markdown_table, seconds_text
+
+HEADINGS = [
+    "job", "base", "ours", "theirs", "theirs is", "ratio", "95 % interval", "target", "reached", "ceiling", "quality",
+]  # fmt: skip
+DASH = "–"
+
+
+def table(results: dict[str, Any]) -> str:
+    """All jobs that there are figures of, in the jobs' own order, and under them how they came about."""
+    from speed_jobs import JOBS
+
+    lines, notes = [], []
+    for name in (*(name for name in JOBS if name in results), *(name for name in results if name not in JOBS)):
+        value = results[name]
+        if "ratio" not in value:
+            continue
+        lines.append(line(value))
+        if (check := value.get("complete")) and "steps" in check:
+            both = f"ours {figure(check['ours'], 's')}, theirs {figure(check['theirs'], 's')}"
+            notes.append(f"One complete run of `{name}`: {both}, ratio {check['ratio']:.3g}.")
+    left = [f"`{job.name}` ({job.row}; target {bound(job.target, job.at_most)})" for job in JOBS.values()
+            if job.name not in results or "ratio" not in results[job.name]]  # fmt: skip
+    if left:
+        notes.append(f"Not measured yet: {', '.join(left)}.")
+    made = sorted({machine(value["provenance"]) for value in results.values() if "provenance" in value})
+    body = markdown_table(HEADINGS, lines, [True, True] + [False] * (len(HEADINGS) - 2)) if lines else ""
+    return "\n".join([body, *notes, *made])
+
+
+def line(value: dict[str, Any]) -> list[str]:
+    """The cells of one job."""
+    unit = "s" if value["unit"] == "seconds" else "B"
+    ours, theirs = (value["sides"][name] for name in ("ours", "theirs"))
+    target, ratio, ceiling = value["target"], value["ratio"], value["ceiling"]
+    timed = theirs.get("kind")
+    if timed == "extrapolated":
+        timed = f"extrapolated from {theirs['steps']} of {theirs['total_steps']} steps"
+    interval = DASH if ratio["low"] is None else f"{ratio['low']:.3g} to {ratio['high']:.3g}"
+    return [
+        value["row"],
+        value["base"]["name"],
+        figure(ours[value["unit"]], unit),
+        figure(theirs[value["unit"]], unit),
+        timed or DASH,
+        f"{ratio['median']:.3g}",
+        interval,
+        DASH if target is None else bound(target["value"], target["at_most"]),
+        DASH if target is None else ("yes" if target["met"] else "no"),
+        DASH if ceiling is None else f"{ceiling['ratio']:.3g}",
+        quality(value.get("quality")),
+    ]
+
+
+def quality(value: dict[str, Any] | None) -> str:
+    """What --quality found, in a cell."""
+    if value is None:
+        return DASH
+    if value["kind"] == "cache":
+        return f"losses to {value['relative_losses']:.0e}, logits to {value['relative_logits']:.0e}"
+    part = value["all" if value["kind"] == "equal" else "unseen"]
+    flips = f"{part['net_flips'] * 100:+.2f} ({part['low'] * 100:+.2f} to {part['high'] * 100:+.2f})"
+    return f"{part['ours'] * 100:.2f} % against {part['theirs'] * 100:.2f} %, net flips {flips} points"
+
+
+def bound(target: float | None, at_most: bool) -> str:
+    """A target as it is read."""
+    return DASH if target is None else f"{'≤' if at_most else '≥'} {target:g}"
+
+
+def figure(value: float, unit: str) -> str:
+    """Seconds or bytes for people."""
+    return bytes_text(round(value)) if unit == "B" else f"{seconds_text(value)} s"
+
+
+def machine(facts: dict[str, Any]) -> str:
+    """One line on where and with what it was measured."""
+    versions, here = facts["versions"], facts["machine"]
+    native = "native bf16" if here.get("native_bf16") else "no native bf16"
+    return (
+        f"torch {versions['torch']}, transformers {versions['transformers']}, peft {versions['peft']}; "
+        f"{here.get('accelerator') or here['instruction_set']}, {native}, {here['threads']} threads; "
+        f"commit {(facts['commit'] or 'unknown')[:12]}."
+    )
