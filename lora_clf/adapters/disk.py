@@ -79,6 +79,15 @@ class Place:
             AdapterNotFoundError: it is not there.
             AdapterFormatError: it is no plain file, or larger than ``cap`` bytes.
         """
+        return bytes(self.read_writable(name, cap))
+
+    def read_writable(self, name: str, cap: int) -> bytearray:
+        """The bytes of the file ``name`` as memory that tensors can be views of.
+
+        Raises:
+            AdapterNotFoundError: it is not there.
+            AdapterFormatError: it is no plain file, or larger than ``cap`` bytes.
+        """
         with self.open(name) as file:
             size = os.fstat(file.fileno()).st_size
             if size > cap:
@@ -86,7 +95,9 @@ class Place:
                     f"{name} in {self.folder} has {size:,} bytes; at most {cap:,} are read. For a larger "
                     "adapter that you trust raise file_cap, on the command line --file-cap (in GiB)."
                 )
-            return file.read(cap)
+            data = bytearray(size)
+            del data[file.readinto(data) :]  # type: ignore[attr-defined]
+            return data
 
 
 def read_from(folder: Path, read: Callable[[Place], T]) -> T:

@@ -100,7 +100,7 @@ def read_folder(folder: Path, *, file_cap: int = FILE_CAP) -> tuple[Header, dict
 
 
 def _read_whole(place: Place, file_cap: int) -> tuple[Header, dict[str, Tensor]]:
-    data = place.read(MODEL, file_cap)
+    data = place.read_writable(MODEL, file_cap)
     table = read_table(data, len(data))
     header, layout = table.header, layout_of(table.header)
     if strange := sorted(entry.name for entry in header.tensors if not layout.knows(entry.name)):
@@ -161,6 +161,8 @@ def _check_config(header: Header, place: Place) -> None:
     if not isinstance(came, dict):
         raise AdapterFormatError(f"{CONFIG} holds no JSON object.")
     expected = config_of(header)
+    if canonical(came) == canonical(expected):
+        return
     problems = [f"{name} is missing" for name in sorted(expected.keys() - came.keys())]
     problems += [f"{name} is not known" for name in sorted(came.keys() - expected.keys())]
     problems += [
