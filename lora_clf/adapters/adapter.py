@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,14 +74,7 @@ class Adapter:
         Raises:
             UsageError: ``texts`` is one text, or something in it is no text.
         """
-        if isinstance(texts, str):
-            raise UsageError("Expected a list of texts, got one text. Put it into a list: [text].")
-        texts = list(texts)
-        for index, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise UsageError(f"texts[{index}] is a {type(text).__name__}, expected a text (str).")
-        side: Any = self.header.truncation
-        return self.base.tokenizer.encode(texts, self.header.max_length, side)
+        return self._encoded(_listed(texts))
 
     def logits(self, texts: Sequence[str], *, precision: str = "fp32") -> NDArray[np.float32]:
         """The logits of ``texts``: N texts -> (N, C), in their order.
@@ -94,7 +87,9 @@ class Adapter:
         Raises:
             UsageError: ``texts`` is one text, or something in it is no text.
         """
-        return self._logits(self.encode(texts), precision)
+        found = [np.empty((0, len(self.labels)), dtype=np.float32)]
+        found += [logits for logits, _ in self._chunks(_listed(texts), precision)]
+        return np.concatenate(found)
 
     def predict(self, texts: Sequence[str], *, precision: str = "fp32") -> list[Prediction]:
         """One answer a text, in their order; none is left out.
@@ -107,8 +102,25 @@ class Adapter:
         Raises:
             UsageError: ``texts`` is one text, or something in it is no text.
         """
-        tokens = self.encode(texts)
-        return self.answers(self._logits(tokens, precision), tokens.truncated)
+        return list(self.stream(_listed(texts), precision=precision))
+
+    def stream(self, texts: Iterable[str], *, precision: str = "fp32") -> Iterator[Prediction]:
+        """One answer a text as they come, for more texts than fit into memory.
+
+        Some thousand texts are read, sorted by length and answered at a time, in their order.
+
+        Args:
+            texts: any number of texts, read once.
+            precision: as in `predict`.
+
+        Raises:
+            UsageError: ``texts`` is one text, or something in it is no text (then the answers before it have come).
+        """
+        if isinstance(texts, str):
+            raise UsageError(_ONE_TEXT)
+        return (
+            answer for logits, truncated in self._chunks(texts, precision) for answer in self.answers(logits, truncated)
+        )
 
     def answers(self, logits: NDArray[np.float32], truncated: NDArray[np.bool_]) -> list[Prediction]:
         """The answers that (N, C) logits mean, temperature and threshold applied."""
@@ -156,11 +168,42 @@ class Adapter:
         """
         return verify_canaries(self.base, rebuilt(self.base, self.tuned), self.header)
 
-    def _logits(self, tokens: Tokens, precision: str) -> NDArray[np.float32]:
-        from lora_clf.inference.precision import resolve_precision
-        from lora_clf.inference.predict import logits
+    def _encoded(self, texts: list[str]) -> Tokens:
+        side: Any = self.header.truncation
+        return self.base.tokenizer.encode(texts, self.header.max_length, side)
 
-        return logits(self.tuned.view, tokens, precision=resolve_precision(precision, self.base.device))
+    def _chunks(self, texts: Iterable[str], precision: str) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+        """Logits (N, C) and which texts were cut (N,), some thousand texts at a time."""
+        from lora_clf.inference.precision import resolve_precision
+        from lora_clf.inference.predict import chunks, logits, view_for
+
+        number = resolve_precision(precision, self.base.device)
+        view = None
+        done = 0
+        for chunk in chunks(texts):
+            tokens = self._encoded(_checked(chunk, done))
+            if view is None:
+                view = view_for(self.tuned, number, len(chunk))
+            yield logits(view, tokens, precision=number), tokens.truncated
+            done += len(chunk)
+
+
+_ONE_TEXT = "Expected a list of texts, got one text. Put it into a list: [text]."
+
+
+def _listed(texts: Sequence[str]) -> list[str]:
+    """``texts`` as a list, every one of them a text."""
+    if isinstance(texts, str):
+        raise UsageError(_ONE_TEXT)
+    return _checked(list(texts), 0)
+
+
+def _checked(texts: list[str], first: int) -> list[str]:
+    """``texts``, the first of which is the caller's number ``first``, if every one is a text."""
+    for index, text in enumerate(texts, first):
+        if not isinstance(text, str):
+            raise UsageError(f"texts[{index}] is a {type(text).__name__}, expected a text (str).")
+    return texts
 
 
 def load_adapter(

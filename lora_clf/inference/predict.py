@@ -1,9 +1,13 @@
-"""Running a classifier over many texts: sorted by length, large batches, answers in input order."""
+"""Running a classifier over many texts: sorted by length, large batches, equal texts once, answers in input order.
+
+Any number of texts takes the memory of one chunk: `chunks` cuts them, and each chunk is sorted and answered alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -13,39 +17,69 @@ from lora_clf.base.tokenizer import Tokens
 from lora_clf.base.view import View
 from lora_clf.inference.attention import REFERENCE, choose_attention, set_attention
 from lora_clf.inference.batches import collate, inference_rows
-from lora_clf.inference.precision import autocast
+from lora_clf.inference.precision import autocast, cast_frozen
+from lora_clf.tuners.base import Tuned
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BATCH_TOKENS = 8192
+CHUNK = 8192  # texts that are sorted together
+MANY = 1024  # texts from which on a private copy of the classifier pays
+
+_Item = TypeVar("_Item")
+
+
+def chunks(items: Iterable[_Item], size: int = CHUNK) -> Iterator[list[_Item]]:
+    """``items`` in lists of ``size``; the last may be shorter, none is empty."""
+    left = iter(items)
+    while chunk := list(islice(left, size)):
+        yield chunk
+
+
+def view_for(tuned: Tuned, precision: str, texts: int) -> View:
+    """What should answer so many texts: the tuned view itself, or for many texts a faster private copy of it.
+
+    In the copy what a strategy put beside the base's weights is merged into them, and frozen matrices are cast once
+    for ``precision`` ("fp32" or "bf16"). In fp32 its logits are the same to 1e-5 (tests/inference/test_predict.py),
+    which is what a text's logits may differ between batches anyway.
+    """
+    view = tuned.view
+    if texts < MANY or not tuned.tuner.mergeable:
+        return view
+    beside = sum(1 for _ in view.parameters()) > sum(1 for _ in view.fresh().parameters())
+    if precision == "fp32" and not beside:
+        return view  # a copy would compute the same in the same time
+    copy = tuned.merge().eval()
+    cast_frozen(copy, precision)
+    return copy
 
 
 def logits(
-    view: View,
-    tokens: Tokens,
-    *,
-    precision: str = "fp32",
-    batch_tokens: int = BATCH_TOKENS,
-    progress: Callable[[int], None] | None = None,
+    view: View, tokens: Tokens, *, precision: str = "fp32", batch_tokens: int = BATCH_TOKENS
 ) -> NDArray[np.float32]:
-    """The logits of every text, in input order: N texts -> (N, C) in fp32.
+    """The logits of every text, in input order: N texts -> (N, C) in fp32. Equal ids are computed once.
 
     Args:
         view: the classifier; its training mode is left as it was found.
         tokens: the encoded texts.
         precision: "fp32" or "bf16".
         batch_tokens: tokens a batch, padding included.
-        progress: called with the number of texts done, after each batch.
     """
+    places: dict[bytes, int] = {}
+    which = np.array([places.setdefault(ids.tobytes(), len(places)) for ids in tokens.ids], dtype=np.int64)
+    rows = np.full(len(places), -1, dtype=np.int64)  # of each distinct text one row
+    rows[which] = np.arange(len(which))
 
-    def forward(rows: NDArray[np.int64]) -> Tensor:
-        batch = collate(tokens.ids, rows).to(view.device)
+    def forward(chosen: NDArray[np.int64]) -> Tensor:
+        batch = collate(tokens.ids, rows[chosen]).to(view.device)
         choose_attention(view, batch.input_ids.shape[1], training=False)
         with autocast(precision, view.device):
             return view.classify(batch.input_ids, batch.attention_mask)
 
-    return answers(view, len(tokens), inference_rows(tokens.lengths, batch_tokens), forward, progress)
+    batches = inference_rows(tokens.lengths[rows], batch_tokens)
+    found: NDArray[np.float32] = answers(view, len(rows), batches, forward)[which]
+    return found
 
 
 def reference_logits(view: View, tokens: Tokens) -> NDArray[np.float32]:
@@ -67,20 +101,15 @@ def answers(
     texts: int,
     batches: Iterable[NDArray[np.int64]],
     forward: Callable[[NDArray[np.int64]], Tensor],
-    progress: Callable[[int], None] | None = None,
 ) -> NDArray[np.float32]:
     """What ``forward`` answers to the rows of each batch, in evaluation mode, as (``texts``, C) in input order."""
     found = np.empty((texts, view.classes), dtype=np.float32)
     was_training = view.training
     view.eval()
-    done = 0
     try:
         with torch.inference_mode():
             for rows in batches:
                 found[rows] = forward(rows).float().cpu().numpy()
-                done += len(rows)
-                if progress is not None:
-                    progress(done)
     finally:
         view.train(was_training)
     return found

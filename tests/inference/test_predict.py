@@ -1,0 +1,130 @@
+"""Many texts at once: any order, any number, equal ones, the faster copy; the answers stay what they are."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from lora_clf.adapters.adapter import Adapter
+from lora_clf.adapters.provenance import make_header
+from lora_clf.errors import UsageError
+from lora_clf.inference import predict
+from lora_clf.inference.predict import chunks, logits, view_for
+from lora_clf.tuners import create, strategies
+from tests.bases import ARCHITECTURE_NAMES, randomise, tiny_base
+
+TEXTS = [chr(97 + i % 26) * (1 + (7 * i) % 40) for i in range(60)]
+
+
+def made(strategy: str = "lora", name: str = "bert") -> Adapter:
+    base = tiny_base(name)
+    options = {"rank": 4, "alpha": 6.0} if strategy.startswith("lora") else {}
+    tuned = create(strategy, **options).prepare(base.view(3))
+    randomise(tuned)
+    return Adapter(base, tuned, make_header(base, tuned, labels=["a", "b", "c"]))
+
+
+def test_chunks() -> None:
+    assert [*chunks(range(7), 3)] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert [*chunks([], 3)] == [] and [*chunks("ab", 2)] == [["a", "b"]]
+    endless = chunks(itertools.count(), 2)
+    assert next(endless) == [0, 1] and next(endless) == [2, 3]
+
+
+@pytest.mark.parametrize("strategy", list(strategies()))
+@pytest.mark.parametrize("name", ARCHITECTURE_NAMES)
+def test_the_copy_for_many_texts_is_the_same_function(name: str, strategy: str) -> None:
+    adapter = made(strategy, name)
+    view, tokens = adapter.tuned.view, adapter.base.encode(TEXTS)
+    before = {key: tensor.clone() for key, tensor in view.state_dict().items()}
+    copy = view_for(adapter.tuned, "fp32", predict.MANY)
+    expected = logits(view, tokens)
+    assert np.abs(logits(copy, tokens) - expected).max() <= 1e-5 * max(1.0, float(np.abs(expected).max()))
+    assert expected.std(axis=0).min() > 1e-3
+    assert (copy is view) == (not strategy.startswith("lora"))
+    assert view_for(adapter.tuned, "fp32", predict.MANY - 1) is view
+    assert all(torch.equal(tensor, before[key]) for key, tensor in view.state_dict().items())
+    assert adapter.base.digest == tiny_base(name).digest
+
+
+@pytest.mark.parametrize("strategy", ["last-block", "lora"])
+def test_the_copy_in_bf16_is_private(strategy: str) -> None:
+    adapter = made(strategy)
+    copy = view_for(adapter.tuned, "bf16", predict.MANY)
+    kinds = {p.dtype for p in copy.blocks.parameters() if p.ndim == 2}
+    assert kinds == {torch.bfloat16} and next(copy.head.parameters()).dtype == torch.float32
+    assert all(
+        p.dtype == torch.float32 for p in [*adapter.base.backbone.parameters(), *adapter.tuned.view.parameters()]
+    )
+    tokens = adapter.base.encode(TEXTS)
+    found, expected = (logits(v, tokens, precision="bf16") for v in (copy, adapter.tuned.view))
+    assert 0 < np.abs(found - logits(adapter.tuned.view, tokens)).max() < 0.1
+    if strategy == "last-block":  # nothing to merge: the same numbers, cast once
+        assert np.array_equal(found, expected)
+
+
+def test_equal_texts_are_computed_once_and_get_equal_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = made()
+    view = adapter.tuned.view
+    seen: list[int] = []
+    plain = type(view).classify
+
+    def counted(self, ids, mask):  # type: ignore[no-untyped-def]
+        seen.append(len(ids))
+        return plain(self, ids, mask)
+
+    monkeypatch.setattr(type(view), "classify", counted)
+    texts = [TEXTS[i % 7] for i in range(50)]
+    found = logits(view, adapter.base.encode(texts))
+    assert sum(seen) == 7
+    alone = logits(view, adapter.base.encode(texts[:7]))
+    assert np.array_equal(found, alone[np.arange(50) % 7]) and len(np.unique(alone, axis=0)) == 7
+
+
+@pytest.mark.parametrize("size", [1, 7, 60, 61])
+def test_chunks_change_no_answer(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = made()
+    expected, answers = adapter.logits(TEXTS), adapter.predict(TEXTS)
+    monkeypatch.setattr(predict.chunks, "__defaults__", (size,))
+    monkeypatch.setattr(predict, "MANY", 5)
+    np.testing.assert_allclose(adapter.logits(TEXTS), expected, rtol=1e-5, atol=1e-5)
+    now = adapter.predict(TEXTS)
+    assert [each.label for each in now] == [each.label for each in answers] and len(now) == 60
+    assert len({each.label for each in now}) > 1
+
+
+def test_a_stream_reads_no_further_than_it_must(monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = made()
+    monkeypatch.setattr(predict.chunks, "__defaults__", (4,))
+    read = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal read
+        for text in itertools.cycle(TEXTS):
+            read += 1
+            yield text
+
+    answers = adapter.stream(endless())
+    assert read == 0
+    first = [next(answers) for _ in range(5)]
+    assert read == 8
+    assert [each.label for each in first] == [each.label for each in adapter.predict(TEXTS[:5])]
+
+
+def test_no_texts_and_what_is_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = made()
+    assert adapter.predict([]) == [] and adapter.logits([]).shape == (0, 3) and [*adapter.stream([])] == []
+    for ask in (adapter.predict, adapter.stream, adapter.logits, adapter.encode):
+        with pytest.raises(UsageError, match="got one text"):
+            ask("a text")  # type: ignore[operator]
+    monkeypatch.setattr(predict.chunks, "__defaults__", (2,))
+    answers = adapter.stream(["a", "b", "c", None])  # type: ignore[list-item]
+    assert next(answers) and next(answers)
+    with pytest.raises(UsageError, match=r"texts\[3\] is a NoneType"):
+        next(answers)
+    with pytest.raises(UsageError, match=r"texts\[3\] is a NoneType"):
+        adapter.predict(["a", "b", "c", None])  # type: ignore[list-item]
