@@ -74,6 +74,22 @@ class _Bytes:
         """Nothing but a name."""
         return {"model": "bytes"}
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of the bytes."""
+        return bytes(id - 10 for id in ids if 10 <= id < 266).decode("utf-8", "replace")
+
+    def special(self) -> dict[str, int]:
+        """One, which pads."""
+        return {"[PAD]": 0}
+
+    def highest(self) -> int:
+        """The last byte."""
+        return 265
+
+    def unknown(self) -> int | None:
+        """None: every text is bytes."""
+        return None
+
 
 class ByteTokenizer(Tokenizer):
     """One id a byte, no text normalised; long enough for any test text."""

@@ -89,6 +89,24 @@ class FastTokenizer:
             "added": sorted([token[name] for name in order] for token in self._added if not token["special"]),
         }
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text that ids stand for; special ones stand for none."""
+        text: str = self._engine.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def special(self) -> dict[str, int]:
+        """The special tokens, but for the one that stands for the unknown."""
+        return {str(self._engine.id_to_token(id)): id for id in sorted(self._special)}
+
+    def highest(self) -> int:
+        """The largest id that a text can get."""
+        ids: set[int] = set(self._engine.get_vocab(with_added_tokens=True).values())
+        return max(ids - self._special)
+
+    def unknown(self) -> int | None:
+        """The id that stands for what is not in the vocabulary, where there is one."""
+        return self._unknown
+
     @property
     def is_plain_byte_pairs(self) -> bool:
         """Whether this is what GPT-2's vocab.json and merges.txt alone would give."""
@@ -135,10 +153,14 @@ class FastTokenizer:
                 named = named.get("content")
             if isinstance(named, str) and (id := self.token_to_id(named)) is not None:
                 ids.add(id)
-        unknown = self._model.get("unk_id")
+        return frozenset(ids - {self._unknown})
+
+    @property
+    def _unknown(self) -> int | None:
+        unknown: int | None = self._model.get("unk_id")
         if unknown is None and self._model.get("unk_token") is not None:
             unknown = self.token_to_id(self._model["unk_token"])
-        return frozenset(ids - {unknown})
+        return unknown
 
     def _surroundings(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         for probe in ("a", "0", "."):

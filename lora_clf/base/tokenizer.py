@@ -62,6 +62,22 @@ class Bodies(Protocol):
         """All that decides these ids, in a form that does not depend on how it was stored."""
         ...
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text that ids stand for; bytes that are no text show as U+FFFD."""
+        ...
+
+    def special(self) -> dict[str, int]:
+        """The special tokens, none of which a text may become: spelling and id."""
+        ...
+
+    def highest(self) -> int:
+        """The largest id that a text can get."""
+        ...
+
+    def unknown(self) -> int | None:
+        """The id that stands for what is not in the vocabulary, where there is one."""
+        ...
+
 
 class BytePairs:
     """GPT-2's byte pairs, run by tiktoken."""
@@ -86,6 +102,25 @@ class BytePairs:
             "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False},
             "added": [],
         }
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text that ids stand for; special ones stand for none."""
+        known = set(self._vocabulary.values()) - set(self.special().values())
+        return self._encoding.decode([id for id in ids if id in known], errors="replace")
+
+    def special(self) -> dict[str, int]:
+        """The tokens that no merge makes."""
+        made = {left + right for left, right in self._merges} | set(byte_pairs.byte_of_character())
+        return {token: id for token, id in self._vocabulary.items() if token not in made}
+
+    def highest(self) -> int:
+        """The largest id that a text can get."""
+        special = set(self.special().values())
+        return max(id for id in self._vocabulary.values() if id not in special)
+
+    def unknown(self) -> int | None:
+        """None: every text is bytes."""
+        return None
 
 
 class Tokenizer:
@@ -115,6 +150,30 @@ class Tokenizer:
         """SHA-256 over all that decides the ids of a text; blind to truncation, padding and storage."""
         form = {**self._backend.canonical(), "prefix": self._prefix, "suffix": self._suffix, "tag": _TAG}
         return hashlib.sha256(json.dumps(form, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    @property
+    def around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The special ids in front of and behind a text."""
+        return self._prefix, self._suffix
+
+    @property
+    def special(self) -> dict[str, int]:
+        """The special tokens, none of which a text may become: spelling and id."""
+        return self._backend.special()
+
+    @property
+    def highest_id(self) -> int:
+        """The largest id that a text can get, special ones included."""
+        return max(self._backend.highest(), self.pad_id, self.empty_id, *self._prefix, *self._suffix)
+
+    @property
+    def unknown_id(self) -> int | None:
+        """The id that stands for what is not in the vocabulary, where there is one."""
+        return self._backend.unknown()
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text that ids stand for."""
+        return self._backend.decode([int(id) for id in ids])
 
     def encode(self, texts: Sequence[str], max_length: int, side: Side = "right") -> Tokens:
         """Returns the ids of ``texts``, each at most ``max_length`` tokens with its special tokens.

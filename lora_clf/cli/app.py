@@ -22,6 +22,7 @@ COMMANDS = {
     "compare": "Try every strategy on the same footing and show what each costs and buys.",
     "strategies": "List the ways of tuning: what trains, how much of the base, which flags.",
     "bases": "List or fetch the bases.",
+    "doctor": "Look into an adapter or a base for what goes wrong in silence.",
     "data": "Look into a data set, split it, find copies across its parts.",
     "cache": "List or clear the states of frozen layers that are kept on disk.",
     "adapters": "List or inspect saved adapters.",
