@@ -36,7 +36,7 @@ def table(results: dict[str, Any]) -> str:
         notes.append(f"Not measured yet: {', '.join(left)}.")
     made = sorted({machine(value["provenance"]) for value in results.values() if "provenance" in value})
     body = markdown_table(HEADINGS, lines, [True, True] + [False] * (len(HEADINGS) - 2)) if lines else ""
-    return "\n".join([body, *notes, *made])
+    return "\n\n".join(part for part in (body.rstrip("\n"), *notes, *made) if part)
 
 
 def line(value: dict[str, Any]) -> list[str]:

@@ -1,0 +1,203 @@
+"""How far may texts be sorted by length into batches? Padding against the mix of labels, and what it does to training.
+
+    python benchmarks/batching.py --data SMSSpamCollection     # goes on where it stopped; --budget SECONDS
+    python benchmarks/batching.py --table
+
+Texts are shuffled, sorted by length inside windows of so many batches, and the batches shuffled. A larger window pads
+less, but spam is twice as long as ham, so batches come to hold one label alone. For each window: computed tokens for
+each real one and the share of one-label batches (means over seeds and epochs), and the validation part's accuracy and
+loss after training on the book's split with each seed. The default window (`lora_clf.inference.batches.WINDOW`) is
+chosen from this table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import numpy as np
+from paired import RESULTS, provenance, read_json, write_json
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lora_clf.base.base import Base
+    from lora_clf.data.dataset import Dataset
+
+OUT = RESULTS / "batching.json"
+WINDOWS = ("1", "2", "5", "10", "20", "40", "all")
+EPOCHS, BATCH, SEEDS = 3, 16, 5
+STRATEGY = "last-block"
+DASH = "–"
+
+
+def window_of(name: str) -> int:
+    """Batches of the window called ``name``; "all" is larger than any data."""
+    return 2**40 if name == "all" else int(name)
+
+
+def layout(lengths: NDArray[np.int64], labels: NDArray[np.int64], window: int, seeds: int) -> dict[str, float]:
+    """Computed tokens for each real one, and the share of batches of several texts that hold one label.
+
+    Args:
+        lengths: tokens of each training text (N,).
+        labels: its class (N,).
+        window: batches that are sorted together.
+        seeds: how many are averaged over, all epochs of each.
+    """
+    from lora_clf.inference.batches import training_rows
+
+    computed = alike = batches = 0
+    for seed in range(seeds):
+        for epoch in range(EPOCHS):
+            for rows in training_rows(lengths, BATCH, seed, epoch, window):
+                computed += int(lengths[rows].max()) * len(rows)
+                if len(rows) > 1:
+                    batches += 1
+                    alike += len(set(labels[rows].tolist())) == 1
+    return {"computed_over_real": computed / (int(lengths.sum()) * seeds * EPOCHS), "one_label": alike / batches}
+
+
+def trained(base: Base, data: Dataset, window: int, seed: int) -> dict[str, Any]:
+    """The validation part's accuracy and loss after training in batches of that window: best epoch and last."""
+    from lora_clf.inference.batches import training_rows
+    from lora_clf.training import loop
+    from lora_clf.training.settings import TrainSettings
+    from lora_clf.tuners import create
+
+    with patch.object(loop, "training_rows", partial(training_rows, window=window)):
+        settings = TrainSettings(epochs=EPOCHS, batch_size=BATCH, seed=seed)
+        result = loop.train(base, data, create(STRATEGY), settings)
+    last = result.history[-1]["validation"]
+    best = result.history[result.best_epoch - 1]["validation"]
+    return {
+        "seed": seed,
+        "accuracy": best["accuracy"],
+        "loss": best["loss"],
+        "last_accuracy": last["accuracy"],
+        "last_loss": last["loss"],
+    }
+
+
+def summary(runs: Sequence[dict[str, Any]], plain: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Means over seeds, and the loss relative to the plain shuffle's with the same seed, with its 95 % interval."""
+    from lora_clf.evaluation.intervals import mean_spread
+
+    accuracy = mean_spread([run["accuracy"] for run in runs])
+    found: dict[str, Any] = {
+        "accuracy": accuracy.mean,
+        "accuracy_sd": accuracy.sd,
+        "loss": mean_spread([run["loss"] for run in runs]).mean,
+    }
+    by_seed = {run["seed"]: run["loss"] for run in plain}
+    pairs = [run["loss"] - by_seed[run["seed"]] for run in runs if run["seed"] in by_seed]
+    if pairs:
+        gap = mean_spread(pairs)
+        found["loss_gap"] = gap.mean
+        found["loss_gap_interval"] = None if gap.interval is None else [gap.interval.low, gap.interval.high]
+    return found
+
+
+def table(value: dict[str, Any]) -> str:
+    """The file as a table."""
+    from lora_clf.comparison.table import markdown_table
+
+    lines = []
+    for name, row in sorted(value["windows"].items(), key=lambda item: window_of(item[0])):
+        cells = [DASH] * 3
+        if runs := row["runs"]:
+            found = summary(runs, value["windows"].get("1", row)["runs"])
+            sd, between = found["accuracy_sd"], found.get("loss_gap_interval")
+            cells[0] = f"{found['accuracy'] * 100:.2f}" + ("" if sd is None else f" ± {sd * 100:.2f}")
+            cells[1] = f"{found['loss']:.4f}"
+            if between is not None and name != "1":
+                cells[2] = f"{found['loss_gap']:+.4f} ({between[0]:+.4f} to {between[1]:+.4f})"
+        padding, alike = f"{row['computed_over_real']:.2f}", f"{row['one_label'] * 100:.1f}"
+        lines.append([name, padding, alike, *cells, str(len(runs))])
+    headings = ["window, batches", "computed for each real token", "one-label batches %", "validation accuracy %",
+                "validation loss", "loss against window 1", "seeds"]  # fmt: skip
+    return markdown_table(headings, lines, [False] * len(headings))
+
+
+def measure(flags: argparse.Namespace, base: Base, data: Dataset) -> None:
+    """Lay out and train every window with every seed, writing the file after each run."""
+    from lora_clf.inference.batches import WINDOW
+
+    started = time.monotonic()
+    tokens = base.encode(data.train.texts)
+    labels = data.label_ids(data.train)
+    about = {"base": base.name, "base_digest": base.digest, "data": data.name, "data_digest": data.digest,
+             "strategy": STRATEGY, "epochs": EPOCHS, "batch_size": BATCH, "precision": "auto"}  # fmt: skip
+    before = read_json(flags.out)
+    same = before.get("about") == about and before["provenance"]["code_digest"] == provenance()["code_digest"]
+    kept: dict[str, Any] = before["windows"] if same else {}
+    longest = 0.0
+    for seed in range(flags.seeds):  # all windows with one seed first: what is there is complete
+        for name in flags.windows:
+            row = kept.setdefault(name, {"runs": []})
+            row |= layout(tokens.lengths, labels, window_of(name), flags.seeds)
+            if any(run["seed"] == seed for run in row["runs"]):
+                continue
+            if longest and flags.budget and time.monotonic() - started + longest > flags.budget:
+                print(f"Seed {seed}, window {name}: the budget is used up; the same command goes on.")
+                return
+            begun = time.monotonic()
+            row["runs"].append(trained(base, data, window_of(name), seed))
+            longest = max(longest, time.monotonic() - begun)
+            value = {"about": about, "default": WINDOW, "windows": kept, "provenance": provenance(base.device)}
+            write_json(flags.out, value)
+            print(f"window {name}, seed {seed}: {json.dumps(row['runs'][-1])}", file=sys.stderr, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, or print the table; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="sms-spam", help="sms-spam, or the path of its file")
+    parser.add_argument("--base", default="minilm")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--windows", nargs="+", default=WINDOWS)
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--budget", type=float, help="seconds after which no run begins; run it again to go on")
+    parser.add_argument("--quick", action="store_true", help="a tiny random base: to see that it runs, not for figures")
+    parser.add_argument("--table", action="store_true", help="print the file's table; measure and write nothing")
+    parser.add_argument("--out", type=Path, default=OUT)
+    flags = parser.parse_args(arguments)
+    if flags.table:
+        print(table(read_json(flags.out)) if flags.out.is_file() else f"Not run yet: there is no {flags.out.name}.")
+        return 0
+    from lora_clf.cli.quiet import quiet_third_parties
+    from lora_clf.errors import LoraClfError
+
+    quiet_third_parties()
+    if flags.quick and flags.out.resolve().is_relative_to(RESULTS):
+        flags.out = Path("runs") / "quick" / OUT.name
+    try:
+        if flags.quick:
+            from quick import quick_base, quick_data
+
+            with tempfile.TemporaryDirectory() as folder:
+                measure(flags, quick_base("bert", Path(folder)), quick_data(train=64, validation=16))
+        else:
+            from lora_clf.base.base import load_base
+            from lora_clf.data.dataset import load_data
+
+            measure(flags, load_base(flags.base, device=flags.device), load_data(flags.data, protocol="book"))
+    except LoraClfError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return error.exit_status
+    print(table(read_json(flags.out)))
+    print(f"Written: {os.path.relpath(flags.out)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
