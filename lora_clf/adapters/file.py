@@ -107,7 +107,7 @@ def _read_whole(place: Place, file_cap: int) -> tuple[Header, dict[str, Tensor]]
         raise AdapterFormatError(f"Names of tensors in {MODEL} belong nowhere: {', '.join(strange)}.")
     if not has_head(header):
         raise AdapterFormatError(f"{MODEL} has no classification head; without one there are no labels.")
-    _check_config(header, place)
+    check_config(header, place)
     tensors = tensors_of(data, table)
     return header, {layout.in_memory(name): tensor for name, tensor in tensors.items()}
 
@@ -128,7 +128,7 @@ def _read_top(place: Place) -> Header:
         top = file.read(8)
         top += file.read(table_length(top, size))
     header = read_table(top, size).header
-    _check_config(header, place)
+    check_config(header, place)
     return header
 
 
@@ -155,8 +155,12 @@ def list_adapters(folder: Path | str) -> list[tuple[Path, Header | AdapterError]
     return found
 
 
-def _check_config(header: Header, place: Place) -> None:
-    """Hold ``adapter_config.json`` to the header, field by field."""
+def check_config(header: Header, place: Place) -> None:
+    """Hold ``adapter_config.json`` to the header, field by field.
+
+    Raises:
+        AdapterFormatError: it says something else; every field is named.
+    """
     came = parse(place.read(CONFIG, HEADER_CAP), CONFIG)
     if not isinstance(came, dict):
         raise AdapterFormatError(f"{CONFIG} holds no JSON object.")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from lora_clf.base import hub
 from lora_clf.base.catalogue import CATALOGUE
-from lora_clf.base.head import output_width
 from lora_clf.base.sources import MAX_CONFIG, cache_folder, entries, registered, split_name
 from lora_clf.base.weights import read_config
 from lora_clf.errors import LoraClfError, UsageError
@@ -54,6 +53,8 @@ def alike(architecture: str, width: int | None) -> Iterator[str]:
 
 
 def _is(folder: Path, architecture: str, width: int | None) -> bool:
+    from lora_clf.base.head import output_width
+
     file = folder / "config.json"
     try:
         if not file.is_file() or file.stat().st_size > MAX_CONFIG:

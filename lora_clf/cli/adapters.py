@@ -5,6 +5,7 @@ A sibling (`adapters_check.py`, `adapters_make.py`) has an ``app`` of its own, w
 
 from __future__ import annotations
 
+import shlex
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +21,7 @@ from lora_clf.cli.scores import show_scores
 if TYPE_CHECKING:
     from lora_clf.adapters.header import Header
 
-app = typer.Typer(help="List or inspect saved adapters.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(help="Work with saved adapters: list, inspect, verify, compare, convert.", no_args_is_help=True, add_completion=False)
 HOME = Path("my-adapters")
 SIBLINGS = ("lora_clf.cli.adapters_check", "lora_clf.cli.adapters_make")
 
@@ -69,12 +70,15 @@ def list_adapters(
 
 @app.command()
 def inspect(
-    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="The adapter's folder.")], as_json: Json = False
+    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="The adapter's folder, or its Hub id.")],
+    as_json: Json = False,
 ) -> None:
     """Show what a person wants to know before using an adapter; reads the header, not the base."""
     from lora_clf.adapters.file import read_header
+    from lora_clf.adapters.origin import adapter_folder
 
-    found = facts(adapter, read_header(adapter))
+    folder = adapter_folder(adapter)
+    found = {**facts(folder, read_header(folder)), "adapter": str(adapter)}
     if as_json:
         document(found)
         return
@@ -87,9 +91,10 @@ def inspect(
             ("task", f"{found['task']}, {len(found['labels'])} labels: {_short(found['labels'])}"),
             ("positive label", found["positive_label"]),
             ("base", f"{found['base_name']} ({found['architecture']}, digest {found['base_digest'][:12]})"),
+            ("base is here", _where(found["base_name"])),
             ("strategy", f"{found['strategy']}{f' ({settings})' if settings else ''}"),
             ("parameters", f"{found['parameters']:,}"),
-            ("size", size(found["adapter_bytes"])),
+            ("size", f"{size(found['adapter_bytes'])} ({found['dtypes']})"),
             ("head, pooling", f"{found['head']}, {found['pooling']}"),
             ("tokens read", f"{found['max_length']:,}, cut on the {found['truncation']}"),
             ("threshold", found["threshold"]),
@@ -105,7 +110,23 @@ def inspect(
     scores = {name: part for name, part in found["metrics"].items() if "confusion_matrix" in part}
     if scores:
         show_scores(scores, found["positive_label"])
-    line(f'Use it: lora-clf predict {adapter} "..."')
+    quoted = shlex.quote(str(adapter))
+    line(f'Use it:   lora-clf predict {quoted} "..."')
+    line(f"In Python: load_adapter({str(adapter)!r}, load_base({found['base_name']!r})).predict([...])")
+    line(f"Check it: lora-clf adapters verify {quoted}")
+
+
+def _where(base: str) -> str:
+    """Whether a base is here by its name, and what to do where it is not."""
+    from lora_clf.base.catalogue import CATALOGUE
+    from lora_clf.base.shelf import is_here
+    from lora_clf.base.sources import FOLDERS_VARIABLE
+
+    if is_here(base):
+        return "yes"
+    if base in CATALOGUE or "/" in base:
+        return f"no; lora-clf bases fetch {base}"
+    return f"not by this name; it is found by digest in {FOLDERS_VARIABLE}, or give --base FOLDER"
 
 
 def facts(adapter: Path, header: Header) -> dict[str, Any]:
@@ -114,6 +135,7 @@ def facts(adapter: Path, header: Header) -> dict[str, Any]:
         "adapter": str(adapter),
         "adapter_bytes": folder_bytes(adapter),
         "parameters": header.parameters,
+        "dtypes": ", ".join(sorted({entry.dtype for entry in header.tensors})),
         **header.as_dict(),
     }
 

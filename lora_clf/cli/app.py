@@ -25,7 +25,7 @@ COMMANDS = {
     "doctor": "Look into an adapter or a base for what goes wrong in silence.",
     "data": "Look into a data set, split it, find copies across its parts.",
     "cache": "List or clear the states of frozen layers that are kept on disk.",
-    "adapters": "List or inspect saved adapters.",
+    "adapters": "Work with saved adapters: list, inspect, verify, compare, convert.",
 }
 
 
