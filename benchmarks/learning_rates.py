@@ -1,12 +1,12 @@
 """Which learning rate should each strategy have by default?
 
-Every rate of a grid is tried on folds of the whole SMS file and of TREC's training file. What counts is the loss and
-the error on each fold's *validation* part; test parts are not looked at, and TREC's test file is not even read. Every
-run is appended to a JSON-lines file as it ends, so several processes can share the work and an interrupted search goes
-on where it stopped. The rate chosen for a strategy is the one with the lowest loss relative to the best of its task,
-averaged over both tasks.
+Every rate of a grid is tried on folds of the whole SMS file, of TREC's training file and of the small demo corpus.
+What counts is the loss and the error on each fold's *validation* part; test parts are not looked at, and TREC's test
+file is not even read. Every run is appended to a JSON-lines file as it ends, so several processes can share the work
+and an interrupted search goes on where it stopped. The rate chosen for a strategy is the one with the lowest loss
+relative to the best of the same fold, averaged over the folds of a task and then over the tasks.
 
-    python benchmarks/learning_rates.py run --sms SMSSpamCollection --trec trec-train.csv --strategy lora
+    python benchmarks/learning_rates.py run --demo --sms SMSSpamCollection --trec trec-train.csv --strategy lora
     python benchmarks/learning_rates.py table
 """
 
@@ -17,7 +17,6 @@ import json
 import math
 import os
 import sys
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +24,16 @@ HERE = Path(__file__).resolve().parent
 RUNS = HERE / "results" / "learning_rates.jsonl"
 SUMMARY = HERE / "results" / "learning_rates.json"
 GRID = {
-    "head-only": (3e-3, 1e-2, 3e-2),
-    "last-block": (2e-4, 5e-4, 1e-3),
-    "full": (5e-5, 1e-4, 2e-4),
+    "last-block": (2e-4, 5e-4, 1e-3, 2e-3),
+    "full": (2e-5, 5e-5, 1e-4, 2e-4),
     "lora": (3e-4, 5e-4, 1e-3, 2e-3),
 }
+TASKS = ("sms-spam", "trec", "demo")
 FOLDS = 3
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train every rate of one strategy's grid on every fold of both tasks."""
+    """Train every rate of one strategy's grid on every fold of the tasks that are given."""
     from lora_clf.base.base import load_base
     from lora_clf.data.dataset import folds, load_table
     from lora_clf.training.loop import train
@@ -43,7 +42,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     done = {(r["task"], r["strategy"], r["rate"], r["fold"], r["batch_size"]) for r in _read(arguments.out)}
     base = load_base(arguments.base, device=arguments.device)
-    for task, path in (("sms-spam", arguments.sms), ("trec", arguments.trec)):
+    sources = (arguments.sms, arguments.trec, "demo" if arguments.demo else None)
+    for task, path in zip(TASKS, sources, strict=True):
         if path is None:
             continue
         parts = folds(load_table(path), FOLDS, seed=arguments.seed, name=task)
@@ -87,36 +87,34 @@ def _append(path: Path, line: dict[str, Any]) -> None:
 
 def table(arguments: argparse.Namespace) -> None:
     """Print the mean loss and error of every rate, and write the summary with the rate chosen."""
-    scores: dict[tuple[str, float], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     lines = [line for line in _read(arguments.out) if line["batch_size"] == arguments.batch_size]
+    lowest: dict[tuple[str, str, int], float] = {}
+    groups: dict[str, dict[float, dict[str, list[dict[str, Any]]]]] = {}
     for line in lines:
-        scores[line["strategy"], line["rate"]][line["task"]].append(line)
-    best: dict[tuple[str, str], float] = {}
-    for (strategy, _), tasks in scores.items():
-        for task, runs in tasks.items():
-            loss = sum(r["loss"] for r in runs) / len(runs)
-            best[strategy, task] = min(best.get((strategy, task), math.inf), loss)
-    folds = sorted({line["fold"] for line in lines})
-    summary: dict[str, Any] = {"batch_size": arguments.batch_size, "folds": folds, "rates": {}, "chosen": {}}
-    print(f"{'strategy':12} {'rate':>8}  " + "  ".join(f"{t:>24}" for t in ("sms-spam", "trec")) + "  relative loss")
-    for (strategy, rate), tasks in sorted(scores.items()):
-        cells, relative = [], []
-        for task in ("sms-spam", "trec"):
-            runs = tasks.get(task, [])
-            if not runs:
-                cells.append(f"{'-':>24}")
-                continue
-            loss = sum(r["loss"] for r in runs) / len(runs)
-            error = sum(r["error"] for r in runs) / len(runs)
-            relative.append(loss / best[strategy, task])
-            cells.append(f"loss {loss:.4f} error {error:6.2%}")
-            row = {"rate": rate, "loss": loss, "error": error, "runs": len(runs)}
-            summary["rates"].setdefault(strategy, {}).setdefault(task, []).append(row)
-        mean = sum(relative) / len(relative)
-        print(f"{strategy:12} {rate:8g}  " + "  ".join(cells) + f"  {mean:.3f}")
-        chosen = summary["chosen"].get(strategy)
-        if len(relative) == 2 and (chosen is None or mean < chosen["relative_loss"]):
-            summary["chosen"][strategy] = {"rate": rate, "relative_loss": mean}
+        key = (line["strategy"], line["task"], line["fold"])
+        lowest[key] = min(lowest.get(key, math.inf), line["loss"])
+        groups.setdefault(line["strategy"], {}).setdefault(line["rate"], {}).setdefault(line["task"], []).append(line)
+    summary: dict[str, Any] = {"batch_size": arguments.batch_size, "rates": {}, "chosen": {}}
+    print(f"{'strategy':12} {'rate':>8}  " + "  ".join(f"{task:>27}" for task in TASKS) + "  relative loss")
+    for strategy, rates in sorted(groups.items()):
+        for rate, tasks in sorted(rates.items()):
+            cells, relative = [], []
+            for task in TASKS:
+                runs = tasks.get(task, [])
+                if not runs:
+                    cells.append(f"{'-':>27}")
+                    continue
+                loss = sum(run["loss"] for run in runs) / len(runs)
+                error = sum(run["error"] for run in runs) / len(runs)
+                relative.append(sum(run["loss"] / lowest[strategy, task, run["fold"]] for run in runs) / len(runs))
+                cells.append(f"loss {loss:.4f} error {error:6.2%} ({len(runs)})")
+                row = {"rate": rate, "loss": loss, "error": error, "relative": relative[-1], "runs": len(runs)}
+                summary["rates"].setdefault(strategy, {}).setdefault(task, []).append(row)
+            mean = sum(relative) / len(relative)
+            print(f"{strategy:12} {rate:8g}  " + "  ".join(cells) + f"  {mean:.3f}")
+            chosen = summary["chosen"].get(strategy)
+            if len(relative) == len(TASKS) and (chosen is None or mean < chosen["relative_loss"]):
+                summary["chosen"][strategy] = {"rate": rate, "relative_loss": mean}
     SUMMARY.write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n")
     print("chosen:", {name: entry["rate"] for name, entry in summary["chosen"].items()})
 
@@ -127,6 +125,7 @@ def main() -> None:
     parser.add_argument("what", choices=("run", "table"))
     parser.add_argument("--sms", type=Path)
     parser.add_argument("--trec", type=Path)
+    parser.add_argument("--demo", action="store_true")
     parser.add_argument("--strategy", choices=tuple(GRID), default="lora")
     parser.add_argument("--rates", type=float, nargs="*")
     parser.add_argument("--folds", type=int, default=FOLDS, help="how many of the three folds to run")

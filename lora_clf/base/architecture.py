@@ -16,6 +16,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class PostNorm:
+    """The parts of a block whose norms stand behind attention and feed-forward, as in BERT; paths in the block.
+
+    Attributes:
+        linears: query, key, value, the projection behind the attention, up and down.
+        norms: behind the attention, behind the feed-forward part.
+    """
+
+    linears: tuple[str, str, str, str, str, str]
+    norms: tuple[str, str]
+
+
+@dataclass(frozen=True)
 class Architecture:
     """Where the parts of a backbone are.
 
@@ -32,6 +45,7 @@ class Architecture:
         causal: whether a token sees only those before it.
         resumable: whether a forward pass can start at a middle block from its input alone.
         part: the part of the loaded model that is the backbone (the encoder of an encoder-decoder).
+        post_norm: the parts of a block, where blocks are BERT's.
     """
 
     model_type: str
@@ -46,6 +60,7 @@ class Architecture:
     causal: bool = False
     resumable: bool = True
     part: str | None = None
+    post_norm: PostNorm | None = None
 
     def block_list(self, backbone: nn.Module) -> nn.ModuleList:
         """The transformer blocks of ``backbone``, first to last."""
@@ -53,13 +68,18 @@ class Architecture:
 
 
 def _bert(model_type: str, family: str) -> Architecture:
+    attention = ("attention.self.query", "attention.self.key", "attention.self.value")
     return Architecture(
         model_type=model_type,
         prefix=model_type,
         blocks="encoder.layer",
-        attention=("attention.self.query", "attention.self.key", "attention.self.value"),
+        attention=attention,
         attention_output=("attention.output.dense",),
         family=family,
+        post_norm=PostNorm(
+            linears=(*attention, "attention.output.dense", "intermediate.dense", "output.dense"),
+            norms=("attention.output.LayerNorm", "output.LayerNorm"),
+        ),
     )
 
 
@@ -98,6 +118,17 @@ _TABLE = (
         attention=("attention.q_lin", "attention.k_lin", "attention.v_lin"),
         attention_output=("attention.out_lin",),
         family="distilbert",
+        post_norm=PostNorm(
+            linears=(
+                "attention.q_lin",
+                "attention.k_lin",
+                "attention.v_lin",
+                "attention.out_lin",
+                "ffn.lin1",
+                "ffn.lin2",
+            ),
+            norms=("sa_layer_norm", "output_layer_norm"),
+        ),
     ),
     *(_llama(name) for name in ("llama", "mistral", "qwen2", "qwen3")),
     Architecture(

@@ -23,7 +23,7 @@ def choose_attention(view: View, tokens: int, *, training: bool) -> None:
 
 def kernel_rule(device: torch.device) -> str:
     """The rule in words, for the record: what the bytes of a run depend on."""
-    return f"train eager to {EAGER_TOKENS} tokens, else {FUSED}" if device.type == "cpu" else FUSED
+    return f"eager blocks to {EAGER_TOKENS} tokens, else {FUSED}" if device.type == "cpu" else FUSED
 
 
 def set_attention(view: View, name: str) -> None:

@@ -5,17 +5,19 @@ Shapes: B batch, T tokens, D width, C classes.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from lora_clf.base.base import Base
+from lora_clf.base.base import Base, position_limit
 from lora_clf.base.tokenizer import Tokens
 from lora_clf.inference.attention import choose_attention
 from lora_clf.inference.batches import collate, inference_rows
 from lora_clf.inference.cache import States, prefix_cache, too_large
+from lora_clf.inference.encoder_block import fuse_blocks
 from lora_clf.inference.precision import autocast, cast_frozen
 from lora_clf.inference.predict import BATCH_TOKENS, answers
 from lora_clf.inference.prefix import NOTHING, Cut, find_cut, resume, skip_prefix, why_no_cut
@@ -24,6 +26,8 @@ from lora_clf.tuners.base import Tuned
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+WIDTHS = 8  # batches are padded to a multiple: a new shape costs a CPU's matrix library more than some padding
 
 
 class Runner:
@@ -60,6 +64,9 @@ class Runner:
         cast_frozen(self.view, precision)
         if self.cut and not self.cut.pooled:
             skip_prefix(self.view, self.cut)
+        self._limit = position_limit(base.config) or sys.maxsize
+        if self.device.type == "cpu":
+            fuse_blocks(tuned, precision)
 
     def logits(self, part: str, rows: NDArray[np.int64], *, training: bool) -> Tensor:
         """The logits of some rows of a part, with gradients where they are asked for: (B, C) in fp32."""
@@ -67,7 +74,9 @@ class Runner:
             pooled = self._states[part].gather(rows, 0, self.device).float()  # (B, D)
             found: Tensor = self.view.head(pooled)
             return found
-        batch = collate(self.tokens[part].ids, rows).to(self.device)
+        longest = int(self.tokens[part].lengths[rows].max())
+        width = min(-(-longest // WIDTHS) * WIDTHS, self._limit)
+        batch = collate(self.tokens[part].ids, rows, width).to(self.device)
         tokens = batch.input_ids.shape[1]
         choose_attention(self.view, tokens, training=training)
         with autocast(self.precision, self.device):

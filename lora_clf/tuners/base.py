@@ -29,7 +29,7 @@ class Tuner(ABC):
     Attributes:
         name: what the command line calls it.
         summary: one line for people: what trains.
-        learning_rate: the default, chosen on validation parts of two data sets (benchmarks/learning_rates.py).
+        learning_rate: the default, chosen on validation parts of three data sets (benchmarks/learning_rates.py).
         identity_at_init: whether a prepared view computes what the base computes, head aside.
         mergeable: whether the trained change can be written into plain weights of the base's own layout.
         changes_inputs: whether it changes what enters the first block, so that nothing below can be kept.

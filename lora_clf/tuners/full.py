@@ -15,7 +15,7 @@ class Full(Tuner):
 
     name: ClassVar[str] = "full"
     summary: ClassVar[str] = "every weight and the head"
-    learning_rate: ClassVar[float] = 5e-5
+    learning_rate: ClassVar[float] = 1e-4
     order: ClassVar[int] = 30
 
     def prepare(self, view: View) -> Tuned:

@@ -19,7 +19,7 @@ class LoRA(LowRank):
 
     name: ClassVar[str] = "lora"
     summary: ClassVar[str] = "low-rank factors beside linear layers (peft library) and the head"
-    learning_rate: ClassVar[float] = 3e-4
+    learning_rate: ClassVar[float] = 2e-3
     order: ClassVar[int] = 40
 
     def prepare(self, view: View) -> LowRankTuned:

@@ -82,7 +82,7 @@ class LoRAScratch(LowRank):
 
     name: ClassVar[str] = "lora-scratch"
     summary: ClassVar[str] = "low-rank factors beside linear layers (written by hand) and the head"
-    learning_rate: ClassVar[float] = 3e-4
+    learning_rate: ClassVar[float] = 2e-3
     order: ClassVar[int] = 50
 
     def prepare(self, view: View) -> LowRankTuned:

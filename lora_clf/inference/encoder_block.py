@@ -1,0 +1,376 @@
+"""A block of a BERT-like encoder, forward and backward by hand: one autograd node in place of some sixty.
+
+At the sizes of short texts a training step spends most of its time not in matrix products but around them: casts
+between fp32 and bf16, sums, autograd's own bookkeeping, and three times over for query, key and value. Here a block
+is one function. Query, key and value are one product; low-rank factors are added in place onto the result they
+belong to; nothing is cast that was not before; what the backward pass needs is kept once, in the type of the run.
+
+The function of a block with the norms behind its parts (Vaswani et al. 2017, section 3.1), x of shape (B, T, D)::
+
+    c = softmax(q kᵀ / sqrt d + mask) v        q, k, v = x Wqᵀ + bq, ...      each W x also + s B (A x), Hu et al. 2021
+    y = norm(x + c Woᵀ + bo)
+    z = norm(y + gelu(y Wuᵀ + bu) Wdᵀ + bd)
+
+The softmax's backward uses rowsum(dP ∘ P) = rowsum(dO ∘ O) (Dao et al. 2022, section 3.1 and appendix B.4).
+
+A block is left as transformers has it where anything in it is not exactly this: another activation, dropout inside
+the factors, a hook, a layer that some strategy put there. Shapes: B batch, T tokens, N = B T, D width, H heads,
+d = D / H, I inputs, O outputs, r rank, R the sum of the ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lora_clf.base.architecture import PostNorm
+from lora_clf.inference.attention import EAGER_TOKENS
+from lora_clf.tuners.base import Tuned
+from lora_clf.tuners.low_rank import LowRankTuned
+
+Factors = tuple[nn.Parameter, nn.Parameter]
+_FAR_BELOW = -1e30  # added to the scores of padding; in range of bf16
+
+
+def fuse_blocks(tuned: Tuned, precision: str) -> int:
+    """Let every block that is exactly the function above compute itself as one node; how many there are.
+
+    The modules, their names and parameters stay what they are; frozen weights of query, key and value move into one
+    tensor. Call it when the view is ready to run and belongs to the caller.
+
+    Args:
+        tuned: the prepared view.
+        precision: "fp32" or "bf16", in which the blocks will run.
+    """
+    view = tuned.view
+    names = view.architecture.post_norm
+    if names is None or not _plain(view.config):
+        return 0
+    factors: Mapping[str, Factors] = {}
+    scaling = 1.0
+    if isinstance(tuned, LowRankTuned):
+        if getattr(tuned.tuner, "dropout", 0.0):
+            return 0
+        factors, scaling = tuned.factors, tuned.scaling
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    heads = int(view.config.num_attention_heads)
+    fused = 0
+    for index, block in enumerate(view.blocks):
+        parts = _parts(block, names, f"{view.architecture.blocks}.{index}", factors)
+        if parts is None:
+            continue
+        layers, norms = parts
+        body = EncoderBlock(layers, norms, scaling, heads, dtype, block.forward)
+        # An attribute of the object goes before the class's method; parameter names stay as they are.
+        object.__setattr__(block, "forward", body)
+        fused += 1
+    return fused
+
+
+def _plain(config: Any) -> bool:
+    """Whether a model's settings are those of the function above."""
+    activation = getattr(config, "hidden_act", None) or getattr(config, "activation", None)
+    decoder = getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False)
+    position = getattr(config, "position_embedding_type", None) in (None, "absolute")
+    return activation == "gelu" and not decoder and position and not getattr(config, "chunk_size_feed_forward", 0)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One linear layer: its module, and its low-rank factors where it has some."""
+
+    module: Any
+    factors: Factors | None
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """(O, I)."""
+        found: nn.Parameter = self.module.weight
+        return found
+
+    @property
+    def bias(self) -> nn.Parameter:
+        """(O)."""
+        found: nn.Parameter = self.module.bias
+        return found
+
+    def trainable(self) -> list[nn.Parameter]:
+        """What trains of it."""
+        return [p for p in (self.weight, self.bias, *(self.factors or ())) if p.requires_grad]
+
+
+def _parts(
+    block: nn.Module, names: PostNorm, path: str, factors: Mapping[str, Factors]
+) -> tuple[list[_Layer], list[nn.LayerNorm]] | None:
+    """The layers (q, k, v, output, up, down) and the two norms of a block; None where it is not just those."""
+    layers = []
+    for name in names.linears:
+        try:
+            module: Any = block.get_submodule(name)
+        except AttributeError:  # a block that was taken out
+            return None
+        own = factors.get(f"{path}.{name}")
+        if own is None and type(module) is not nn.Linear:
+            return None
+        if not isinstance(module.bias, nn.Parameter):
+            return None
+        layers.append(_Layer(module, own))
+    norms = [block.get_submodule(name) for name in names.norms]
+    if any(type(norm) is not nn.LayerNorm for norm in norms):
+        return None
+    known = {id(p) for layer in layers for p in layer.trainable()}
+    known |= {id(p) for norm in norms for p in norm.parameters() if p.requires_grad}
+    trains = {id(p) for p in block.parameters() if p.requires_grad}
+    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in block.modules())
+    return None if hooked or trains != known else (layers, norms)  # type: ignore[return-value]
+
+
+class Projection:
+    """Linear layers that read the same input, as one: y = x Wᵀ + b + s (x Aᵀ) Bᵀ with W (O, I), A (R, I), B (O, R).
+
+    B is block-diagonal where several layers stand side by side. What trains is copied into the run's type in every
+    forward pass.
+    """
+
+    def __init__(self, layers: Sequence[_Layer], scaling: float, dtype: torch.dtype) -> None:
+        self.layers = layers
+        self.scaling = scaling
+        self.outputs = [len(layer.weight) for layer in layers]
+        weights = [layer.weight for layer in layers]
+        biases = [layer.bias for layer in layers]
+        self._copies: list[tuple[Tensor, nn.Parameter]] = []  # (place in one of the tensors below, what trains)
+        self.weight = self._joined(weights, dtype)
+        self.bias = self._joined(biases, dtype)
+        self.a: Tensor | None
+        self.b: Tensor | None
+        self.a, self.b = self._factors(dtype)
+
+    def _joined(self, parameters: Sequence[nn.Parameter], dtype: torch.dtype) -> Tensor:
+        """The parameters as one tensor in the run's type; frozen ones live in it from now on."""
+        if len(parameters) == 1 and (not parameters[0].requires_grad or parameters[0].dtype == dtype):
+            return parameters[0].data.to(dtype)
+        joined = torch.cat([p.data.to(dtype) for p in parameters])
+        for parameter, part in zip(parameters, joined.split(self.outputs), strict=True):
+            if parameter.requires_grad:
+                self._copies.append((part, parameter))
+            else:
+                parameter.data = part
+        return joined
+
+    def _factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """Room for A (R, I) and B (O, R) of all layers in the run's type; nothing without any."""
+        ranks = [0 if layer.factors is None else len(layer.factors[0]) for layer in self.layers]
+        if not any(ranks):
+            return None, None
+        a = self.weight.new_empty(sum(ranks), self.weight.shape[1], dtype=dtype)
+        b = self.weight.new_zeros(sum(self.outputs), sum(ranks), dtype=dtype)
+        row = column = 0
+        for layer, outputs, rank in zip(self.layers, self.outputs, ranks, strict=True):
+            if layer.factors is not None:
+                self._copies.append((a[column : column + rank], layer.factors[0]))
+                self._copies.append((b[row : row + outputs, column : column + rank], layer.factors[1]))
+            row, column = row + outputs, column + rank
+        return a, b
+
+    def trainable(self) -> list[nn.Parameter]:
+        """What trains, in the order of the gradients that `backward` returns."""
+        return [p for layer in self.layers for p in layer.trainable()]
+
+    def refresh(self) -> None:
+        """Copy what trains: always, since fused optimizers change a parameter without a sign of it."""
+        with torch.no_grad():
+            for place, parameter in self._copies:
+                place.copy_(parameter)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
+        """y of x: (N, I) -> (N, O); and what `backward` needs."""
+        self.refresh()
+        y = torch.addmm(self.bias, x, self.weight.t())
+        inner = None
+        if self.a is not None and self.b is not None:
+            inner = (x @ self.a.t()).mul_(self.scaling)  # (N, R): R numbers a token to scale in place of O
+            y.addmm_(inner, self.b.t())
+        return y, (x, inner)
+
+    def backward(self, dy: Tensor, kept: tuple[Any, ...], need_dx: bool) -> tuple[Tensor | None, list[Tensor]]:
+        """dx (N, I), and the gradients of `trainable`, from dy (N, O)."""
+        x, inner = kept
+        dx = dy @ self.weight if need_dx else None
+        da = db = None
+        if self.a is not None and self.b is not None:
+            dinner = (dy @ self.b).mul_(self.scaling)  # (N, R)
+            if dx is not None:
+                dx.addmm_(dinner, self.a)
+            da = (dinner.t() @ x).float()  # (R, I)
+            db = (inner.t() @ dy).float()  # (R, O): the thin one transposed, which costs least
+        dweight = (dy.t() @ x).float() if any(layer.weight.requires_grad for layer in self.layers) else None
+        dbias = dy.float().sum(0) if any(layer.bias.requires_grad for layer in self.layers) else None
+        return dx, list(self._shares(dweight, dbias, da, db))
+
+    def _shares(
+        self, dweight: Tensor | None, dbias: Tensor | None, da: Tensor | None, db: Tensor | None
+    ) -> Iterator[Tensor]:
+        """Each layer's part of the joined gradients."""
+        row = column = 0
+        for layer, outputs in zip(self.layers, self.outputs, strict=True):
+            rows = slice(row, row + outputs)
+            if dweight is not None and layer.weight.requires_grad:
+                yield dweight[rows]
+            if dbias is not None and layer.bias.requires_grad:
+                yield dbias[rows]
+            if layer.factors is not None and da is not None and db is not None:
+                columns = slice(column, column + len(layer.factors[0]))
+                if layer.factors[0].requires_grad:
+                    yield da[columns]
+                if layer.factors[1].requires_grad:
+                    yield db[columns, rows].t()
+                column = columns.stop
+            row += outputs
+
+
+class EncoderBlock:
+    """One block: called in place of the module's own ``forward``, which it goes back to for long texts."""
+
+    def __init__(
+        self,
+        layers: Sequence[_Layer],
+        norms: Sequence[nn.LayerNorm],
+        scaling: float,
+        heads: int,
+        dtype: torch.dtype,
+        usual: Any,
+    ) -> None:
+        self.qkv = Projection(layers[:3], scaling, dtype)
+        self.output = Projection(layers[3:4], scaling, dtype)
+        self.up = Projection(layers[4:5], scaling, dtype)
+        self.down = Projection(layers[5:6], scaling, dtype)
+        self.norms = norms
+        self.heads = heads
+        self.dtype = dtype
+        self.usual = usual
+
+    def __call__(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *rest: Any, **more: Any) -> Tensor:
+        """(B, T, D) and transformers' mask -> (B, T, D)."""
+        if hidden_states.shape[1] > EAGER_TOKENS:
+            states: Tensor = self.usual(hidden_states, attention_mask, *rest, **more)
+            return states
+        mask = additive(attention_mask, self.heads, self.dtype)
+        with torch.autocast(hidden_states.device.type, enabled=False):
+            out: Tensor = _Node.apply(self, hidden_states, mask, *self.trainable())  # type: ignore[no-untyped-call]
+        return out
+
+    def trainable(self) -> list[nn.Parameter]:
+        """What trains, in the order of the gradients that `backward` returns."""
+        projections = (self.qkv, self.output, self.up, self.down)
+        linear = [p for projection in projections for p in projection.trainable()]
+        return linear + [p for norm in self.norms for p in (norm.weight, norm.bias) if p.requires_grad]
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, list[Any]]:
+        """The states behind the block, (B, T, D), and what `backward` needs."""
+        batch, tokens, width = x.shape
+        per_head = width // self.heads
+        flat = x.to(self.dtype).reshape(-1, width)  # (N, D)
+        joined, kept_qkv = self.qkv.forward(flat)  # (N, 3 D)
+        heads = joined.view(batch, tokens, 3, self.heads, per_head).permute(2, 0, 3, 1, 4)
+        q, k, v = heads.reshape(3, batch * self.heads, tokens, per_head)  # (B H, T, d) each
+        scale = per_head**-0.5
+        scores = torch.baddbmm(
+            _none(q) if mask is None else mask, q, k.transpose(1, 2), beta=float(mask is not None), alpha=scale
+        )
+        shares = scores.float().softmax(-1).to(self.dtype)  # (B H, T, T)
+        context = (shares @ v).view(batch, self.heads, tokens, per_head).transpose(1, 2).reshape(-1, width)  # (N, D)
+        attended, kept_output = self.output.forward(context)
+        middle = attended.add_(flat)
+        y, *moments_y = self._norm(0, middle)
+        inner, kept_up = self.up.forward(y)  # (N, I)
+        active = F.gelu(inner)
+        last, kept_down = self.down.forward(active)
+        last.add_(y)
+        z, *moments_z = self._norm(1, last)
+        kept = [(q, k, v, shares), kept_qkv, kept_output, kept_up, kept_down, middle, moments_y, inner, last, moments_z]
+        return z.view(batch, tokens, width), kept
+
+    def backward(self, dz: Tensor, kept: list[Any], need_dx: bool) -> tuple[Tensor | None, list[Tensor]]:
+        """dx (B, T, D), and the gradients of `trainable`."""
+        (q, k, v, shares), kept_qkv, kept_output, kept_up, kept_down, middle, moments_y, inner, last, moments_z = kept
+        batch, tokens, width = dz.shape
+        per_head = width // self.heads
+        dlast, norm_z = self._norm_backward(1, dz.to(self.dtype).reshape(-1, width), last, moments_z)
+        dactive, grads_down = self.down.backward(dlast, kept_down, True)
+        assert dactive is not None
+        dinner = torch.ops.aten.gelu_backward(dactive, inner)
+        dy, grads_up = self.up.backward(dinner, kept_up, True)
+        assert dy is not None
+        dmiddle, norm_y = self._norm_backward(0, dy.add_(dlast), middle, moments_y)
+        dcontext, grads_output = self.output.backward(dmiddle, kept_output, True)
+        assert dcontext is not None
+        context = kept_output[0]
+        split = (batch, tokens, self.heads, per_head)
+        # rowsum(dP ∘ P) without P: the product of the context and its gradient, (B H, T, 1).
+        row = (dcontext * context).view(split).sum(-1, dtype=torch.float32)
+        row = row.transpose(1, 2).reshape(-1, tokens, 1).to(self.dtype)
+        dheads = dcontext.view(split).transpose(1, 2).reshape(-1, tokens, per_head)  # (B H, T, d)
+        joined = torch.empty(3, *dheads.shape, dtype=self.dtype, device=dz.device)
+        torch.bmm(shares.transpose(1, 2), dheads, out=joined[2])
+        dscores = torch.baddbmm(row, dheads, v.transpose(1, 2), beta=-1).mul_(shares)  # (B H, T, T)
+        scale = per_head**-0.5
+        torch.baddbmm(_none(q), dscores, k, beta=0, alpha=scale, out=joined[0])
+        torch.baddbmm(_none(q), dscores.transpose(1, 2), q, beta=0, alpha=scale, out=joined[1])
+        djoined = joined.view(3, batch, self.heads, tokens, per_head).permute(1, 3, 0, 2, 4).reshape(-1, 3 * width)
+        dx, grads_qkv = self.qkv.backward(djoined, kept_qkv, need_dx)
+        if dx is not None:
+            dx = dx.add_(dmiddle).view(batch, tokens, width)
+        return dx, [*grads_qkv, *grads_output, *grads_up, *grads_down, *norm_y, *norm_z]
+
+    def _norm(self, index: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A layer norm, with its mean and reciprocal standard deviation."""
+        norm = self.norms[index]
+        y, mean, deviation = torch.native_layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        return y, mean, deviation
+
+    def _norm_backward(
+        self, index: int, dy: Tensor, x: Tensor, moments: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        norm = self.norms[index]
+        wanted = [norm.weight.requires_grad, norm.bias.requires_grad]
+        dx, dweight, dbias = torch.ops.aten.native_layer_norm_backward(
+            dy, x, norm.normalized_shape, *moments, norm.weight, norm.bias, [True, *wanted]
+        )
+        return dx, [grad.float() for grad, want in zip((dweight, dbias), wanted, strict=True) if want]
+
+
+class _Node(torch.autograd.Function):
+    """The autograd node of a block."""
+
+    @staticmethod
+    def forward(ctx: Any, block: EncoderBlock, x: Tensor, mask: Tensor | None, *trainable: Tensor) -> Tensor:
+        out, kept = block.forward(x, mask)
+        if any(ctx.needs_input_grad):
+            ctx.block, ctx.kept, ctx.dtype = block, kept, x.dtype
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        kept, ctx.kept = ctx.kept, None
+        dx, found = ctx.block.backward(grads[0], kept, ctx.needs_input_grad[1])
+        return (None, None if dx is None else dx.to(ctx.dtype), None, *found)
+
+
+def additive(mask: Tensor | None, heads: int, dtype: torch.dtype) -> Tensor | None:
+    """Transformers' mask, (B, 1, T or 1, T) of booleans or of what is added to the scores, as (B H, 1, T)."""
+    if mask is None:
+        return None
+    row = mask[:, 0, :1, :]  # (B, 1, T): padding is the same for every query
+    if row.dtype == torch.bool:
+        row = torch.zeros_like(row, dtype=dtype).masked_fill_(~row, _FAR_BELOW)
+    return row.clamp_min(_FAR_BELOW).to(dtype).repeat_interleave(heads, 0)
+
+
+def _none(like: Tensor) -> Tensor:
+    """Stands where a product has nothing to add to."""
+    return like.new_empty(1, 1, 1)

@@ -1,0 +1,142 @@
+"""A block computed as one node: the function, and the gradients, that transformers and autograd give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lora_clf.inference.attention import EAGER_TOKENS, set_attention
+from lora_clf.inference.encoder_block import fuse_blocks
+from lora_clf.tuners import create
+from lora_clf.tuners.base import Tuned
+from tests.bases import ARCHITECTURE_NAMES, BLOCKS, tiny_base
+
+FUSED = ("bert", "roberta", "distilbert")
+SETTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("lora", {"rank": 3, "alpha": 7.0}),
+    ("lora-scratch", {"rank": 3, "alpha": 7.0}),
+    ("lora-scratch", {"rank": 2, "alpha": 5.0, "targets": "attention"}),
+    ("lora-scratch", {"rank": 2, "alpha": 5.0, "blocks": 1}),
+    ("full", {}),
+    ("last-block", {}),
+    ("head-only", {}),
+)
+
+
+def prepared(architecture: str, strategy: str, settings: dict[str, Any]) -> Tuned:
+    """A view whose trainable numbers are all drawn."""
+    tuned = create(strategy, **settings).prepare(tiny_base(architecture, 0).view(3))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in tuned.trainable().values():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    set_attention(tuned.view, "eager")
+    return tuned
+
+
+def batch(tokens: int = 11) -> tuple[Tensor, Tensor]:
+    """Four texts, padded on the right: ids and mask."""
+    ids = torch.randint(10, 200, (4, tokens), generator=torch.Generator().manual_seed(2))
+    mask = torch.ones(4, tokens, dtype=torch.int64)
+    mask[1, tokens * 2 // 3 :] = 0
+    mask[2, 1:] = 0
+    return ids, mask
+
+
+def answer(tuned: Tuned, precision: str = "fp32") -> tuple[Tensor, dict[str, Tensor]]:
+    """Logits, and the gradient of everything that trains."""
+    ids, mask = batch()
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        logits = tuned.view.classify(ids, mask)
+    weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(3))
+    (logits * weights).sum().backward()
+    found = {name: p.grad for name, p in tuned.trainable().items() if p.grad is not None}
+    assert len(found) == len(tuned.trainable())
+    return logits.detach(), found
+
+
+@pytest.mark.parametrize("architecture", FUSED)
+@pytest.mark.parametrize(("strategy", "settings"), SETTINGS)
+def test_logits_and_gradients_are_those_of_the_modules(
+    architecture: str, strategy: str, settings: dict[str, Any]
+) -> None:
+    usual, tuned = (prepared(architecture, strategy, settings) for _ in range(2))
+    names = list(dict(tuned.view.named_parameters()))
+    assert fuse_blocks(tuned, "fp32") == BLOCKS
+    assert list(dict(tuned.view.named_parameters())) == names
+    (logits, gradients), (ours, mine) = answer(usual), answer(tuned)
+    torch.testing.assert_close(ours, logits, rtol=1e-5, atol=1e-5)
+    for name, gradient in gradients.items():
+        if name.endswith(("key.bias", "k_lin.bias")):  # zero but for rounding: the softmax does not see it
+            assert mine[name].abs().max() < 1e-5
+        else:
+            torch.testing.assert_close(mine[name], gradient, rtol=1e-4, atol=float(gradient.abs().max()) * 1e-5)
+
+
+def test_a_step_is_seen_by_the_next_pass() -> None:
+    """Fused optimizers change numbers without a sign; the copies that a block makes must follow."""
+    for strategy in ("full", "lora-scratch"):
+        usual, tuned = (prepared("bert", strategy, {}) for _ in range(2))
+        fuse_blocks(tuned, "fp32")
+        for each in (usual, tuned):
+            answer(each)
+            torch.optim.SGD(each.trainable().values(), lr=0.1, fused=True).step()
+        with torch.no_grad():
+            torch.testing.assert_close(tuned.view(*batch()), usual.view(*batch()), rtol=1e-4, atol=1e-5)
+
+
+def test_in_bf16_it_is_as_near_to_fp32_as_autocast() -> None:
+    exact, gradients = answer(prepared("bert", "lora", {"rank": 3, "alpha": 7.0}))
+    errors = []
+    for fused in (False, True):
+        tuned = prepared("bert", "lora", {"rank": 3, "alpha": 7.0})
+        if fused:
+            assert fuse_blocks(tuned, "bf16") == BLOCKS
+        logits, mine = answer(tuned, "bf16")
+        assert logits.dtype == torch.float32 and all(g.dtype == torch.float32 for g in mine.values())
+        errors.append(
+            (
+                float((logits - exact).norm() / exact.norm()),
+                float(
+                    sum((mine[n] - g).norm() for n, g in gradients.items()) / sum(g.norm() for g in gradients.values())
+                ),
+            )
+        )
+    (logits_error, gradients_error), (ours, mine_error) = errors
+    assert ours < 0.03 and ours < 3 * logits_error + 0.005
+    assert mine_error < 0.05 and mine_error < 3 * gradients_error + 0.005
+
+
+def test_other_blocks_are_left_alone() -> None:
+    others = [name for name in ARCHITECTURE_NAMES if name not in FUSED]
+    assert len(others) == 8
+    for name in others:
+        assert fuse_blocks(prepared(name, "lora-scratch", {"rank": 2}), "fp32") == 0, name
+    assert fuse_blocks(prepared("bert", "lora", {"dropout": 0.1}), "fp32") == 0
+    hooked = prepared("bert", "full", {})
+    hooked.view.blocks[1].register_forward_hook(lambda module, inputs, output: output)
+    assert fuse_blocks(hooked, "fp32") == BLOCKS - 1
+    changed = prepared("bert", "full", {})
+    changed.view.blocks[0].get_submodule("attention.self").query = nn.Sequential(nn.Linear(32, 32))
+    assert fuse_blocks(changed, "fp32") == BLOCKS - 1
+    other = prepared("bert", "full", {})
+    other.view.config.hidden_act = "relu"
+    assert fuse_blocks(other, "fp32") == 0
+    more = prepared("bert", "head-only", {})  # something of a strategy's own that trains in a block
+    more.view.blocks[2].register_parameter("gate", nn.Parameter(torch.ones(1)))
+    assert fuse_blocks(more, "fp32") == BLOCKS - 1
+
+
+def test_long_texts_go_through_the_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert EAGER_TOKENS == 256
+    monkeypatch.setattr("lora_clf.inference.encoder_block.EAGER_TOKENS", 10)
+    monkeypatch.setattr("lora_clf.inference.encoder_block.EncoderBlock.forward", None)
+    tuned = prepared("bert", "full", {})
+    assert fuse_blocks(tuned, "fp32") == BLOCKS
+    usual = prepared("bert", "full", {})
+    torch.testing.assert_close(tuned.view(*batch(11)), usual.view(*batch(11)), rtol=0, atol=0)
+    with pytest.raises(TypeError):
+        tuned.view(*batch(10))
