@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lora_clf.adapters.adapter import Adapter, Prediction, load_adapter
+    from lora_clf.adapters.pool import AdapterPool
     from lora_clf.base.base import Base, load_base
     from lora_clf.data.dataset import Dataset, load_data
     from lora_clf.errors import (
@@ -63,6 +64,7 @@ __all__ = [
     "AdapterExistsError",
     "AdapterFormatError",
     "AdapterNotFoundError",
+    "AdapterPool",
     "Base",
     "BaseError",
     "BaseNotFoundError",
@@ -96,6 +98,7 @@ __all__ = [
 
 _HOME = {
     "Adapter": "lora_clf.adapters.adapter",
+    "AdapterPool": "lora_clf.adapters.pool",
     "Base": "lora_clf.base.base",
     "Dataset": "lora_clf.data.dataset",
     "Full": "lora_clf.tuners.full",

