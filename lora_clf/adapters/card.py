@@ -14,6 +14,8 @@ from lora_clf.base.catalogue import CATALOGUE
 FOLDER: Final = "path/to/this/folder"
 """What stands in the card's commands for the place of the adapter, which no file of ours knows."""
 
+_PAIR: Final = re.compile(r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}")
+
 # The Hub's names of licences that data sets and models come under most; anything else is "other" there.
 _LICENCES: Final = frozenset({
     "apache-2.0", "mit", "cc0-1.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-4.0",
@@ -47,9 +49,38 @@ def _metadata(header: Header) -> str:
         "- f1",
         "tags:",
         *(f"- {tag}" for tag in tags),
+        *_results(header),
         "---",
     ]
     return "\n".join(lines)
+
+
+def _results(header: Header) -> list[str]:
+    """The scores as the Hub's ``model-index``: an entry a part, test first; nothing where none was measured."""
+    kinds = {"accuracy": "accuracy", "macro_f1": "f1", "precision": "precision", "recall": "recall"}
+    of = f" of {header.positive_label}" if header.positive_label is not None else ""
+    titles = {"accuracy": "accuracy", "macro_f1": "macro-F1", "precision": f"precision{of}", "recall": f"recall{of}"}
+    data = header.data_name or "unknown"
+    lines: list[str] = []
+    for part in ("test", "validation"):
+        scores = {name: header.metrics.get(part, {}).get(name) for name in kinds}
+        found = {name: value for name, value in scores.items() if _is_number(value)}
+        if found:
+            lines += [
+                "  - task:",
+                "      type: text-classification",
+                "      name: Text classification",
+                "    dataset:",
+                f"      name: {_quoted(data)}",
+                f"      type: {_quoted(re.sub(r'[^a-z0-9]+', '-', data.lower()).strip('-') or 'unknown')}",
+                f"      split: {part}",
+                "    metrics:",
+            ]
+            for name, value in found.items():
+                lines += [f"    - type: {kinds[name]}", f"      value: {value}", f"      name: {_quoted(titles[name])}"]
+    if not lines:
+        return []
+    return ["model-index:", f"- name: {_quoted(f'{data} {header.strategy}')}", "  results:", *lines]
 
 
 def _introduction(header: Header) -> str:
@@ -86,12 +117,11 @@ def _measures(header: Header) -> str:
 
 def _use(header: Header) -> str:
     base = "" if header.base_name == "minilm" else header.base_name
-    flag = f"--base {base} " if base else ""
     lines = [
         "## Use",
         "",
         "```sh",
-        f'lora-clf predict {flag}{FOLDER} "Your text"',
+        f'lora-clf predict {FOLDER} "Your text"',
         "```",
         "",
         "```python",
@@ -115,7 +145,7 @@ def _with_peft(header: Header) -> str:
         f"tokens = AutoTokenizer.from_pretrained(BASE{at})(\n"
         f'    "Your text", truncation=True, max_length={header.max_length}, return_tensors="pt"\n)'
     )
-    labels = json.dumps(list(header.labels))
+    labels = f"[{', '.join(map(_quoted, header.labels))}]"
     if header.pooling == "family":
         code = f"""\
 from peft import PeftModel
@@ -174,12 +204,16 @@ def _settings(values: Any) -> str:
 
 
 def _number(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, (int, float)) and not isinstance(value, bool) else ""
+    return f"{value:.4f}" if _is_number(value) else ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _quoted(text: str) -> str:
-    """A string that YAML and Python both read as ``text``."""
-    return json.dumps(text)
+    """A string that YAML and Python both read as ``text``: pure ASCII, a pair of surrogates as one character."""
+    return _PAIR.sub(lambda pair: f"\\U{ord(json.loads(f'{chr(34)}{pair[0]}{chr(34)}')):08x}", json.dumps(text))
 
 
 def _code(text: str) -> str:

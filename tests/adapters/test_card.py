@@ -70,3 +70,52 @@ def test_what_a_person_wants_to_know(tmp_path: Path) -> None:
         assert part in text
     assert not re.search(r"\b20\d\d-\d\d-\d\d\b|/home|/tmp", text)
     assert "## Measured" not in card(replace(adapter.header, metrics={}))
+
+
+def test_the_scores_are_the_hub_s_model_index(tmp_path: Path) -> None:
+    scores = {"n": 8, "accuracy": 0.875, "macro_f1": 0.81, "precision": 0.9, "recall": 2 / 3, "confusion_matrix": [[1]]}
+    metrics = {"validation": {"accuracy": 0.75}, "test": scores}
+    data = written(make(metrics=metrics, data_name="SMS Spam / 2"), tmp_path / "a").data
+    found = {(each.dataset_split, each.metric_type, each.metric_name): each.metric_value for each in data.eval_results}
+    assert found == {
+        ("test", "accuracy", "accuracy"): 0.875,
+        ("test", "f1", "macro-F1"): 0.81,
+        ("test", "precision", "precision of spam"): 0.9,
+        ("test", "recall", "recall of spam"): 2 / 3,
+        ("validation", "accuracy", "accuracy"): 0.75,
+    }
+    each = data.eval_results[0]
+    assert (each.task_type, each.dataset_name, each.dataset_type) == (
+        "text-classification",
+        "SMS Spam / 2",
+        "sms-spam-2",
+    )
+    assert data.model_name == "SMS Spam / 2 lora-scratch"
+    none = metadata(card(replace(make().header, metrics={})))
+    assert none.eval_results is None and none.library_name == "peft"
+    nan = metadata(card(replace(make().header, metrics={"test": {"accuracy": None, "n": 3}})))
+    assert nan.eval_results is None
+
+
+def test_the_metadata_survives_the_hub_s_own_writer(tmp_path: Path) -> None:
+    """Valid YAML with what the Hub looks for, read, written and read again by its library."""
+    header = replace(make().header, base_name="owner/name@abc")
+    first = ModelCard(card(header))
+    again = ModelCard(str(first))
+    assert again.data.to_dict() == first.data.to_dict()
+    assert set(first.data.to_dict()) == {
+        "base_model", "base_model_relation", "license", "library_name", "pipeline_tag", "metrics", "tags",
+        "model-index",
+    }  # fmt: skip
+    assert first.data.to_dict()["base_model_relation"] == "adapter"
+
+
+def test_characters_of_any_plane_are_read_back() -> None:
+    """An escaped pair of surrogates would be two characters to YAML and to Python."""
+    name = "emoji \U0001f600 \u2028 \x85 ü \ud7ff \"'\\ud83d"
+    header = replace(make(labels=("a", "\U0001f600")).header, data_name=name, base_name="minilm")
+    data = metadata(card(header))
+    assert data.eval_results[0].dataset_name == name
+    snippet = re.findall(r"```python\n(.*?)```", card(header), re.DOTALL)[1]
+    line = next(line for line in snippet.splitlines() if line.startswith("BASE, FOLDER, LABELS = "))
+    assert eval(line.split(" = ")[1])[2] == ["a", "\U0001f600"]
