@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,22 @@ if TYPE_CHECKING:
     from lora_clf.training.result import Progress
 
 
+MINUTE = 60.0  # seconds between two lines about progress
+
+
 def document(value: object) -> None:
     """Print one JSON document: the whole of stdout under ``--json``."""
     # ASCII, so that any terminal and any lone surrogate in a text can be printed.
     print(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def documents(values: Iterable[object]) -> None:
+    """Print one JSON document, the list of ``values``, as they come: the same bytes as `document` prints."""
+    begin = "[\n  "
+    for value in values:
+        print(begin + json.dumps(_finite(value), indent=2, allow_nan=False).replace("\n", "\n  "), end="")
+        begin = ",\n  "
+    print("[]" if begin[0] == "[" else "\n]")
 
 
 def _finite(value: Any) -> Any:
@@ -155,6 +168,31 @@ def training_progress() -> Iterator[Callable[[Progress], None]]:
             _epoch_line(now, lambda text: console.print(text, highlight=False, markup=False))
 
         yield drawn
+
+
+@contextmanager
+def row_progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A callback for rows that are done: in a terminal a bar with time left, elsewhere a line a minute."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("rows,"), TimeRemainingColumn(), TextColumn("left"))
+        with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("rows", total=total)
+            yield lambda done: bar.update(task, completed=done)
+        return
+    begin = told = time.monotonic()
+
+    def tell(done: int) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told >= MINUTE and done < total:
+            told = now
+            note(f"{done:,} of {total:,} rows, {seconds((now - begin) * (total - done) / done)} left")
+
+    yield tell
 
 
 def _epoch_line(now: Progress, tell: Callable[[str], None]) -> None:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lora_clf.cli.flags import AdapterFlags, Force, Json, Precision, takes
 from lora_clf.cli.opening import open_adapter
-from lora_clf.cli.output import document, line, note, one_line, table
+from lora_clf.cli.output import documents, line, note, one_line, row_progress, table
 from lora_clf.cli.places import check_free_file
 from lora_clf.cli.quiet import quiet_third_parties
-from lora_clf.cli.rows import Rows, check_writable_format, lines_of, read_rows, serialise, with_answers
+from lora_clf.cli.row_files import open_rows
+from lora_clf.cli.row_writer import check_writable_format, row_writer
+from lora_clf.cli.rows import Rows, RowSource, held, lines_of
 from lora_clf.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from lora_clf.adapters.adapter import Adapter, Prediction
 
 app = typer.Typer(add_completion=False)
 
@@ -55,55 +64,79 @@ def predict(
     from lora_clf.adapters.origin import adapter_folder
 
     read_header(adapter_folder(adapter, file_cap=how.cap))  # no adapter, no wait for texts
-    rows = _rows(texts, read, text_column, encoding)
+    source = _source(texts, read, text_column, encoding)
     from lora_clf.inference.precision import resolve_precision
 
     loaded = open_adapter(adapter, how, "predict")
     number = resolve_precision(precision, loaded.base.device)
-    found = loaded.predict(rows.texts, precision=number) if len(rows) else []
-    if cut := sum(each.truncated for each in found):
-        note(f"{cut:,} of {len(found):,} texts were longer than the adapter reads and were cut.")
-    if write is not None:
-        from lora_clf.data.cache import write_whole
+    cut = 0
 
-        columns, names = with_answers(rows, [p.label for p in found], [p.probability for p in found])
-        write_whole(write, serialise(columns, write.suffix))
-        note(f"Wrote {write}: {len(found):,} rows with {names[0]} and {names[1]}.")
-        if not as_json:
-            return
-    if as_json:
-        document(
-            [
+    def answered() -> Iterator[tuple[str, Prediction]]:
+        nonlocal cut
+        for rows, found in labelled(loaded, source, number, tell):
+            cut += sum(each.truncated for each in found)
+            if writer is not None:
+                writer.write(rows, [each.label for each in found], [each.probability for each in found])
+            yield from zip(rows.texts, found, strict=True)
+
+    with row_progress(source.count) as tell, row_writer(write, source) if write else nullcontext() as writer:
+        if as_json:
+            documents(
                 {
                     "text": text,
                     "label": each.label,
                     "probability": each.probability,
                     "probabilities": dict(each.probabilities),
                 }
-                for text, each in zip(rows.texts, found, strict=True)
-            ]
-        )
-        return
-    if sys.stdout.isatty():
-        table(
-            ("label", "probability", "text"),
-            [(p.label, f"{p.probability:.4f}", text) for text, p in zip(rows.texts, found, strict=True)],
-        )
-        return
-    for text, each in zip(rows.texts, found, strict=True):
-        line(f"{each.label}\t{each.probability:.4f}\t{one_line(text)}")
+                for text, each in answered()
+            )
+        elif writer is not None:
+            deque(answered(), maxlen=0)
+        elif sys.stdout.isatty():
+            shown = [(each.label, f"{each.probability:.4f}", text) for text, each in answered()]
+            table(("label", "probability", "text"), shown)
+        else:
+            for text, each in answered():
+                line(f"{each.label}\t{each.probability:.4f}\t{one_line(text)}")
+    if cut:
+        note(f"{cut:,} of {source.count:,} texts were longer than the adapter reads and were cut.")
+    if writer is not None:
+        note(f"Wrote {write}: {source.count:,} rows with {writer.names[0]} and {writer.names[1]}.")
 
 
-def _rows(texts: list[str] | None, read: Path | None, text_column: str | None, encoding: str | None) -> Rows:
+def labelled(
+    adapter: Adapter, source: RowSource, precision: str, tell: Callable[[int], None]
+) -> Iterator[tuple[Rows, list[Prediction]]]:
+    """The rows of ``source``, some thousand at a time, each with its answer; ``tell`` hears how many are done."""
+    from lora_clf.inference.predict import CHUNK
+
+    waiting: deque[Rows] = deque()
+
+    def texts() -> Iterator[str]:
+        for rows in source.chunks(CHUNK):
+            waiting.append(rows)
+            yield from rows.texts
+
+    answers = adapter.stream(texts(), precision=precision)
+    done = 0
+    for first in answers:
+        rows = waiting.popleft()
+        found = [first, *islice(answers, len(rows) - 1)]
+        done += len(rows)
+        tell(done)
+        yield rows, found
+
+
+def _source(texts: list[str] | None, read: Path | None, text_column: str | None, encoding: str | None) -> RowSource:
     if read is not None:
-        return read_rows(read, text_column, encoding)
+        return open_rows(read, text_column, encoding)
     if texts:
-        return Rows({"text": texts}, "text")
+        return held(texts)
     if sys.stdin is None:
         raise UsageError("No texts came. Give them as arguments, with --input, or on stdin.")
     if sys.stdin.isatty():
         note("One text a line; Ctrl-D ends.")
-    return Rows({"text": lines_of(_stdin_text(sys.stdin.buffer.read(), encoding))}, "text")
+    return held(lines_of(_stdin_text(sys.stdin.buffer.read(), encoding)))
 
 
 def _stdin_text(data: bytes, encoding: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Rows of any table that is to be labelled: read with all their columns, written with two more.
+"""Rows of any table that is to be labelled, some thousand at a time: all columns, in their order, none dropped.
 
 Unlike the reader of training data, this keeps what it does not understand: numbers and lists of JSON Lines
 and Parquet stay what they are, and a row without a text is a row with an empty text.
@@ -6,28 +6,30 @@ and Parquet stay what they are, and a row without a text is a row with an empty 
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lora_clf.errors import DataError, UsageError
+from lora_clf.errors import DataError
 
-WRITTEN = (".csv", ".tsv", ".jsonl", ".parquet")
-JSON_LINES = (".jsonl", ".ndjson")
 Columns = dict[str, Sequence[Any]]
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """The columns of a table and which of them holds the texts."""
+    """Some rows of a table, and which of the columns holds the texts.
+
+    Attributes:
+        columns: by name, all of one length.
+        text_column: the name of that with the texts.
+        batch: the same rows as Arrow has them, where they came so: with types that the columns do not show.
+    """
 
     columns: Columns
     text_column: str
+    batch: Any = field(default=None, repr=False)
 
     @property
     def texts(self) -> list[str]:
@@ -38,31 +40,63 @@ class Rows:
         return len(self.columns[self.text_column])
 
 
-def read_rows(file: Path, text_column: str | None, encoding: str | None = None) -> Rows:
-    """Every row of ``file``, whatever its format; a ``.txt`` file holds one text a line.
+class RowSource(ABC):
+    """A table that is read some rows at a time, any number of times.
+
+    Attributes:
+        columns: the names of all columns.
+        text_column: the name of that with the texts.
+        count: how many rows there are.
+    """
+
+    columns: list[str]
+    text_column: str
+    count: int
+
+    @abstractmethod
+    def chunks(self, size: int) -> Iterator[Rows]:
+        """All rows in their order, at most ``size`` at a time."""
+
+    def schema(self) -> Any:
+        """The Arrow schema of the columns: text, where the source knows no more of them."""
+        import pyarrow
+
+        return pyarrow.schema([(name, pyarrow.string()) for name in self.columns])
+
+
+class HeldRows(RowSource):
+    """Rows that are in memory."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self.columns, self.text_column, self.count = list(rows.columns), rows.text_column, len(rows)
+
+    def chunks(self, size: int) -> Iterator[Rows]:
+        """All rows in their order, at most ``size`` at a time."""
+        for start in range(0, self.count, size):
+            columns = {name: values[start : start + size] for name, values in self._rows.columns.items()}
+            yield Rows(columns, self.text_column)
+
+
+def held(texts: Sequence[str]) -> HeldRows:
+    """A table of nothing but ``texts``."""
+    return HeldRows(Rows({"text": texts}, "text"))
+
+
+def read_whole(file: Path, text_column: str | None, encoding: str | None = None) -> HeldRows:
+    """The rows of a file that has to be seen as a whole to be read: a zip, a JSON list, a pipe.
 
     A blank line of a one-column CSV is an empty text.
 
     Raises:
         DataError: it is not there, cannot be read, or rows cannot be understood (all of them listed).
     """
-    from lora_clf.data.reader import decoded, read_table
+    from lora_clf.data.reader import read_table
 
-    if file.is_dir():
-        raise DataError(f"--input {file} is a folder; expected a CSV, TSV, JSONL, Parquet or text file.")
-    suffix = file.suffix.lower()
-    if suffix == ".txt" and file.is_file():
-        return Rows({"text": lines_of(decoded(file.read_bytes(), file.name, encoding))}, "text")
-    if suffix in JSON_LINES and file.is_file():
-        columns = _json_lines(decoded(file.read_bytes(), file.name, encoding), file.name)
-    elif suffix == ".parquet" and file.is_file():
-        columns = _parquet(file)
-    else:
-        table = read_table(file, encoding=encoding, blank_rows=True)
-        if table.problems:
-            raise DataError(f"{file.name} cannot be labelled whole; no row may be dropped.", table.problems)
-        columns = dict(table.columns)
-    return Rows(columns, find_text(columns, text_column, file.name))
+    table = read_table(file, encoding=encoding, blank_rows=True)
+    if table.problems:
+        raise unreadable(file.name, table.problems)
+    return HeldRows(Rows(dict(table.columns), find_text(table.columns, text_column, file.name)))
 
 
 def lines_of(text: str) -> list[str]:
@@ -73,7 +107,7 @@ def lines_of(text: str) -> list[str]:
     return lines
 
 
-def find_text(columns: Mapping[str, Sequence[Any]], asked: str | None, name: str) -> str:
+def find_text(columns: Iterable[str], asked: str | None, name: str) -> str:
     """The column of texts: the one asked for, one with a usual name, or the only one.
 
     Raises:
@@ -86,98 +120,14 @@ def find_text(columns: Mapping[str, Sequence[Any]], asked: str | None, name: str
     if problems := missing_columns(table, [asked]):
         raise DataError(f"{name} does not have the column that was asked for.", problems)
     found = asked or usual_column(table, TEXT_NAMES, set())
-    if found is None and len(columns) == 1:
-        found = next(iter(columns))
+    if found is None and len(table.columns) == 1:
+        found = next(iter(table.columns))
     if found is None:
-        there = ", ".join(columns) or "none"
+        there = ", ".join(table.columns) or "none"
         raise DataError(f"No column of {name} is known to hold texts; there are: {there}. Give --text-column.")
     return found
 
 
-def _json_lines(text: str, name: str) -> Columns:
-    records: list[dict[str, Any]] = []
-    problems = []
-    for number, content in enumerate((line for line in text.split("\n") if line.strip()), 1):
-        try:
-            record = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            problems.append(f"row {number}: not JSON ({error})")
-            continue
-        if isinstance(record, dict):
-            records.append(record)
-        else:
-            problems.append(f'row {number}: expected an object like {{"text": ...}}')
-    if problems:
-        raise DataError(f"{name} cannot be labelled whole; no row may be dropped.", problems)
-    names = dict.fromkeys(key for record in records for key in record)
-    return {key: [record.get(key) for record in records] for key in names}
-
-
-def _parquet(file: Path) -> Columns:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise DataError(f"{file.name} needs pyarrow: pip install pyarrow, or use CSV.") from None
-    try:
-        content = parquet.read_table(file)
-    except Exception as error:  # pyarrow raises its own kinds, all of them about the file
-        raise DataError(f"{file.name} is a broken Parquet file: {error}.") from error
-    named = zip(content.column_names, content.columns, strict=True)
-    return {name: column.to_pylist() for name, column in named}
-
-
-def check_writable_format(file: Path) -> None:
-    """Refuse a name whose suffix is no format that can be written.
-
-    Raises:
-        UsageError: it is none.
-    """
-    if file.suffix.lower() not in (*WRITTEN, *JSON_LINES):
-        raise UsageError(f"--output {file.name}: expected a name that ends in {', '.join(WRITTEN)}.")
-    if file.suffix.lower() == ".parquet":
-        try:
-            import pyarrow  # noqa: F401
-        except ImportError:
-            raise UsageError("Writing Parquet needs pyarrow: pip install pyarrow, or write CSV.") from None
-
-
-def with_answers(rows: Rows, labels: Sequence[str], probabilities: Sequence[float]) -> tuple[Columns, list[str]]:
-    """All columns and two more, ``label`` and ``probability``; ``predicted_...`` where a name is taken.
-
-    Returns:
-        The columns, and the names of the two.
-    """
-    columns: Columns = dict(rows.columns)
-    names = []
-    for plain, values in (("label", labels), ("probability", probabilities)):
-        name = plain
-        while name in columns:
-            name = f"predicted_{name}"
-        columns[name] = list(values)
-        names.append(name)
-    return columns, names
-
-
-def serialise(columns: Columns, suffix: str) -> bytes:
-    """The bytes of a file in the format of ``suffix``."""
-    suffix = suffix.lower()
-    if suffix == ".parquet":
-        import pyarrow
-        import pyarrow.parquet as parquet
-
-        sink = io.BytesIO()
-        parquet.write_table(pyarrow.table({name: list(values) for name, values in columns.items()}), sink)
-        return sink.getvalue()
-    records = zip(*columns.values(), strict=True)
-    text = io.StringIO(newline="")
-    if suffix in JSON_LINES:
-        for record in records:
-            value = dict(zip(columns, record, strict=True))
-            text.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
-    else:
-        csv.field_size_limit(max(csv.field_size_limit(), min(sys.maxsize, 2**31 - 1)))
-        writer = csv.writer(text, delimiter="\t" if suffix == ".tsv" else ",", lineterminator="\n")
-        writer.writerow(columns)
-        for record in records:
-            writer.writerow(["" if value is None else value for value in record])
-    return text.getvalue().encode("utf-8", "backslashreplace")
+def unreadable(name: str, problems: Iterable[str]) -> DataError:
+    """The error for a table with rows that cannot be read."""
+    return DataError(f"{name} cannot be labelled whole; no row may be dropped.", problems)

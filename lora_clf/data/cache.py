@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 CACHE_VARIABLE = "LORA_CLF_CACHE"
 
@@ -25,12 +28,19 @@ def cache_folder() -> Path:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write ``data`` so that ``path`` holds all of it or what it held before; makes the folder."""
+    with whole_file(path) as stream:
+        stream.write(data)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A stream for a new file that has its name once the block ends well; else ``path`` holds what it held before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     part = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         umask = os.umask(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 
 from lora_clf.data.table import Table, filled_lines
 from lora_clf.errors import DataError
@@ -17,28 +18,28 @@ def parse_delimited(text: str, name: str, *, blank_rows: bool = False) -> Table:
 
     With ``blank_rows`` a blank line below the header of a one-column table is a row with nothing in it.
     """
-    header_line = text.lstrip("\r\n").split("\n", 1)[0]
-    delimiter = max(DELIMITERS, key=header_line.count)
-    header, records, problems = _quoted(text, delimiter, blank_rows)
+    delimiter = delimiter_of(text.lstrip("\r\n").split("\n", 1)[0])
+    header: list[str] = []
+    records: list[tuple[int, list[str]]] = []
+    problems: list[str] = []
+    for number, fields in quoted_records(io.StringIO(text, newline=""), delimiter, blank_rows=blank_rows):
+        if isinstance(fields, str):
+            problems.append(fields)
+        elif number:
+            records.append((number, fields))
+        else:
+            header = fields
     if delimiter == "\t":
-        # Tab-separated files are written with and without quoting. Where plain lines fit the header and
-        # quoting fails or swallows lines, the quotes are part of the texts.
         lines = [line.split("\t") for line in filled_lines(text)]
         plain = all(len(fields) == len(lines[0]) for fields in lines)
-        if plain and (problems or len(lines) - 1 > len(records)):
+        if plain and quotes_are_text(bool(problems), len(lines) - 1, len(records)):
             header, problems = lines[0], []
             records = list(enumerate(lines[1:], 1))
-    header = [column.strip() or f"column {place}" for place, column in enumerate(header, 1)]
-    doubled = sorted({column for column in header if header.count(column) > 1})
-    if doubled:
-        raise DataError(f"{name} names a column twice: {', '.join(doubled)}. Rename one in the first line.")
+    header = column_names(header or text.split("\n", 1)[0].split(delimiter), name)
     kept, rows = [], []
     for number, fields in records:
-        if len(fields) != len(header):
-            problems.append(
-                f"row {number}: {len(fields)} fields where the header has {len(header)} "
-                f"(a text with {delimiter!r} in it needs quotes): {delimiter.join(fields)[:40]!r}"
-            )
+        if misfit := misfit_of(number, fields, header, delimiter):
+            problems.append(misfit)
             continue
         kept.append(fields)
         rows.append(number)
@@ -47,33 +48,73 @@ def parse_delimited(text: str, name: str, *, blank_rows: bool = False) -> Table:
     return Table(name, columns, tuple(rows), tuple(problems))
 
 
-def _quoted(text: str, delimiter: str, blank_rows: bool) -> tuple[list[str], list[tuple[int, list[str]]], list[str]]:
+def delimiter_of(header_line: str) -> str:
+    """The delimiter that the first line has most of."""
+    return max(DELIMITERS, key=header_line.count)
+
+
+def quotes_are_text(failed: bool, lines: int, records: int) -> bool:
+    """Whether quotes belong to the texts of a tab-separated file all of whose lines fit the header.
+
+    Such files are written with and without quoting. Where quoting fails or swallows lines, there is none.
+    """
+    return failed or lines > records
+
+
+def column_names(header: Sequence[str], name: str) -> list[str]:
+    """The names of the columns; one without a name gets its place.
+
+    Raises:
+        DataError: one comes twice.
+    """
+    names = [column.strip() or f"column {place}" for place, column in enumerate(header, 1)]
+    doubled = sorted({column for column in names if names.count(column) > 1})
+    if doubled:
+        raise DataError(f"{name} names a column twice: {', '.join(doubled)}. Rename one in the first line.")
+    return names
+
+
+def misfit_of(number: int, fields: Sequence[str], header: Sequence[str], delimiter: str) -> str | None:
+    """What is wrong with a row that has not as many fields as the header; None where nothing is."""
+    if len(fields) == len(header):
+        return None
+    return (
+        f"row {number}: {len(fields)} fields where the header has {len(header)} "
+        f"(a text with {delimiter!r} in it needs quotes): {delimiter.join(fields)[:40]!r}"
+    )
+
+
+def quoted_records(
+    stream: Iterable[str], delimiter: str, *, blank_rows: bool = False
+) -> Iterator[tuple[int, list[str] | str]]:
+    """(0, the header), then (row, fields) for each row; where reading cannot go on, (row, what is wrong) at last.
+
+    Args:
+        stream: the file's lines with their ends, as ``newline=""`` gives them.
+        delimiter: between two fields.
+        blank_rows: whether a blank line below a header of one column is a row.
+    """
     # The default limit of 131,072 characters a field is global; documents are longer. Only ever raised.
     csv.field_size_limit(max(csv.field_size_limit(), min(sys.maxsize, 2**31 - 1)))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    header: list[str] = []
-    records: list[tuple[int, list[str]]] = []
-    number = 0
-    before = 0
+    reader = csv.reader(stream, delimiter=delimiter, strict=True)
+    columns = number = before = 0
     try:
         for fields in reader:
             before = reader.line_num
             if not fields:
-                if not (blank_rows and len(header) == 1):
+                if not (blank_rows and columns == 1):
                     continue
                 fields = [""]
-            if not header:
-                header = fields
+            if not columns:
+                columns = len(fields)
+                yield 0, fields
                 continue
             number += 1
-            records.append((number, fields))
+            yield number, fields
     except csv.Error as error:
-        if not header:
-            header = text.split("\n", 1)[0].split(delimiter)
         what = "a quote that opens here is never closed" if "end of data" in str(error) else str(error)
-        problem = (
+        yield (
+            number + 1,
             f"row {number + 1}: {what} (line {before + 1} of the file); nothing after it could be read. "
-            f"A quote inside a quoted text is written twice."
+            f"A quote inside a quoted text is written twice.",
         )
-        return header, records, [problem]
-    return header, records, []

@@ -1,0 +1,296 @@
+"""Tables read some rows at a time: the same rows and the same errors as when they are read whole, in flat memory."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lora_clf.cli.output import document, documents
+from lora_clf.cli.row_files import DelimitedRows, JsonRows, LineRows, ParquetRows, open_rows
+from lora_clf.cli.row_writer import row_writer
+from lora_clf.cli.rows import HeldRows, Rows, RowSource, held, lines_of, read_whole
+from lora_clf.data.reader import decoded
+from lora_clf.errors import DataError, LoraClfError, UsageError
+
+Cli = Callable[..., Any]
+PIECES = ['"', '""', ",", "\t", ";", "\n", "\r\n", "\r", "a", "text", "1", " ", "é", "\u2028", "\x0c", "\x1c", "{", "["]
+
+
+def whole(source: RowSource, size: int = 3) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {name: [] for name in source.columns}
+    rows = 0
+    for chunk in source.chunks(size):
+        assert 0 < len(chunk) <= size and chunk.text_column == source.text_column
+        rows += len(chunk)
+        for name, values in chunk.columns.items():
+            found[name] += values
+    assert rows == source.count
+    return found
+
+
+def outcome(read: Callable[[], RowSource]) -> Any:
+    try:
+        source = read()
+    except LoraClfError as error:
+        return type(error), str(error)
+    return source.text_column, whole(source)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.sampled_from(PIECES), max_size=30).map("".join),
+    st.sampled_from(["", "text,b\n", "text\tb\n", "text\n", "\ufeff"]),
+)
+def test_a_table_in_pieces_is_the_table(tmp_path: Path, body: str, header: str) -> None:
+    file = tmp_path / "in.csv"
+    file.write_bytes((header + body).encode())
+    assert outcome(lambda: open_rows(file, None)) == outcome(lambda: read_whole(file, None))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.sampled_from(["a", "\n", "\r\n", "\r", "\u2028", "\x0c", " ", "é", "\ufeff"]), max_size=20).map("".join)
+)
+def test_lines_in_pieces_are_the_lines(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "in.txt"
+    file.write_bytes(text.encode())
+    source = open_rows(file, None)
+    assert isinstance(source, LineRows)
+    assert whole(source)["text"] == lines_of(decoded(file.read_bytes(), "in.txt"))
+
+
+def test_which_files_are_read_in_pieces(tmp_path: Path) -> None:
+    cases = {
+        "a.csv": (b"text,b\n1,2\n", DelimitedRows),
+        "b.tsv": (b'text\tb\n"x\ty\n', DelimitedRows),
+        "noname": (b"text|b\n1|2\n", DelimitedRows),
+        "c.jsonl": (b'{"text": "a"}\n', JsonRows),
+        "d.ndjson": (b'{"text": "a"}\n', JsonRows),
+        "e.txt": (b"a\n", LineRows),
+        "f.csv": (b'{"text": "a"}\n', HeldRows),
+        "g.json": (b'[{"text": "a"}]', HeldRows),
+        "SMSSpamCollection": (b"ham\thello\nspam\tprize\n", HeldRows),
+        "h.csv": (b"[text],b\n1,2\n", DelimitedRows),
+    }
+    for name, (content, kind) in cases.items():
+        (tmp_path / name).write_bytes(content)
+        source = open_rows(tmp_path / name, "[text]" if name == "h.csv" else None)
+        assert type(source) is kind and source.count >= 1, name
+    assert whole(open_rows(tmp_path / "b.tsv", None)) == {"text": ['"x'], "b": ["y"]}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "txt", "jsonl"])
+def test_wrong_bytes_and_encodings_are_said_as_ever(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"in.{suffix}"
+    lines = ['{"text": "caf\u00e9"}'] * 3 if suffix == "jsonl" else ["text", "caf\u00e9", "caf\u00e9"]
+    file.write_bytes(("\n".join(lines) + "\n").encode("cp1252"))
+    with pytest.raises(DataError, match=r"not UTF-8.*probably Windows-1252") as told:
+        open_rows(file, None)
+    assert len(told.value.problems) == (3 if suffix == "jsonl" else 2)
+    assert "caf\u00e9" in whole(open_rows(file, None, "cp1252"))["text"]
+    for wrong, error in (("utf-9", UsageError), ("hex", UsageError), ("ascii", DataError)):
+        with pytest.raises(error):
+            open_rows(file, None, wrong)
+    file.write_bytes(("\n".join(lines) + "\n").encode("utf-16"))
+    with pytest.raises(DataError, match="UTF-16"):
+        open_rows(file, None)
+    assert "caf\u00e9" in whole(open_rows(file, None, "utf-16"))["text"]
+
+
+def test_all_bad_rows_are_named_together(tmp_path: Path) -> None:
+    file = tmp_path / "in.csv"
+    file.write_text('text,b\n1\n1,2,3\n1,2\n"open,1\n', encoding="utf-8")
+    with pytest.raises(DataError, match="no row may be dropped") as told:
+        open_rows(file, None)
+    assert [problem.split(":")[0] for problem in told.value.problems] == ["row 1", "row 2", "row 4"]
+
+
+def test_a_file_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
+    for suffix, before, more in (
+        ("csv", "text,b\n" + "1,2\n" * 9, "1,2,3\n"),
+        ("csv", "text,b\n" + "1,2\n" * 9, "1,2\n"),
+        ("txt", "a\n" * 9, "b\n"),
+        ("jsonl", '{"text": 1}\n' * 9, "[]\n"),
+        ("jsonl", '{"text": 1}\n' * 9, "{\n"),
+    ):
+        file = tmp_path / f"in.{suffix}"
+        file.write_text(before, encoding="utf-8")
+        source = open_rows(file, None)
+        assert source.count == 9
+        with file.open("a", encoding="utf-8") as stream:
+            stream.write(more)
+        with pytest.raises(DataError, match="changed while it was read"):
+            whole(source)
+
+
+def test_json_keeps_types_and_fills_what_is_missing(tmp_path: Path) -> None:
+    file = tmp_path / "in.jsonl"
+    records: list[dict[str, Any]] = [{"text": 5, "a": [1]}, {"b": None, "text": None}, {"text": "x", "a": {"k": 1.5}}]
+    file.write_text("\n\n".join(json.dumps(each) for each in records) + "\n \n", encoding="utf-8")
+    source = open_rows(file, None)
+    assert source.columns == ["text", "a", "b"]
+    assert whole(source, 2) == {"text": [5, None, "x"], "a": [[1], None, {"k": 1.5}], "b": [None] * 3}
+    assert [text for rows in source.chunks(2) for text in rows.texts] == ["5", "", "x"]
+
+
+def written(file: Path, source: RowSource, size: int = 2) -> list[str]:
+    with row_writer(file, source) as writer:
+        for rows in source.chunks(size):
+            writer.write(rows, ["spam"] * len(rows), [0.5] * len(rows))
+    return writer.names
+
+
+NASTY = ["plain", 'quo"te', "com,ma", "tab\tbed", "line\nbreak", "cr\rhere", "", "\u2028", "caf\u00e9", "\ud800"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".ndjson"])
+def test_what_is_written_is_what_the_library_writes_at_once(tmp_path: Path, suffix: str) -> None:
+    columns = {"text": NASTY, "label": [*range(len(NASTY) - 1), None]}
+    file = tmp_path / f"out{suffix}"
+    names = written(file, HeldRows(Rows(columns, "text")), 3)
+    assert names == ["predicted_label", "probability"]
+    records = [[*row, "spam", 0.5] for row in zip(*columns.values(), strict=True)]
+    text = io.StringIO(newline="")
+    if suffix in (".csv", ".tsv"):
+        maker = csv.writer(text, delimiter="," if suffix == ".csv" else "\t", lineterminator="\n")
+        maker.writerows([["text", "label", *names], *(["" if v is None else v for v in row] for row in records)])
+    else:
+        for row in records:
+            named = dict(zip(["text", "label", *names], row, strict=True))
+            text.write(json.dumps(named, ensure_ascii=False) + "\n")
+    assert file.read_bytes() == text.getvalue().encode("utf-8", "backslashreplace")
+
+
+def test_no_rows_still_make_a_file(tmp_path: Path) -> None:
+    for suffix, expected in ((".csv", b"text,label,probability\n"), (".jsonl", b"")):
+        written(tmp_path / f"out{suffix}", held([]))
+        assert (tmp_path / f"out{suffix}").read_bytes() == expected
+
+
+def test_parquet_keeps_its_types_and_its_rows(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    count = 23
+    table = pyarrow.table(
+        {
+            "text": pyarrow.array([f"t{i}" if i % 4 else None for i in range(count)]).dictionary_encode(),
+            "small": pyarrow.array(range(count), pyarrow.int8()),
+            "when": pyarrow.array([i * 1_000_000_007 for i in range(count)], pyarrow.timestamp("ns", "UTC")),
+            "list": pyarrow.array([[i, None] for i in range(count)], pyarrow.list_(pyarrow.int16())),
+            "nothing": pyarrow.nulls(count),
+        }
+    )
+    file, out = tmp_path / "in.parquet", tmp_path / "out.parquet"
+    parquet.write_table(table, file, row_group_size=5)
+    source = open_rows(file, None)
+    assert isinstance(source, ParquetRows) and source.count == count
+    assert [text for rows in source.chunks(4) for text in rows.texts] == [
+        f"t{i}" if i % 4 else "" for i in range(count)
+    ]
+    written(out, source, 4)
+    again = parquet.read_table(out)
+    assert again.select(table.column_names).equals(table.cast(again.select(table.column_names).schema))
+    kinds = {
+        name: again.schema.field(name).type for name in ("small", "when", "list", "nothing", "label", "probability")
+    }
+    assert [str(kind) for kind in kinds.values()][:2] == ["int8", "timestamp[ns, tz=UTC]"]
+    assert kinds["probability"] == pyarrow.float64() and again.num_rows == count
+    for suffix in (".csv", ".jsonl"):
+        written(tmp_path / f"out{suffix}", source, 4)
+    assert len((tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()) == count
+
+
+def test_json_to_parquet_finds_types_over_the_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    file, out = tmp_path / "in.jsonl", tmp_path / "out.parquet"
+    monkeypatch.setattr("lora_clf.cli.row_writer._GROUP", 3)
+    records: list[dict[str, Any]] = [{"text": "a", "n": None}] * 5000 + [
+        {"n": 1, "s": {"x": 1}},
+        {"n": 2.5, "text": "b"},
+    ]
+    file.write_text("".join(json.dumps(each) + "\n" for each in records), encoding="utf-8")
+    written(out, open_rows(file, None), 1000)
+    again = parquet.read_table(out)
+    assert again.column("n").to_pylist() == [None] * 5000 + [1.0, 2.5] and str(again.schema.field("n").type) == "double"
+    assert again.column("s").to_pylist()[-2:] == [{"x": 1}, None]
+    for bad in ([1, "x"], [{"a": 1}, 5], [2**70], [[1], "y"], ["\ud800"]):
+        file.write_text("".join(json.dumps({"text": "a", "bad": value}) + "\n" for value in bad), encoding="utf-8")
+        with pytest.raises(DataError, match=r"'bad'.*Write \.jsonl"):
+            written(tmp_path / "no.parquet", open_rows(file, None))
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["in.jsonl", "out.parquet"]
+
+
+def test_a_broken_parquet_file(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    file = tmp_path / "in.parquet"
+    parquet.write_table(pyarrow.table({"text": [f"text {i}" * 50 for i in range(500)]}), file, compression="none")
+    content = bytearray(file.read_bytes())
+    file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match="broken Parquet"):
+        open_rows(file, None)
+    content[4:400] = b"\xff" * 396  # the footer is whole, a page is not
+    file.write_bytes(content)
+    source = open_rows(file, None)
+    with pytest.raises(DataError, match="broken Parquet"):
+        written(tmp_path / "out.csv", source)
+    assert [each.name for each in tmp_path.iterdir()] == ["in.parquet"]
+
+
+@pytest.mark.parametrize("values", [[], [1], [{"a": "x\ny", "b": [1, {}]}, {}, []], [[[]]]], ids=str)
+def test_documents_are_the_document(values: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    document(values)
+    expected = capsys.readouterr().out
+    documents(iter(values))
+    assert capsys.readouterr().out == expected and json.loads(expected) == values
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".txt", ".parquet"])
+def test_many_rows_keep_their_order(
+    cli: Cli, adapter: Path, base: Path, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks of 7 in place of thousands; texts of all lengths, some of them equal."""
+    pytest.importorskip("pyarrow")
+    texts = [("win cash " if i % 3 else "tea home ") * (i % 11) + str(i % 50) for i in range(100)]
+    source, target = tmp_path / f"in{suffix}", tmp_path / "out.jsonl"
+    if suffix == ".txt":
+        source.write_text("".join(text + "\n" for text in texts), encoding="utf-8")
+    else:
+        with row_writer(source, held(texts)) as writer:
+            writer.write(Rows({"text": texts}, "text"), ["x"] * 100, [0.0] * 100)
+    plain = cli("predict", adapter, "--base", base, "--json", "--", *texts).ok().json()
+    monkeypatch.setattr("lora_clf.inference.predict.CHUNK", 7)
+    monkeypatch.setattr("lora_clf.inference.predict.chunks.__defaults__", (10,))
+    cli("predict", adapter, "--base", base, "--input", source, "--output", target, "--text-column", "text").ok()
+    found = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
+    assert [each["text"] for each in found] == texts
+    name = "label" if suffix == ".txt" else "predicted_label"
+    assert [each[name] for each in found] == [each["label"] for each in plain]
+    assert len({each[name] for each in found}) == 2
+    probabilities = [each["probability" if suffix == ".txt" else "predicted_probability"] for each in found]
+    assert probabilities == pytest.approx([each["probability"] for each in plain], abs=1e-5)
+
+
+def test_progress_is_a_line_a_minute_where_there_is_no_terminal(
+    cli: Cli, adapter: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "in.txt"
+    source.write_text("tea\n" * 30, encoding="utf-8")
+    monkeypatch.setattr("lora_clf.cli.output.MINUTE", 0.0)
+    monkeypatch.setattr("lora_clf.inference.predict.CHUNK", 10)
+    monkeypatch.setattr("lora_clf.inference.predict.chunks.__defaults__", (10,))
+    said = cli("predict", adapter, "--base", base, "--input", source, "--output", tmp_path / "o.csv").ok().err
+    assert [line.split(" rows,")[0] for line in said.splitlines()[:2]] == ["10 of 30", "20 of 30"]
+    assert len(said.splitlines()) == 3 and " s left" in said
