@@ -19,13 +19,13 @@ from lora_clf.adapters.base_check import BASE_CHECKS
 from lora_clf.adapters.factors import A, B, Factors, factors_of, tuned_with
 from lora_clf.adapters.file import FILE_CAP
 from lora_clf.adapters.fused import TRIPLES, fuse_layers
-from lora_clf.adapters.header import Header
 from lora_clf.adapters.layout import PEFT, hub_name
 from lora_clf.adapters.peft_fields import PeftFields
 from lora_clf.adapters.peft_folder import is_foreign as is_foreign
 from lora_clf.adapters.peft_folder import read_foreign
 from lora_clf.adapters.peft_head import outputs, split_head
 from lora_clf.adapters.provenance import make_header
+from lora_clf.base.catalogue import CATALOGUE
 from lora_clf.errors import (
     AdapterFormatError,
     StateError,
@@ -278,9 +278,10 @@ def _origin(fields: PeftFields) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def describe(header: Header) -> str:
-    """One sentence for people: what of the base could be checked, and what could not."""
-    return (
-        f"PEFT stores no digest of its base: checked were the layers, their shapes and, where both are on the Hub, the "
-        f"name. From now on the adapter is tied to {header.base_name} (digest {header.base_digest[:12]})."
-    )
+def own_name(fields: PeftFields) -> str | None:
+    """What `load_base` calls the base that the file names; None where it names none."""
+    if fields.base_name is None:
+        return None
+    by_repository = {entry.repo: entry.name for entry in CATALOGUE.values()}
+    found = by_repository.get(hub_name(fields.base_name)[0], fields.base_name)
+    return f"{found}@{fields.revision}" if fields.revision and _HUB.fullmatch(found) else found

@@ -25,6 +25,7 @@ from lora_clf.adapters.layout import HEAD, hub_name
 from lora_clf.base.base import Base, load_base
 from lora_clf.base.transformers_folder import TOKENIZER_FILES, write_backbone, write_classifier
 from lora_clf.base.weights import quiet
+from lora_clf.data.corpus import SOURCES
 from lora_clf.errors import AdapterError, AdapterExistsError, UnsupportedBaseError, UsageError
 from lora_clf.tuners import create
 
@@ -250,10 +251,10 @@ def _not_family(adapter: Adapter) -> str:
 
 def _training(header: Header) -> str:
     """The command that trains the same again with a family head."""
-    data = header.data_name or "DATA"
+    data = header.data_name if header.data_name in SOURCES else "DATA"
     flags = [f"--{name.replace('_', '-')} {value}" for name, value in header.settings.items() if value is not None]
     base = [] if header.base_name == "minilm" else [f"--base {header.base_name}"]
-    parts = [f"lora-clf train {data if ' ' not in data else repr(data)}", *base, f"--strategy {header.strategy}"]
+    parts = [f"lora-clf train {data}", *base, f"--strategy {header.strategy}"]
     return " ".join([*parts, *flags, f"--seed {header.seed}", "--pooling family"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lora_clf.adapters.apart import write_apart
 from lora_clf.adapters.factors import Factors, concatenated, factors_of, low_rank, nearest, targets_for, uniform
-from lora_clf.adapters.file import MODEL
+from lora_clf.adapters.file import CONFIG, MODEL
 from lora_clf.adapters.foreign import load_foreign
 from lora_clf.adapters.fused import TRIPLES, fuse, fuse_layers, rows_of, split, split_layers
+from lora_clf.adapters.peft_folder import is_foreign
 from lora_clf.base.targets import linear_shape
-from lora_clf.errors import StateError, TargetError, TunerError, UsageError, WrongBaseError
+from lora_clf.errors import AdapterExistsError, StateError, TargetError, TunerError, UsageError, WrongBaseError
 from tests.adapters.making import make, shared_base
 from tests.adapters.peft_making import LABELS, agree, saved_by_peft
 
@@ -117,6 +120,30 @@ def test_a_file_with_three_comes_onto_a_fused_base(tmp_path: Path) -> None:
     assert fused_adapter.header.settings["rank"] == 12 and fused_adapter.header.settings["alpha"] == 30.0
     agree(fused_adapter.logits(TEXTS), plain.logits(TEXTS))
     assert model is not None
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_a_folder_with_three_and_back(name: str, tmp_path: Path) -> None:
+    """Ours to PEFT's folder with the three apart, and from there onto the fused base again."""
+    adapter = make(name, "lora", "family", LABELS)
+    write_apart(adapter, tmp_path / "apart", query="query")
+    tensors = load_file(tmp_path / "apart" / MODEL)
+    config = json.loads((tmp_path / "apart" / CONFIG).read_text())
+    leaf = adapter.base.architecture.attention[0].rpartition(".")[2]
+    assert not any(leaf in key for key in tensors) and sum(".key.lora_A" in key for key in tensors) == 3
+    assert (config["r"], config["lora_alpha"], config["task_type"]) == (3, 7, "SEQ_CLS")
+    assert {f"base_model.model.{target}.lora_A.weight" for target in config["target_modules"]} <= tensors.keys()
+    assert is_foreign(tmp_path / "apart")
+    back = load_foreign(tmp_path / "apart", adapter.base, labels=LABELS, fuse_qkv=True)
+    assert back.header.settings["rank"] == 9
+    agree(back.logits(TEXTS), adapter.logits(TEXTS))
+    # From the fused form of rank 9 the three come back as they were, of rank 3.
+    write_apart(back, tmp_path / "again", query="query")
+    again = load_file(tmp_path / "again" / MODEL)
+    assert again.keys() == tensors.keys() and all(torch.equal(again[key], tensors[key]) for key in tensors)
+    with pytest.raises(AdapterExistsError):
+        write_apart(adapter, tmp_path / "apart")
+    write_apart(adapter, tmp_path / "apart", force=True)
 
 
 def test_what_cannot_be_fused_or_split() -> None:
