@@ -46,6 +46,8 @@ class Architecture:
         resumable: whether a forward pass can start at a middle block from its input alone.
         part: the part of the loaded model that is the backbone (the encoder of an encoder-decoder).
         post_norm: the parts of a block, where blocks are BERT's.
+        pre_norm: the norms before attention and feed-forward, and the feed-forward part, where a block is just these
+            and the attention, as GPT-2's and Llama's.
     """
 
     model_type: str
@@ -61,6 +63,7 @@ class Architecture:
     resumable: bool = True
     part: str | None = None
     post_norm: PostNorm | None = None
+    pre_norm: tuple[str, str, str] | None = None
 
     def block_list(self, backbone: nn.Module) -> nn.ModuleList:
         """The transformer blocks of ``backbone``, first to last."""
@@ -83,7 +86,7 @@ def _bert(model_type: str, family: str) -> Architecture:
     )
 
 
-def _llama(model_type: str) -> Architecture:
+def _llama(model_type: str, *, plain: bool = True) -> Architecture:
     return Architecture(
         model_type=model_type,
         prefix="model",
@@ -94,6 +97,7 @@ def _llama(model_type: str) -> Architecture:
         family="score",
         pooling="family",
         causal=True,
+        pre_norm=("input_layernorm", "post_attention_layernorm", "mlp") if plain else None,
     )
 
 
@@ -108,6 +112,7 @@ _TABLE = (
         family="score",
         pooling="family",
         causal=True,
+        pre_norm=("ln_1", "ln_2", "mlp"),
     ),
     _bert("bert", family="pooler"),
     _bert("roberta", family="roberta"),
@@ -130,7 +135,8 @@ _TABLE = (
             norms=("sa_layer_norm", "output_layer_norm"),
         ),
     ),
-    *(_llama(name) for name in ("llama", "mistral", "qwen2", "qwen3")),
+    *(_llama(name) for name in ("llama", "mistral", "qwen2")),
+    _llama("qwen3", plain=False),  # norms on query and key
     Architecture(
         model_type="gpt_neox",
         prefix="gpt_neox",

@@ -49,7 +49,7 @@ def fuse_blocks(tuned: Tuned, precision: str) -> int:
     """
     view = tuned.view
     names = view.architecture.post_norm
-    if names is None or not _plain(view.config):
+    if names is None or not plain_encoder(view.config):
         return 0
     factors: Mapping[str, Factors] = {}
     scaling = 1.0
@@ -72,8 +72,8 @@ def fuse_blocks(tuned: Tuned, precision: str) -> int:
     return fused
 
 
-def _plain(config: Any) -> bool:
-    """Whether a model's settings are those of the function above."""
+def plain_encoder(config: Any) -> bool:
+    """Whether the settings of an encoder with norms behind its parts are those of the function above."""
     activation = getattr(config, "hidden_act", None) or getattr(config, "activation", None)
     decoder = getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False)
     position = getattr(config, "position_embedding_type", None) in (None, "absolute")

@@ -105,7 +105,7 @@ def held_bytes(base: Base, cut: Cut, parts: Iterable[Tokens]) -> int:
     return vectors * int(base.config.hidden_size) * 4
 
 
-class _Skipped(nn.Module):
+class Skipped(nn.Module):
     """Stands in for a block below the cut; the first of them hands in the kept states."""
 
     def __init__(self, block: nn.Module) -> None:
@@ -120,13 +120,13 @@ class _Skipped(nn.Module):
 def skip_prefix(view: View, cut: Cut) -> None:
     """Take the blocks below the cut out of ``view``, weights and all: it can only `resume` from now on."""
     for index in range(cut.blocks):
-        view.blocks[index] = _Skipped(view.blocks[index])
+        view.blocks[index] = Skipped(view.blocks[index])
 
 
 def resume(view: View, states: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
     """Logits from kept states of a view without its prefix: (B, T, D), (B, T), (B, T) -> (B, C)."""
     entrance = view.blocks[0]
-    assert isinstance(entrance, _Skipped)
+    assert isinstance(entrance, Skipped)
     entrance.states = states
     try:
         logits: Tensor = view.classify(input_ids, attention_mask)

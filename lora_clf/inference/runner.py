@@ -18,6 +18,7 @@ from lora_clf.inference.attention import choose_attention
 from lora_clf.inference.batches import collate, inference_rows
 from lora_clf.inference.cache import States, prefix_cache, too_large
 from lora_clf.inference.encoder_block import fuse_blocks
+from lora_clf.inference.one_position import pool_last_block
 from lora_clf.inference.precision import autocast, cast_frozen
 from lora_clf.inference.predict import BATCH_TOKENS, answers
 from lora_clf.inference.prefix import NOTHING, Cut, find_cut, resume, skip_prefix, why_no_cut
@@ -67,6 +68,7 @@ class Runner:
         self._limit = position_limit(base.config) or sys.maxsize
         if self.device.type == "cpu":
             fuse_blocks(tuned, precision)
+        self._last = None if self.cut.pooled else pool_last_block(self.view)
 
     def logits(self, part: str, rows: NDArray[np.int64], *, training: bool) -> Tensor:
         """The logits of some rows of a part, with gradients where they are asked for: (B, C) in fp32."""
@@ -79,6 +81,8 @@ class Runner:
         batch = collate(self.tokens[part].ids, rows, width).to(self.device)
         tokens = batch.input_ids.shape[1]
         choose_attention(self.view, tokens, training=training)
+        if self._last is not None:
+            self._last.mask = batch.attention_mask
         with autocast(self.precision, self.device):
             if not self.cut:
                 return self.view.classify(batch.input_ids, batch.attention_mask)

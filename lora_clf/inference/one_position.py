@@ -1,0 +1,161 @@
+"""One position pooled, one position computed: the last block for the pooled token alone.
+
+With last or first pooling nobody reads what the last block says of the other tokens. Of them it needs key and value,
+since the pooled token attends to them; query, output projection and feed-forward part run for one token a text. Of
+the 12 D² products a token of a GPT-2 block 2 D² are left, and the result is the same.
+
+The pooled token sees every token of its text (the last one of a causal model, any of a bidirectional one), so the
+only mask is the padding's. Blocks of GPT-2, BERT, RoBERTa, DistilBERT and Llama families; others stay as they are.
+Shapes: B batch, T tokens, D width, H heads, d = D / H.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.pytorch_utils import Conv1D
+
+from lora_clf.base.pooling import last_position
+from lora_clf.base.view import View
+from lora_clf.inference.encoder_block import plain_encoder
+from lora_clf.inference.prefix import Skipped
+
+
+class LastBlock:
+    """The last block of a view, called in place of the module's own ``forward``.
+
+    Attributes:
+        mask: the attention mask (B, T) of the batch that is on its way, padding on the right; without one the block
+            computes every position, as it always did.
+    """
+
+    def __init__(self, view: View) -> None:
+        self.view = (view,)  # in a tuple: no module of its own
+        self.block: Any = view.blocks[-1]
+        self.usual = self.block.forward
+        self.mask: Tensor | None = None
+
+    def __call__(self, hidden_states: Tensor, *rest: Any, **more: Any) -> Tensor:
+        """(B, T, D) -> (B, T, D), where every position of a row holds what the pooled one should."""
+        if self.mask is None:
+            states: Tensor = self.usual(hidden_states, *rest, **more)
+            return states
+        view = self.view[0]
+        rows = torch.arange(len(hidden_states), device=hidden_states.device)
+        first = view.head.pooling == "first"
+        places = torch.zeros_like(rows) if first else last_position(self.mask)  # (B,)
+        if view.architecture.post_norm is not None:
+            pooled = self._behind(hidden_states, rows, places)
+        else:
+            pooled = self._before(hidden_states, rows, places, more.get("position_embeddings"))
+        return pooled.expand(-1, hidden_states.shape[1], -1)
+
+    def _behind(self, x: Tensor, rows: Tensor, places: Tensor) -> Tensor:
+        """A block with its norms behind its parts: (B, T, D) -> (B, 1, D)."""
+        names = self.view[0].architecture.post_norm
+        assert names is not None
+        query, key, value, output, up, down = (self.block.get_submodule(name) for name in names.linears)
+        norm_y, norm_z = (self.block.get_submodule(name) for name in names.norms)
+        chosen = x[rows, places].unsqueeze(1)  # (B, 1, D)
+        context = self._attend(query(chosen), key(x), value(x), x.shape[-1] // self._heads)
+        y = norm_y(output(context) + chosen)
+        z: Tensor = norm_z(down(F.gelu(up(y))) + y)
+        return z
+
+    def _before(self, x: Tensor, rows: Tensor, places: Tensor, rotary: Any) -> Tensor:
+        """A block with its norms before its parts: (B, T, D) -> (B, 1, D)."""
+        architecture = self.view[0].architecture
+        assert architecture.pre_norm is not None
+        norm_1, norm_2, feed_forward = (self.block.get_submodule(name) for name in architecture.pre_norm)
+        projections = [self.block.get_submodule(name) for name in architecture.attention]
+        chosen = x[rows, places].unsqueeze(1)
+        states = norm_1(x)
+        one = states[rows, places].unsqueeze(1)
+        if len(projections) == 1:
+            query, key, value = _fused(projections[0], states, one, rows, places)
+            width = x.shape[-1] // self._heads
+        else:
+            query, key, value = projections[0](one), projections[1](states), projections[2](states)
+            width = query.shape[-1] // self._heads
+        if rotary is not None:
+            cos, sin = rotary  # (B or 1, T, d)
+            cos, sin = (table.expand(len(x), -1, -1) for table in (cos, sin))
+            key = _rotated(key, cos, sin)
+            query = _rotated(query, cos[rows, places].unsqueeze(1), sin[rows, places].unsqueeze(1))
+        output = self.block.get_submodule(architecture.attention_output[0])
+        after = chosen + output(self._attend(query, key, value, width))
+        found: Tensor = after + feed_forward(norm_2(after))
+        return found
+
+    @property
+    def _heads(self) -> int:
+        return int(self.view[0].config.num_attention_heads)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, width: int) -> Tensor:
+        """Attention of one token over its text: (B, 1, H d), (B, T, G d), (B, T, G d) -> (B, 1, H d), G groups."""
+        assert self.mask is not None
+        batch, tokens = key.shape[:2]
+        groups = key.shape[-1] // width
+        q = query.view(batch, groups, -1, width)  # (B, G, H / G, d)
+        k = key.view(batch, tokens, groups, width).permute(0, 2, 3, 1)  # (B, G, d, T)
+        v = value.view(batch, tokens, groups, width).transpose(1, 2)  # (B, G, T, d)
+        scores = (q @ k).float() * width**-0.5  # (B, G, H / G, T)
+        scores = scores.masked_fill((self.mask == 0)[:, None, None, :], float("-inf"))
+        context: Tensor = scores.softmax(-1).to(v.dtype) @ v  # (B, G, H / G, d)
+        return context.reshape(batch, 1, -1)
+
+
+def pool_last_block(view: View) -> LastBlock | None:
+    """Let the last block of ``view`` compute the pooled position alone; None where it has to stay as it is.
+
+    Call it when the view is ready to run and belongs to the caller, who sets ``mask`` around each pass.
+    """
+    config, architecture = view.config, view.architecture
+    if view.head.pooling == "mean" or (view.head.pooling == "first" and architecture.causal):
+        return None
+    if architecture.post_norm is not None:
+        fits = plain_encoder(config)
+    elif architecture.pre_norm is not None:
+        fits = (
+            not getattr(config, "add_cross_attention", False)
+            and getattr(config, "scale_attn_weights", True)
+            and not getattr(config, "scale_attn_by_inverse_layer_idx", False)
+            and getattr(config, "sliding_window", None) is None
+        )
+    else:
+        fits = False
+    if isinstance(view.blocks[-1], Skipped) or not fits:
+        return None
+    if any(m._forward_hooks or m._forward_pre_hooks for m in view.blocks[-1].modules()):
+        return None
+    last = LastBlock(view)
+    # An attribute of the object goes before the class's method; parameter names stay as they are.
+    object.__setattr__(view.blocks[-1], "forward", last)
+    return last
+
+
+def _fused(
+    module: nn.Module, states: Tensor, one: Tensor, rows: Tensor, places: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Query (B, 1, D) of one token, key and value (B, T, D) of all, from one projection for the three."""
+    width = states.shape[-1]
+    if type(module) is Conv1D:
+        weight, bias = module.weight, module.bias  # (D, 3 D), (3 D)
+        query = torch.addmm(bias[:width], one[:, 0], weight[:, :width]).unsqueeze(1)
+        both = torch.addmm(bias[width:], states.flatten(0, 1), weight[:, width:]).view(*states.shape[:2], 2 * width)
+        key, value = both.split(width, dim=-1)
+        return query, key, value
+    joined = module(states)  # whatever a strategy made of it
+    query, key, value = joined.split(width, dim=-1)
+    return query[rows, places].unsqueeze(1), key, value
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions (Su et al. 2021, section 3.4), in the two-halves form of Llama: (B, T, n d), (B, T, d)."""
+    split = x.view(*x.shape[:2], -1, cos.shape[-1])  # (B, T, n, d)
+    left, right = split.chunk(2, dim=-1)
+    turned = split * cos.unsqueeze(2) + torch.cat((-right, left), dim=-1) * sin.unsqueeze(2)
+    return turned.flatten(2)

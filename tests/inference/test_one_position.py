@@ -1,0 +1,113 @@
+"""The last block for the pooled token alone: the same logits and gradients as for every token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lora_clf.inference.attention import set_attention
+from lora_clf.inference.one_position import pool_last_block
+from lora_clf.tuners import create
+from lora_clf.tuners.base import Tuned
+from tests.bases import ARCHITECTURE_NAMES, VARIANT_NAMES, tiny_base
+
+CASES = (
+    ("gpt2", "last"),
+    ("gpt2", "family"),
+    ("llama", "last"),
+    ("llama", "family"),
+    ("bert", "first"),
+    ("bert", "last"),
+    ("bert", "family"),
+    ("roberta", "first"),
+    ("roberta", "family"),
+    ("distilbert", "family"),
+)
+# Left as they are: mean pooling, sliding windows, further norms, blocks of another make.
+USUAL = (
+    ("gpt2", "mean"),
+    ("gpt2", "first"),
+    ("bert", "mean"),
+    ("mistral", "family"),
+    ("qwen2", "family"),
+    ("qwen3", "family"),
+    ("gpt_neox", "family"),
+    ("modernbert", "first"),
+    ("opt", "family"),
+    ("t5", "first"),
+    ("bart", "first"),
+)
+STRATEGIES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("last-block", {}),
+    ("full", {}),
+    ("lora", {"rank": 3, "alpha": 7.0}),
+    ("lora-scratch", {"rank": 2, "alpha": 5.0, "blocks": 1}),
+)
+
+
+def prepared(base: str, pooling: str, strategy: str, settings: dict[str, Any]) -> Tuned:
+    """A view whose trainable numbers are all drawn."""
+    tuned = create(strategy, **settings).prepare(tiny_base(base, 0).view(3, pooling))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in tuned.trainable().values():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    set_attention(tuned.view, "eager")
+    return tuned
+
+
+def answer(tuned: Tuned, ids: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Logits, and the gradient of everything that trains."""
+    logits = tuned.view.classify(ids, mask)
+    weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(3))
+    (logits * weights).sum().backward()
+    return logits.detach(), {name: p.grad for name, p in tuned.trainable().items() if p.grad is not None}
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    """Four texts of 12, 8, 1 and 5 tokens, padded on the right."""
+    ids = torch.randint(10, 200, (4, 12), generator=torch.Generator().manual_seed(2))
+    mask = (torch.arange(12)[None] < torch.tensor([12, 8, 1, 5])[:, None]).long()
+    return ids, mask
+
+
+@pytest.mark.parametrize(("base", "pooling"), CASES)
+@pytest.mark.parametrize(("strategy", "settings"), STRATEGIES)
+def test_logits_and_gradients_are_those_of_every_position(
+    base: str, pooling: str, strategy: str, settings: dict[str, Any]
+) -> None:
+    ids, mask = batch()
+    logits, gradients = answer(prepared(base, pooling, strategy, settings), ids, mask)
+    tuned = prepared(base, pooling, strategy, settings)
+    last = pool_last_block(tuned.view)
+    assert last is not None
+    same = tuned.view.classify(ids, mask)  # without a mask nothing is different
+    torch.testing.assert_close(same, logits, rtol=0, atol=0)
+    last.mask = mask
+    ours, mine = answer(tuned, ids, mask)
+    torch.testing.assert_close(ours, logits, rtol=1e-5, atol=1e-5)
+    assert mine.keys() == gradients.keys() and len(mine) > 2
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(mine[name], gradient, rtol=1e-4, atol=float(gradient.abs().max()) * 1e-5 + 1e-6)
+
+
+@pytest.mark.parametrize(("base", "pooling"), USUAL)
+def test_others_stay_as_they_are(base: str, pooling: str) -> None:
+    tuned = prepared(base, pooling, "full", {})
+    assert pool_last_block(tuned.view) is None
+    assert "forward" not in vars(tuned.view.blocks[-1])
+
+
+def test_every_architecture_is_one_or_the_other() -> None:
+    named = {base for base, _ in (*CASES, *USUAL)}
+    assert named >= set(ARCHITECTURE_NAMES) and len(ARCHITECTURE_NAMES) == 11
+    assert {"mistral", "qwen2"} <= set(VARIANT_NAMES)
+
+
+def test_hooks_keep_the_block_as_it_is() -> None:
+    tuned = prepared("gpt2", "last", "last-block", {})
+    tuned.view.blocks[-1].register_forward_hook(lambda module, inputs, output: output)
+    assert pool_last_block(tuned.view) is None
