@@ -283,6 +283,11 @@ def _page(header: Header, remarks: Sequence[str]) -> str:
         "",
         f"Labels: {', '.join(header.labels)}. Written by `lora-clf adapters export` from a {header.strategy} adapter "
         f"(digest {header.digest[:12] or 'not saved'}) on a base with the digest {header.base_digest[:12]}.",
+        *(
+            []
+            if header.data_name is None
+            else ["", f"Data: {header.data_name} ({header.licence or 'licence unknown'})."]
+        ),
         "",
         "```python",
         "from transformers import pipeline",

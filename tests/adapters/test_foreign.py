@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from lora_clf.adapters.adapter import load_adapter
 from lora_clf.adapters.file import CONFIG, MODEL
-from lora_clf.adapters.foreign import check_name, load_foreign
+from lora_clf.adapters.foreign import check_name, load_foreign, own_name
 from lora_clf.adapters.peft_fields import IDLE, OFF, READ, PeftFields, read_fields
 from lora_clf.adapters.peft_folder import is_foreign
 from lora_clf.base.architecture import ARCHITECTURES
@@ -431,6 +431,17 @@ def test_names_of_bases() -> None:
     assert said("someone/other", "warn") == said("someone/other", "off") == "other"
     with pytest.raises(UsageError, match="base check"):
         said("someone/other", "maybe")
+
+
+def test_the_base_by_the_name_in_the_file() -> None:
+    def found(name: str | None, revision: str | None = None) -> str | None:
+        return own_name(PeftFields(4, 8.0, base_name=name, revision=revision))
+
+    assert found(None) is None and found("gpt2") == "gpt2"
+    assert found("sentence-transformers/all-MiniLM-L6-v2", "main") == "minilm"
+    assert found("openai-community/gpt2-medium") == "gpt2-medium"
+    assert found("owner/name") == "owner/name" and found("owner/name", "abc") == "owner/name@abc"
+    assert found("/home/me/base", "abc") == "/home/me/base"
 
 
 def test_no_path_goes_into_the_record(changed: Callable[..., Path], tmp_path: Path) -> None:
