@@ -41,6 +41,17 @@ __all__ = ["Adapter", "Prediction", "check_base", "list_adapters", "load_adapter
 DTYPES = ("fp32", "bf16")
 
 
+def check_dtype(dtype: str) -> str:
+    """``dtype`` itself, where an adapter can be saved in it.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if dtype not in DTYPES:
+        raise unknown("adapter dtype", dtype, DTYPES)
+    return dtype
+
+
 class Adapter:
     """A trained classifier on a base that others may share.
 
@@ -138,8 +149,8 @@ class Adapter:
             AdapterExistsError: there is something already.
             UsageError: unknown ``dtype``, or a strategy that loading would not find.
         """
-        if dtype is not None and dtype not in DTYPES:
-            raise unknown("dtype", dtype, DTYPES)
+        if dtype is not None:
+            check_dtype(dtype)
         if self.header.strategy not in strategies():
             raise UsageError(
                 f"The strategy {self.header.strategy!r} is not part of lora_clf.tuners, so nobody could load this "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lora_clf.cli.failure import Interrupted
-from lora_clf.cli.flags import BaseFlags, DataFlags, Force, Json, StrategyFlags, TrainFlags, takes
+from lora_clf.cli.flags import AdapterDtype, BaseFlags, DataFlags, Force, Json, StrategyFlags, TrainFlags, takes
 from lora_clf.cli.output import document, line, note, seconds, table
 from lora_clf.cli.places import file_name
 from lora_clf.cli.quiet import quiet_third_parties
@@ -42,6 +42,7 @@ def compare(
     seed: Annotated[int, typer.Option(help="Of the split that all seeds share.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Where results, plots and report go; by default runs/DATA.")] = None,
     save_adapters: Annotated[bool, typer.Option("--save-adapters", help="Keep the trained adapters.")] = False,
+    adapter_dtype: AdapterDtype = "fp32",
     plot_format: Annotated[str, typer.Option(help="png, svg or pdf.")] = "png",
     force: Force = False,
     as_json: Json = False,
@@ -62,10 +63,14 @@ def compare(
     names = chosen(strategies)
     settings = tuning.each(names)
     counted = numbers(seeds)
+    from lora_clf.adapters.adapter import check_dtype
     from lora_clf.base.base import pick_device
     from lora_clf.comparison.plan import BaseArguments
     from lora_clf.comparison.run import compare as run_comparison
 
+    check_dtype(adapter_dtype)
+    if adapter_dtype != "fp32" and not save_adapters:
+        raise UsageError(f"--adapter-dtype {adapter_dtype} is about --save-adapters, which was not given.")
     pick_device(shared.device)
     folder = out or HOME / file_name(origin)
     try:
@@ -83,6 +88,7 @@ def compare(
                 resplit=resplit,
                 split_seed=seed,
                 save_adapters=save_adapters,
+                adapter_dtype=adapter_dtype,
                 force=force,
                 plot_format=plot_format,
                 command=shlex.join(["lora-clf", *sys.argv[1:]]),

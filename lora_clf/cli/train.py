@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lora_clf.cli.flags import BaseFlags, DataFlags, Force, Json, Seed, StrategyFlags, TrainFlags, takes
+from lora_clf.cli.flags import AdapterDtype, BaseFlags, DataFlags, Force, Json, Seed, StrategyFlags, TrainFlags, takes
 from lora_clf.cli.opening import weightless
 from lora_clf.cli.output import document, line, note, percent, seconds, share, size, table, training_progress
 from lora_clf.cli.places import check_writable, file_name, folder_bytes
@@ -33,6 +33,7 @@ def train(
         Path | None, typer.Option(help="The adapter's folder; by default my-adapters/DATA-STRATEGY.")
     ] = None,
     seed: Seed = 0,
+    adapter_dtype: AdapterDtype = "fp32",
     force: Force = False,
     as_json: Json = False,
     *,
@@ -50,6 +51,7 @@ def train(
     folder = out or HOME / f"{file_name(origin)}-{strategy}"
     check_free(folder, force=force)  # before an hour of training, not after it
     check_writable(folder, "--out")
+    from lora_clf.adapters.adapter import check_dtype
     from lora_clf.base.base import load_base, pick_device
     from lora_clf.base.pooling import check_pooling
     from lora_clf.data.dataset import load_data
@@ -57,6 +59,7 @@ def train(
     from lora_clf.training.loop import train as run_training
     from lora_clf.training.settings import TrainSettings
 
+    check_dtype(adapter_dtype)
     settings = TrainSettings(**loop, seed=seed, max_length=shared.max_length)
     resolve_precision(settings.precision, pick_device(shared.device))
     if shared.pooling is not None:
@@ -82,7 +85,7 @@ def train(
         result = run_training(base, dataset, tuner, settings, progress=progress)
     for warning in set(result.warnings) - set(dataset.warnings):  # those were told before it began
         note(f"Warning: {warning.rstrip('.')}.")
-    saved = result.save(folder, force=force)
+    saved = result.save(folder, force=force, dtype=adapter_dtype)
     if as_json:
         document(_json(result, dataset, saved))
     else:

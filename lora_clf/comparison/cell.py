@@ -2,10 +2,11 @@
 
 A child, because that is the only way to know what one run costs: peak memory is the process's, and no run profits
 from what another left warm. What frozen layers computed may come from the disk, where another cell left it: its
-recorded seconds are charged (``cold_seconds``) whoever spent them. The request comes as JSON on stdin. Events go to stdout, one JSON object a line:
-first some with ``"event": "progress"``, at last one with ``"done"`` or ``"failed"``. What was found lies in
-the cell's folder (`lora_clf.comparison.outcome`). When the parent is gone the next event cannot be written,
-and the child ends.
+recorded seconds are charged (``cold_seconds``) whoever spent them.
+
+The request comes as JSON on stdin. Events go to stdout, one JSON object a line: first some with
+``"event": "progress"``, at last one with ``"done"`` or ``"failed"``. What was found lies in the cell's folder
+(`lora_clf.comparison.outcome`). When the parent is gone the next event cannot be written, and the child ends.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import numpy as np
 
 from lora_clf.comparison.environment import environment
 from lora_clf.comparison.memory import current_bytes, peak_bytes, restart_peak
-from lora_clf.comparison.outcome import Outcome, Predictions, digest_file, write_outcome
+from lora_clf.comparison.outcome import Outcome, Predictions, digest_file, mark_of, write_outcome
 from lora_clf.comparison.plan import Cell
 from lora_clf.comparison.size import folder_bytes
 from lora_clf.errors import BaseError, DataError, LoraClfError
@@ -40,7 +41,9 @@ Say = Callable[[dict[str, Any]], None]
 EVERY = 0.2  # seconds between two progress events
 
 
-def run_cell(cell: Cell, folder: Path, adapter: Path | None = None, say: Say | None = None) -> Outcome:
+def run_cell(
+    cell: Cell, folder: Path, adapter: Path | None = None, say: Say | None = None, dtype: str = "fp32"
+) -> Outcome:
     """Train one strategy with one seed and put what was found at ``folder``.
 
     Args:
@@ -48,6 +51,7 @@ def run_cell(cell: Cell, folder: Path, adapter: Path | None = None, say: Say | N
         folder: where the outcome goes, replacing what is there.
         adapter: where the trained adapter goes; None measures its size and drops it.
         say: told about the progress.
+        dtype: what the adapter is saved in.
 
     Raises:
         DataError: the same arguments now give other data.
@@ -74,9 +78,9 @@ def run_cell(cell: Cell, folder: Path, adapter: Path | None = None, say: Say | N
         if adapter is not None:
             adapter.parent.mkdir(parents=True, exist_ok=True)
             digest_file(adapter).unlink(missing_ok=True)  # until the new one is whole, it is no cell's
-        result.save(saved, force=True)
+        result.save(saved, force=True, dtype=dtype)
         if adapter is not None:
-            digest_file(adapter).write_text(cell.digest + "\n", encoding="utf-8")
+            digest_file(adapter).write_text(f"{mark_of(cell.digest, dtype)}\n", encoding="utf-8")
         adapter_bytes = folder_bytes(saved)
         tensor_bytes = (saved / "adapter_model.safetensors").stat().st_size
     outcome = Outcome(
@@ -168,6 +172,7 @@ def main() -> int:
             Path(request["folder"]),
             Path(request["adapter"]) if request["adapter"] else None,
             say,
+            request["dtype"],
         )
     except BrokenPipeError:  # nobody listens any more
         return 1

@@ -27,13 +27,14 @@ runpy.run_module("lora_clf.comparison.cell", run_name="__main__", alter_sys=True
 
 
 def start_cell(
-    cell: Cell, folder: Path, adapter: Path | None, step: Callable[[dict[str, Any]], None]
+    cell: Cell, folder: Path, adapter: Path | None, step: Callable[[dict[str, Any]], None], dtype: str = "fp32"
 ) -> Failure | None:
     """Run one cell in a child process; None where it is done, otherwise what went wrong."""
     request = {
         "cell": cell.to_json(),
         "folder": str(folder),
         "adapter": str(adapter) if adapter else None,
+        "dtype": dtype,
     }
     last: dict[str, Any] = {}
     with (

@@ -145,10 +145,15 @@ def digest_file(adapter: Path) -> Path:
     return adapter.with_name(f"{adapter.name}.digest")
 
 
-def is_adapter_of(digest: str, adapter: Path) -> bool:
-    """Whether ``adapter`` is there and came from the cell of this ``digest``."""
+def mark_of(digest: str, dtype: str) -> str:
+    """What stands in that file: the cell, and the dtype of the tensors where it is not the usual one."""
+    return digest if dtype == "fp32" else f"{digest} {dtype}"
+
+
+def is_adapter_of(digest: str, adapter: Path, dtype: str = "fp32") -> bool:
+    """Whether ``adapter`` is there, in that dtype, and came from the cell of this ``digest``."""
     try:
         kept = digest_file(adapter).read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         return False
-    return kept == digest and (adapter / "adapter_config.json").is_file()
+    return kept == mark_of(digest, dtype) and (adapter / "adapter_config.json").is_file()

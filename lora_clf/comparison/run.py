@@ -80,6 +80,7 @@ def compare(
     resplit: bool = False,
     split_seed: int = 0,
     save_adapters: bool = False,
+    adapter_dtype: str = "fp32",
     force: bool = False,
     plot_format: str = "png",
     command: str | None = None,
@@ -103,6 +104,7 @@ def compare(
         resplit: let the split vary with the seed; by default all seeds share one.
         split_seed: the seed of the split.
         save_adapters: keep the trained adapters, in ``out/adapters``.
+        adapter_dtype: what they are kept in: "fp32", or "bf16", half as large.
         force: overwrite the comparison of another plan in ``out``; runs of it that fit are kept.
         plot_format: of the plot files: "png", "svg" or "pdf".
         command: the command line, for the report.
@@ -125,6 +127,7 @@ def compare(
         plan,
         Path(out),
         save_adapters=save_adapters,
+        adapter_dtype=adapter_dtype,
         force=force,
         plot_format=plot_format,
         command=command,
@@ -137,6 +140,7 @@ def run_plan(
     out: Path,
     *,
     save_adapters: bool = False,
+    adapter_dtype: str = "fp32",
     force: bool = False,
     plot_format: str = "png",
     command: str | None = None,
@@ -171,7 +175,7 @@ def run_plan(
         cell
         for cell in cells
         if known[cell.name] is None
-        or (save_adapters and not is_adapter_of(cell.digest, out / "adapters" / adapters[cell.name]))
+        or (save_adapters and not is_adapter_of(cell.digest, out / "adapters" / adapters[cell.name], adapter_dtype))
     ]
     start_up = time.perf_counter() - begin
     clock = Clock(estimate(plan, base, loaded, start_up) if todo else {}, todo)
@@ -206,7 +210,7 @@ def run_plan(
         place = out / "cells" / cell.name
         target = out / "adapters" / adapters[cell.name] if save_adapters else None
         clock.start(cell)
-        failure = start_cell(cell, place, target, step)
+        failure = start_cell(cell, place, target, step, adapter_dtype)
         clock.stop(cell)
         found = None if failure else read_outcome(place, cell.digest)
         done += 1

@@ -75,10 +75,16 @@ class Result:
         """Trainable over all parameters."""
         return self.trainable_parameters / self.total_parameters
 
-    def save(self, folder: str | Path, *, force: bool = False) -> Path:
+    def save(self, folder: str | Path, *, force: bool = False, dtype: str | None = None) -> Path:
         """Write the adapter to ``folder``.
+
+        Args:
+            folder: where to.
+            force: whether to replace an adapter that is there.
+            dtype: "fp32" (the default), or "bf16" for a file half as large.
 
         Raises:
             AdapterExistsError: there is something there already and ``force`` was not given.
+            UsageError: unknown ``dtype``.
         """
-        return self.adapter.save(folder, force=force)
+        return self.adapter.save(folder, force=force, dtype=dtype)
