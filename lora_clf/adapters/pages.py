@@ -62,8 +62,8 @@ class Layout:
     Attributes:
         number: counts the layouts of one wiring, in the order in which they came up.
         places: where each linear layer of the base has its factors, by its number; None where it has none.
-        sites: how many numbers each site has.
         pieces: how many numbers each piece has: for every site its A, then its Bs.
+        sites: the first piece of each site, and the first that is not its own.
         numbers: how many an adapter has.
         block: the first block that is adapted.
     """
@@ -71,7 +71,7 @@ class Layout:
     def __init__(self, number: int, wiring: Wiring, ranks: Mapping[str, int]) -> None:
         self.number = number
         places: list[Place | None] = [None] * len(wiring.names)
-        self.sites: list[int] = []
+        self.sites: list[tuple[int, int]] = []
         self.pieces: list[int] = []
         self._fill: list[tuple[str, Place]] = []
         for group in wiring.groups:
@@ -91,9 +91,9 @@ class Layout:
                 self._fill.append((name, place))
                 self.pieces.append(ranks[name] * outputs)
                 offset, first = offset + ranks[name] * outputs, last
-            self.sites.append(offset)
+            self.sites.append((a, len(self.pieces)))
         self.places = tuple(places)
-        self.numbers = sum(self.sites)
+        self.numbers = sum(self.pieces)
         self._ends = np.cumsum(self.pieces)[:-1]
         self.block = min(wiring.blocks[name] for name, _ in self._fill)
 

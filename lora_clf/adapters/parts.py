@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import Final, Protocol
 
 import torch
@@ -64,29 +65,31 @@ class ManyAdapters:
     def __init__(self, start: int, layout: Layout, rows: Sequence[Tensor], share: int) -> None:
         self.start, self.layout, self._share = start, layout, share
         self._count = len(rows)
-        # For every site the pieces of all rows side by side: views, nothing is copied yet.
-        self._columns = tuple(zip(*(row.split(layout.sites) for row in rows), strict=True))
+        # Every piece of all rows side by side: views, nothing is copied yet.
+        self._pieces = tuple(zip(*(row.split(layout.pieces) for row in rows), strict=True))
         self._gathered: tuple[int, Tensor] | None = None
 
     def inner(self, place: Place, x: Tensor, tokens: int) -> Tensor:
         """x Aᵀ, each with its own A: (n, share T, site_rank)."""
-        size = place.site_rank * place.inputs
-        # Site by site and not all at once: what was copied is still in the processor's cache when it is used.
-        a = self._gather(place.site)[:, :size].view(self._count, place.site_rank, place.inputs)
-        return torch.bmm(self._rows(x, tokens), a.transpose(1, 2))
+        a = self._gather(place.site)[: self._count * place.site_rank * place.inputs]
+        return torch.bmm(self._rows(x, tokens), a.view(self._count, -1, place.inputs).transpose(1, 2))
 
     def add(self, place: Place, inner: Tensor, out: Tensor, tokens: int) -> None:
         """Add (x Aᵀ) B, each with its own B."""
-        size = (place.last - place.first) * place.outputs
-        b = self._gather(place.site)[:, place.offset : place.offset + size]
+        start, size = place.offset, (place.last - place.first) * place.outputs
+        b = self._gather(place.site)[self._count * start : self._count * (start + size)]
         if place.last - place.first != place.site_rank:
             inner = inner[..., place.first : place.last]
         self._rows(out, tokens).baddbmm_(inner, b.view(self._count, -1, place.outputs))
 
     def _gather(self, site: int) -> Tensor:
-        """The factors of one site for each share of rows: (n, numbers)."""
+        """The factors of one site: first A of all rows, then B of all rows, layer by layer.
+
+        Site by site and not all at once: what was copied is still in the processor's cache when it is used.
+        """
         if self._gathered is None or self._gathered[0] != site:
-            self._gathered = site, torch.cat(self._columns[site]).view(self._count, -1)
+            first, last = self.layout.sites[site]
+            self._gathered = site, torch.cat(list(chain.from_iterable(self._pieces[first:last])))
         return self._gathered[1]
 
     def _rows(self, x: Tensor, tokens: int) -> Tensor:
