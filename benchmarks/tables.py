@@ -27,7 +27,14 @@ SHORT = {
     "trec": "TREC, six classes of questions",
 }
 # Sections whose table is made by the module that measures it, by its function `table`.
-OWN = {"speed_training": "speed_table", "batching": "batching", "precision": "precision"}
+OWN = {
+    "speed_training": "speed_table",
+    "batching": "batching",
+    "precision": "precision",
+    "adapter_dtype": "adapter_dtype",
+    "canary_cost": "canary_cost",
+    "pooling_cost": "pooling_cost",
+}
 SECTION = re.compile(r"(<!-- begin ([\w-]+) -->\n)(.*?)(<!-- end \2 -->)", re.DOTALL)
 DASH = "–"
 ABSENT = "Not run yet"

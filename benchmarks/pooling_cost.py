@@ -1,0 +1,180 @@
+"""What does a family head cost in accuracy against a free one? That is the price of `adapters export` and of PEFT.
+
+    python benchmarks/pooling_cost.py --data SMSSpamCollection          # the book's split, LoRA, 3 seeds
+    python benchmarks/pooling_cost.py --quick --out runs/pooling.json   # tiny base, a few messages: that it runs
+
+Each pooling is trained with each seed on the same split and scored on the same test rows; the difference is paired,
+with an interval over messages (near copies count as one) and seeds. A run is kept in the result as it ends, and the
+same command again does only what is missing. The result holds row numbers and digests, never a message.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paired import RESULTS, provenance, read_json, write_json
+
+if TYPE_CHECKING:
+    from lora_clf.base.base import Base
+    from lora_clf.data.dataset import Dataset
+
+OUT = RESULTS / "pooling_cost.json"
+POOLINGS = ("mean", "family")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is missing; the exit status."""
+    flags = parsed(arguments)
+    if flags.quick and flags.out.resolve().is_relative_to(RESULTS):
+        print(f"--quick is not for figures: give an --out that is not below {RESULTS.name}.", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory() as folder:
+        base, data = subject(flags, Path(folder))
+        found = kept(flags.out, base, data, flags)
+        for pooling in flags.poolings.split(","):
+            for seed in range(flags.seeds):
+                name = f"{pooling}/{seed}"
+                if name not in found["runs"]:
+                    found["runs"][name] = run(base, data, flags, pooling, seed)
+                    write_json(flags.out, found)
+                print(f"{name}: {found['runs'][name]['accuracy']:.4f}", file=sys.stderr, flush=True)
+    found["difference"] = difference(found)
+    write_json(flags.out, found)
+    print(table(found))
+    return 0
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The flags."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="sms-spam", help="sms-spam, demo, or the path of a table")
+    parser.add_argument("--protocol", default="book", help="book, near-copy-free or random")
+    parser.add_argument("--base", default="minilm")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--strategy", default="lora")
+    parser.add_argument("--poolings", default=",".join(POOLINGS), help="the last is compared with the first")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, help="by default as in `lora-clf train`")
+    parser.add_argument("--quick", action="store_true", help="a tiny random base and one epoch, not for figures")
+    parser.add_argument("--out", type=Path, default=OUT)
+    return parser.parse_args(arguments)
+
+
+def subject(flags: argparse.Namespace, folder: Path) -> tuple[Base, Dataset]:
+    """The base and the data that the flags name."""
+    from lora_clf.base.base import load_base
+    from lora_clf.data.dataset import load_data
+
+    if flags.quick:
+        from quick import quick_base, quick_data
+
+        return quick_base("bert", folder), quick_data()
+    return load_base(flags.base, device=flags.device), load_data(flags.data, protocol=flags.protocol)
+
+
+def kept(out: Path, base: Base, data: Dataset, flags: argparse.Namespace) -> dict[str, Any]:
+    """What was run before under the same circumstances; else an empty result."""
+    from lora_clf.data.near_copies import components
+
+    facts = {
+        "base": base.name,
+        "base_digest": base.digest,
+        "data": data.name,
+        "data_digest": data.digest,
+        "protocol": data.protocol,
+        "strategy": flags.strategy,
+        "epochs": epochs_of(flags),
+        "quick": flags.quick,
+        "rows": [int(row) for row in data.test.rows],
+        "groups": [int(group) for group in components(data.test.texts)],
+    }
+    before = read_json(out)
+    if {name: before.get(name) for name in facts} == facts:
+        return before
+    return {**facts, "provenance": provenance(base.device), "runs": {}}
+
+
+def epochs_of(flags: argparse.Namespace) -> int:
+    """How often the training part is gone through."""
+    from lora_clf.training.settings import TrainSettings
+
+    return 1 if flags.quick else flags.epochs or TrainSettings().epochs
+
+
+def run(base: Base, data: Dataset, flags: argparse.Namespace, pooling: str, seed: int) -> dict[str, Any]:
+    """Train and score once."""
+    from lora_clf.training.loop import train
+    from lora_clf.training.settings import TrainSettings
+    from lora_clf.tuners import create
+
+    settings = TrainSettings(epochs=epochs_of(flags), seed=seed)
+    result = train(base, data, create(flags.strategy), settings, pooling=pooling)
+    right = result.test_logits.argmax(axis=1) == data.label_ids(data.test)
+    return {
+        "accuracy": result.test["accuracy"],
+        "macro_f1": result.test["macro_f1"],
+        "validation_loss": result.validation["loss"],
+        "right": [int(each) for each in right],
+        "trainable_parameters": result.trainable_parameters,
+        "training_seconds": round(result.training_seconds, 2),
+    }
+
+
+def difference(found: Mapping[str, Any]) -> dict[str, float] | None:
+    """The last pooling's accuracy minus the first's, paired, with a 95 % interval; None with one pooling."""
+    from lora_clf.evaluation.intervals import paired_difference
+
+    names = poolings_of(found)
+    if len(names) < 2:
+        return None
+    sides = [[each["right"] for each in runs_of(found, name)] for name in (names[-1], names[0])]
+    shortest = min(map(len, sides))
+    one = paired_difference(sides[0][:shortest], sides[1][:shortest], found["groups"])
+    return {"value": one.value, "low": one.low, "high": one.high, "seeds": shortest}
+
+
+def poolings_of(found: Mapping[str, Any]) -> list[str]:
+    """The poolings that were run, in the order of `POOLINGS`, others behind."""
+    names = dict.fromkeys(name.split("/")[0] for name in found["runs"])
+    return sorted(names, key=lambda name: (POOLINGS.index(name) if name in POOLINGS else 99, name))
+
+
+def runs_of(found: Mapping[str, Any], pooling: str) -> list[dict[str, Any]]:
+    """The runs of one pooling, by seed."""
+    names = [name for name in found["runs"] if name.split("/")[0] == pooling]
+    return [found["runs"][name] for name in sorted(names, key=lambda name: int(name.split("/")[1]))]
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """The result as Markdown: a line a pooling, then the difference in words."""
+    from lora_clf.comparison.table import markdown_table
+    from lora_clf.evaluation.intervals import mean_spread
+
+    lines = []
+    for name in poolings_of(found):
+        runs = runs_of(found, name)
+        accuracy, macro = (mean_spread([each[what] for each in runs]) for what in ("accuracy", "macro_f1"))
+        spread = "" if accuracy.sd is None else f" ± {100 * accuracy.sd:.1f}"
+        cells = (name, f"{100 * accuracy.mean:.1f}{spread}", f"{100 * macro.mean:.1f}", f"{len(runs)}")
+        lines.append((*cells, f"{runs[0]['trainable_parameters']:,}"))
+    text = markdown_table(
+        ["pooling", "accuracy %", "macro-F1 %", "seeds", "trainable"], lines, [True] + 4 * [False]
+    ).rstrip("\n")
+    names, gap = poolings_of(found), found.get("difference")
+    if gap:
+        text += (
+            f"\n\n{names[-1]} less {names[0]}: {100 * gap['value']:+.1f} points of accuracy (95 % interval "
+            f"{100 * gap['low']:+.1f} to {100 * gap['high']:+.1f}; {gap['seeds']} seeds, {len(found['rows'])} "
+            "test rows)."
+        )
+    facts = f"{found['strategy']} on {found['base']}, data {found['data']}, {found['protocol']}"
+    return f"{text}\n\n{facts}; base digest {found['base_digest'][:12]}, data digest {found['data_digest'][:12]}."
+
+
+if __name__ == "__main__":
+    sys.exit(main())
