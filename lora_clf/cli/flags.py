@@ -110,7 +110,7 @@ class AdapterFlags(Flags):
         typer.Option(
             "--no-verify",
             help="Do not compute the canaries again, seven fixed texts whose logits are in the adapter; they cost "
-            "what labelling seven texts costs (benchmarks/README.md: canaries).",
+            'what labelling seven texts costs (in ms: benchmarks/README.md, "What do the canaries cost?").',
         ),
     ] = False
     file_cap: Annotated[float, typer.Option(help="The largest adapter that is read, in GiB.")] = 2.0
