@@ -16,11 +16,13 @@ from lora_clf.adapters.adapter import Adapter
 from lora_clf.adapters.card import FOLDER
 from lora_clf.adapters.file import CARD, CONFIG
 from lora_clf.adapters.layout import config_of
-from tests.adapters.making import body_folder, classification_folder, make
-from tests.bases import ARCHITECTURE_NAMES, FAMILY_NAMES
+from lora_clf.base.architecture import ARCHITECTURES
+from tests.adapters.making import body_folder, classification_folder, make, shared_base
+from tests.bases import ARCHITECTURE_NAMES, FAMILY_NAMES, VARIANT_NAMES
 
 TEXTS = ("Are you there?", "WIN a prize " * 3, "ok")
 LABELS = ("a", "b", "c")
+PEFT_NAMES = (*FAMILY_NAMES, *VARIANT_NAMES)
 
 
 def agree(found: Any, expected: Any) -> None:
@@ -29,8 +31,14 @@ def agree(found: Any, expected: Any) -> None:
     assert (np.abs(found - expected) <= 1e-5 * np.maximum(1, np.abs(expected))).all()
 
 
+def test_every_architecture_with_a_family_head_is_among_the_cases() -> None:
+    types = {shared_base(name).architecture.model_type for name in PEFT_NAMES}
+    assert types == {name for name, entry in ARCHITECTURES.items() if entry.family is not None}
+    assert len(types) == 11 and len(PEFT_NAMES) == 13
+
+
 @pytest.mark.parametrize("engine", ["lora", "lora-scratch"])
-@pytest.mark.parametrize("name", FAMILY_NAMES)
+@pytest.mark.parametrize("name", PEFT_NAMES)
 def test_peft_computes_our_logits(name: str, engine: str, tmp_path: Path) -> None:
     from peft import PeftModel
 
