@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from lora_clf.adapters.adapter import Adapter
-from lora_clf.adapters.factors import Factors, low_rank, nearest, tuned_with
+from lora_clf.adapters.factors import Factors, has_factors, low_rank, nearest, tuned_with
 from lora_clf.adapters.layout import HEAD
 from lora_clf.adapters.provenance import make_header
 from lora_clf.base.targets import expand_targets
@@ -107,7 +107,7 @@ def _changes(adapter: Adapter) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The change of each linear layer of the blocks (out, in) in float64; of the rest the squared norms by kind."""
     from transformers.pytorch_utils import Conv1D
 
-    if adapter.header.low_rank:
+    if has_factors(adapter.tuned):
         return {layer: part.change() for layer, part in low_rank(adapter.tuned).items()}, {}
     base = adapter.base
     inside = {f"{name}.weight" for name in expand_targets(base.backbone, base.architecture, "all").modules}

@@ -167,13 +167,22 @@ def tuned_with(
     return tuned
 
 
+def has_factors(tuned: Tuned) -> bool:
+    """Whether low-rank factors and a head are all that a classifier adds to its base."""
+    ends = (A, B)
+    return getattr(tuned, "scaling", None) is not None and all(
+        name.endswith(ends) or name.startswith("head.") for name in tuned.trainable()
+    )
+
+
 def low_rank(tuned: Tuned) -> dict[str, Factors]:
     """The factors of a LoRA classifier, by layer of the backbone.
 
     Raises:
-        TunerError: it is of another strategy.
+        TunerError: it is of another strategy, or has more than factors.
     """
+    if not has_factors(tuned):
+        raise TunerError(f"A {tuned.tuner.name} adapter is no plain LoRA: factors and a head, and nothing else.")
     scaling: float | None = getattr(tuned, "scaling", None)
-    if scaling is None:
-        raise TunerError(f"A {tuned.tuner.name} adapter has no low-rank factors.")
+    assert scaling is not None
     return factors_of(tuned.state_dict(), scaling)

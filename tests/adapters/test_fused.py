@@ -200,7 +200,7 @@ def test_factors_must_be_pairs() -> None:
         pair(x_A=torch.ones(2, 3))
     with pytest.raises(StateError, match=r"x: lora_A is \(2, 3\) and lora_B \(3, 4\)"):
         pair(x_A=torch.ones(2, 3), x_B=torch.ones(3, 4))
-    with pytest.raises(TunerError, match="full adapter has no low-rank factors"):
+    with pytest.raises(TunerError, match="A full adapter is no plain LoRA"):
         low_rank(make("bert", "full").tuned)
 
 
