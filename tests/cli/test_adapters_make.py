@@ -125,6 +125,31 @@ def test_split_needs_a_fused_base(cli: Cli, family: Path, there: Path, tmp_path:
     assert ran.code == 1 and "nothing to fuse or to split" in ran.err and not (tmp_path / "x").exists()
 
 
+def test_split_and_fuse(cli: Cli, tmp_path: Path) -> None:
+    """GPT-2's fused attention to three layers in PEFT's folder, and back onto GPT-2."""
+    from tests.adapters.making import make
+    from tests.adapters.whole_bases import whole_base
+
+    base = whole_base("gpt2", tmp_path / "tiny-gpt2", bytes_only=True)
+    make("gpt2", "lora", "family", base=base).save(tmp_path / "ours")
+    flags = ("--base", tmp_path / "tiny-gpt2", "--device", "cpu")
+    start = ("adapters", "convert")
+    ran = cli(*start, tmp_path / "ours", "--split-qkv", "W_query", "--out", tmp_path / "three", *flags).ok()
+    assert "query, key and value apart" in ran.out
+    config = json.loads((tmp_path / "three" / "adapter_config.json").read_text())
+    assert "transformer.h.0.attn.W_key" in config["target_modules"]
+    ran = cli(*start, tmp_path / "three", "--labels", "ham,spam", "--out", tmp_path / "x", *flags)
+    assert ran.code == 1 and "--fuse-qkv" in ran.err and not (tmp_path / "x").exists()
+    back = (*start, tmp_path / "three", "--labels", "ham,spam", "--fuse-qkv", "--out", tmp_path / "back", *flags)
+    assert cli(*back, "--json").ok().json()["settings"]["rank"] == 9
+    texts = ("win a prize now", "lunch at home later")
+    one, two = (cli("predict", tmp_path / name, *texts, *flags, "--json").ok().json() for name in ("ours", "back"))
+    for first, second in zip(one, two, strict=True):
+        assert second["probabilities"] == pytest.approx(first["probabilities"], abs=1e-5)
+    ran = cli(*start, tmp_path / "ours", "--split-qkv", "Q", "--out", tmp_path / "x", *flags)
+    assert ran.code == 2 and "Unknown name of the query 'Q'" in ran.err
+
+
 # average
 
 
