@@ -21,7 +21,11 @@ from lora_clf.cli.scores import show_scores
 if TYPE_CHECKING:
     from lora_clf.adapters.header import Header
 
-app = typer.Typer(help="Work with saved adapters: list, inspect, verify, compare, convert.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="Work with saved adapters: list, inspect, verify, compare, convert.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 HOME = Path("my-adapters")
 SIBLINGS = ("lora_clf.cli.adapters_check", "lora_clf.cli.adapters_make")
 
