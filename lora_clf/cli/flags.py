@@ -231,7 +231,7 @@ class TrainFlags(dict[str, Any], Flags):
 
 Seed = Annotated[int, typer.Option(help="What every random number is drawn from.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Precision = Annotated[str, typer.Option(help="fp32 (exact), bf16, or auto: bf16 where the device has it.")]
+Precision = Annotated[str, typer.Option(help="fp32 (exact), bf16, auto: bf16 where the device has it; fp16 on CUDA.")]
 AdapterDtype = Annotated[str, typer.Option(help="What adapters are saved in: fp32, or bf16, half as large.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]

@@ -2,7 +2,9 @@
 
 What trains, the head and the loss stay in fp32. ``bf16`` runs the matrix products in bfloat16 under autocast, with
 the frozen matrices cast once instead of at every step. On a CPU without native bf16 that is 40 to 500 times slower
-than fp32, so ``auto`` asks the processor's flags, never a stopwatch.
+than fp32, so ``auto`` asks the processor's flags, never a stopwatch (benchmarks/precision.py has the figures).
+``fp16`` is for CUDA devices that are older than bf16; its gradients need the loss scaled (Micikevicius et al. 2018,
+section 3.2), which the loop does.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from lora_clf.base.targets import LINEAR
 from lora_clf.base.view import View
 from lora_clf.errors import UsageError, unknown
 
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+_HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def has_native_bf16(device: torch.device) -> bool:
@@ -29,13 +32,17 @@ def has_native_bf16(device: torch.device) -> bool:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """What a ``--precision`` value means on ``device``: "fp32" or "bf16".
+    """What a ``--precision`` value means on ``device``: "fp32", "bf16" or "fp16".
 
     Raises:
-        UsageError: unknown name, or bf16 on a device that has no native bf16.
+        UsageError: unknown name, bf16 on a device that has no native bf16, or fp16 on other than CUDA.
     """
     if name not in PRECISIONS:
         raise unknown("precision", name, PRECISIONS)
+    if name == "fp16":
+        if device.type != "cuda":
+            raise UsageError(f"--precision fp16 is for CUDA; this device is {device.type}. Use auto, bf16 or fp32.")
+        return name
     native = has_native_bf16(device)
     if name == "auto":
         return "bf16" if native else "fp32"
@@ -45,16 +52,16 @@ def resolve_precision(name: str, device: torch.device) -> str:
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context in which a view is run, for "fp32" or "bf16".
+    """The context in which a view is run, for "fp32", "bf16" or "fp16".
 
     Raises:
         UsageError: another name; "auto" has to be resolved first.
     """
-    if precision not in ("fp32", "bf16"):
-        raise unknown("precision", precision, ("fp32", "bf16"))
     if precision == "fp32":
         return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    if precision not in _HALVES:
+        raise unknown("precision", precision, ("fp32", *_HALVES))
+    return torch.autocast(device.type, dtype=_HALVES[precision])
 
 
 def cast_frozen(view: View, precision: str) -> None:
@@ -65,4 +72,4 @@ def cast_frozen(view: View, precision: str) -> None:
         if isinstance(module, LINEAR):
             for parameter in (module.weight, module.bias):
                 if isinstance(parameter, nn.Parameter) and not parameter.requires_grad:
-                    parameter.data = parameter.data.to(torch.bfloat16)
+                    parameter.data = parameter.data.to(_HALVES[precision])

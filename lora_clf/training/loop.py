@@ -175,6 +175,8 @@ class _Run:
         groups = tuned.parameter_groups(learning_rate, settings.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=self.device.type in ("cpu", "cuda"))
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
+        # Gradients of fp16 would vanish: the loss is scaled up, the gradients down again before they are used.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
 
     @property
@@ -264,10 +266,12 @@ class _Run:
                     total += self._backward(rows, rows_in_step)
             penalty = self.tuned.penalty()
             if penalty is not None:
-                penalty.backward()
+                self.scaler.scale(penalty).backward()
             if settings.clip:
+                self.scaler.unscale_(self.optimizer)
                 torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip)
-            self.optimizer.step()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
             self.step += 1
             self.tuned.after_step(self.step, self.steps)
             self.optimizer.zero_grad(set_to_none=True)
@@ -293,7 +297,7 @@ class _Run:
         labels = torch.from_numpy(self.labels["train"][rows]).to(self.device)  # (B,)
         answers = self.runner.logits("train", rows, training=True)  # (B, C)
         loss = F.cross_entropy(answers.float(), labels, reduction="sum")
-        (loss / rows_in_step).backward()
+        self.scaler.scale(loss / rows_in_step).backward()
         return loss.detach()
 
     def _set_rate(self) -> None:

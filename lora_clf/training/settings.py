@@ -26,7 +26,7 @@ class TrainSettings:
             Either way the weights of the best epoch are kept.
         seed: what initial weights, data order and dropout are drawn from.
         max_length: tokens a text; None takes the base's.
-        precision: "auto", "fp32" or "bf16".
+        precision: "auto", "fp32", "bf16" or, on CUDA, "fp16".
         cache: whether what is frozen below everything that trains is computed once and kept, in memory and on disk.
     """
 

@@ -81,7 +81,9 @@ def solve_head(
     """
     x = features.astype(np.float64)
     centre = x.mean(axis=0) if bias else np.zeros(x.shape[1])
-    scale = np.maximum(np.sqrt(((x - centre) ** 2).mean(axis=0)), 1e-8)
+    scale = np.sqrt(((x - centre) ** 2).mean(axis=0))
+    # A dimension that hardly moves is noise: brought to unit variance it would get a weight of millions.
+    scale = np.maximum(scale, 1e-3 * np.median(scale) + 1e-12)
     x = (x - centre) / scale  # (N, D) of unit variance: one strength fits all directions, and few iterations do.
     targets = np.eye(classes)[labels]  # (N, C)
     losses = np.zeros(len(STRENGTHS))

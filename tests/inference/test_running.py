@@ -93,7 +93,7 @@ def test_precision_is_decided_by_flags(monkeypatch: pytest.MonkeyPatch) -> None:
         assert resolve_precision("auto", cpu) == ("bf16" if native else "fp32")
     with pytest.raises(UsageError, match="no native bf16"):
         resolve_precision("bf16", cpu)
-    with pytest.raises(UsageError, match=r"'fp8'.*auto, bf16, fp32"):
+    with pytest.raises(UsageError, match=r"'fp8'.*auto, bf16, fp16, fp32"):
         resolve_precision("fp8", cpu)
 
 
@@ -121,3 +121,9 @@ def test_prediction_leaves_the_view_as_it_was() -> None:
     assert np.array_equal(logits(view, tokens), logits(view, tokens))  # No dropout while predicting.
     assert view.training
     assert any(module.training for module in view.backbone.modules() if isinstance(module, torch.nn.Dropout))
+
+
+def test_fp16_is_for_cuda() -> None:
+    with pytest.raises(UsageError, match="fp16 is for CUDA"):
+        resolve_precision("fp16", torch.device("cpu"))
+    assert resolve_precision("fp16", torch.device("cuda")) == "fp16"

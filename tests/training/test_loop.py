@@ -131,3 +131,19 @@ def test_weight_decay_spares_norms_and_biases() -> None:
     assert matrices["weight_decay"] == 0.01 and vectors["weight_decay"] == 0.0
     assert all(p.ndim >= 2 for p in matrices["params"]) and all(p.ndim == 1 for p in vectors["params"])
     assert len(matrices["params"]) + len(vectors["params"]) == len(tuned.trainable())
+
+
+def test_a_scaled_loss_changes_nothing_but_the_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fp16 needs, here in fp32: powers of two go in and come out again."""
+    base, data = tiny_base("bert"), toy()
+    plain = train(base, data, create("lora"), FAST)
+    enabled = torch.amp.GradScaler
+
+    def scaler(device: str, **_: object) -> torch.amp.GradScaler:
+        return enabled(device, enabled=True, init_scale=2.0**10)
+
+    monkeypatch.setattr(torch.amp, "GradScaler", scaler)
+    scaled = train(base, data, create("lora"), FAST)
+    for ours, theirs in zip(scaled.history, plain.history, strict=True):
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-5)
+    np.testing.assert_allclose(scaled.test_logits, plain.test_logits, rtol=1e-4, atol=1e-4)

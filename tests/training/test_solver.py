@@ -84,3 +84,13 @@ def test_heads_of_several_layers_are_trained_step_by_step() -> None:
     assert linear_of(view.head) is None
     result = train(tiny_base("roberta"), toy(), create("head-only"), SETTINGS, pooling="family")
     assert "solver" not in result.adapter.header.training and len(result.history) == 3
+
+
+def test_a_dead_dimension_gets_no_weight() -> None:
+    random = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    features = random.normal(size=(200, 6)).astype(np.float32) + labels[:, None].astype(np.float32)
+    features[:, 3] = 0.5 + 1e-9 * features[:, 3]
+    solution = solve_head(features, labels, 2, np.arange(200) // 100, bias=True)
+    assert np.abs(solution.weight).max() < 10
+    assert (np.abs(solution.weight[:, [0, 1, 2, 4, 5]]) > 0.01).all()
