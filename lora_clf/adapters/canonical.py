@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn
 from lora_clf.errors import AdapterFormatError
 
 DEPTH: Final = 20  # nested lists and objects; ours are seven deep
-_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRING: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _BRACKET: Final = re.compile(r"[\[\]{}]")
 
 

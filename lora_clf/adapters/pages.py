@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -94,7 +95,7 @@ class Layout:
             self.sites.append((a, len(self.pieces)))
         self.places = tuple(places)
         self.numbers = sum(self.pieces)
-        self._ends = np.cumsum(self.pieces)[:-1]
+        self._ends = [0, *accumulate(self.pieces)]
         self.block = min(wiring.blocks[name] for name, _ in self._fill)
 
     def row(self, state: Mapping[str, Tensor], scaling: float, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -102,7 +103,8 @@ class Layout:
         with torch.inference_mode(False), torch.no_grad():
             found = torch.empty(self.numbers, dtype=torch.float32)
             # A hundred small copies: numpy calls them in a fraction of the time.
-            pieces = np.split(found.numpy(), self._ends)
+            numbers = found.numpy()
+            pieces = [numbers[start:end] for start, end in pairwise(self._ends)]
             for name, place in self._fill:
                 a, b = state[name + A].float().numpy(), state[name + B].float().numpy()
                 pieces[place.a].reshape(-1, place.inputs)[place.first : place.last] = a
