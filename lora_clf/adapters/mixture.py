@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     Rows = NDArray[np.int64]
     Logits = dict[Resident, NDArray[np.float32]]
 
+# A batch takes at least the time in which all weights are read once, however short its texts: as long as that many
+# tokens take to compute. On a CPU few, so texts of unlike lengths are not padded to one length.
+BATCH_COST = {("cpu", "fp32"): 96, ("cpu", "bf16"): 256}
+ELSEWHERE = 4096
 OVERLAP = 1.5  # adapters a text from which on the blocks that they share run apart from their own
 SHARED_TOKENS = 1024  # tokens of texts that many adapters read; with every adapter's rows a batch gets large enough
 
@@ -41,12 +45,14 @@ class Mixture:
 
     Attributes:
         tokens: of a batch at most, padding included.
+        cost: tokens that could be computed in the time that a batch more takes.
     """
 
     def __init__(self, workshop: Workshop, tokens: int) -> None:
         self.workshop = workshop
         self.trunk = workshop.trunk
         self.tokens = tokens
+        self.cost = BATCH_COST.get((workshop.base.device.type, workshop.precision), ELSEWHERE)
 
     def logits(self, ids: Sequence[NDArray[np.int32]], wanted: Mapping[Resident, Rows]) -> Logits:
         """The logits that each adapter gives to its texts, in the order in which they are wanted.
@@ -96,7 +102,7 @@ class Mixture:
         places = np.concatenate([np.arange(len(wanted[resident])) for resident in residents])
         order = np.lexsort((owners, texts))  # by text, so by length
         lengths = np.fromiter((len(ids[text]) for text in texts), np.int64, len(texts))
-        for chosen in inference_rows(lengths[order], self.tokens):
+        for chosen in inference_rows(lengths[order], self.tokens, self.cost):
             rows = order[chosen]
             rows = rows[np.argsort(owners[rows], kind="stable")]
             batch = collate(ids, texts[rows]).to(self.workshop.base.device)
@@ -122,7 +128,8 @@ class Mixture:
         texts = np.unique(np.concatenate([wanted[resident] for resident in everyone]))
         lengths = np.fromiter((len(ids[text]) for text in texts), np.int64, len(texts))
         widest = max(len(members) for members in shared.values())
-        for chosen in inference_rows(lengths, max(min(SHARED_TOKENS, self.tokens), self.tokens // widest)):
+        tokens = max(min(SHARED_TOKENS, self.tokens), self.tokens // widest)
+        for chosen in inference_rows(lengths, tokens, max(1, self.cost // widest)):
             rows = np.sort(texts[chosen])
             batch = collate(ids, rows).to(self.workshop.base.device)
             states, at = None, 0
@@ -191,7 +198,7 @@ class Mixture:
     def _run_alone(self, ids: Sequence[NDArray[np.int32]], resident: Resident, rows: Rows, found: Logits) -> None:
         """An adapter that has no block in common with the base."""
         lengths = np.fromiter((len(ids[row]) for row in rows), np.int64, len(rows))
-        for chosen in inference_rows(lengths, self.tokens):
+        for chosen in inference_rows(lengths, self.tokens, self.cost):
             batch = collate(ids, rows[chosen]).to(self.workshop.base.device)
             found[resident][chosen] = self._own(batch, None, resident, np.arange(len(chosen)))
 

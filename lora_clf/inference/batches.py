@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,16 +78,42 @@ def training_rows(
     return [batches[i] for i in random.permutation(len(batches))]
 
 
-def inference_rows(lengths: NDArray[np.int64], batch_tokens: int) -> list[NDArray[np.int64]]:
+def inference_rows(lengths: NDArray[np.int64], batch_tokens: int, batch_cost: int = 0) -> list[NDArray[np.int64]]:
     """The rows of each batch for inference: longest first, at most ``batch_tokens`` tokens with padding.
 
     A text that is longer than that makes a batch of its own.
+
+    Args:
+        lengths: tokens of each text.
+        batch_tokens: of a batch at most.
+        batch_cost: what one batch more costs, in tokens that could be computed in its time; batches are cut where
+            that saves more padding than it costs. 0: only where they are full.
     """
     order = np.argsort(-lengths, kind="stable")
     batches = []
-    start = 0
-    while start < len(order):
-        size = max(1, batch_tokens // max(1, int(lengths[order[start]])))
-        batches.append(order[start : start + size])
-        start += size
+    for first, last in pairwise(_cuts(lengths[order], batch_cost) if batch_cost else (0, len(order))):
+        start = first
+        while start < last:
+            size = max(1, batch_tokens // max(1, int(lengths[order[start]])))
+            batches.append(order[start : min(start + size, last)])
+            start += size
     return batches
+
+
+def _cuts(lengths: NDArray[np.int64], batch_cost: int) -> list[int]:
+    """Where to cut texts, longest first, so that padded tokens and ``batch_cost`` a batch are the least in sum."""
+    if not len(lengths):
+        return [0, 0]
+    # It pays to cut between texts of different lengths only.
+    starts = np.flatnonzero(np.diff(lengths, prepend=lengths[0] + 1))
+    ends, widths = np.append(starts, len(lengths)), lengths[starts]
+    least = np.zeros(len(ends))
+    before = np.zeros(len(ends), dtype=np.int64)
+    for end in range(1, len(ends)):
+        sums = least[:end] + widths[:end] * (ends[end] - ends[:end]) + batch_cost
+        before[end] = sums.argmin()
+        least[end] = sums[before[end]]
+    cuts = [len(starts)]
+    while cuts[-1]:
+        cuts.append(int(before[cuts[-1]]))
+    return [int(ends[cut]) for cut in reversed(cuts)]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import combinations, pairwise
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -42,6 +45,27 @@ def test_inference_batches_hold_their_budget() -> None:
     assert max(LENGTHS[rows].max() * len(rows) for rows in batches) <= 500
     assert [rows.tolist() for rows in inference_rows(np.array([9, 900, 3]), 500)] == [[1], [0, 2]]
     assert inference_rows(np.array([], dtype=np.int64), 500) == []
+
+
+def test_batches_are_cut_where_that_saves_more_than_it_costs() -> None:
+    def price(batches: list[Any], lengths: Any, cost: int) -> int:
+        return sum(int(lengths[rows].max()) * len(rows) + cost for rows in batches)
+
+    random = np.random.default_rng(0)
+    for cost in (1, 7, 40, 1000):
+        lengths = random.integers(1, 60, 9)
+        ordered = np.sort(lengths)[::-1]
+        every = [
+            sum(int(ordered[a]) * (b - a) + cost for a, b in pairwise([0, *where, 9]))
+            for count in range(9)
+            for where in combinations(range(1, 9), count)
+        ]
+        batches = inference_rows(lengths, 10_000, cost)
+        assert sorted(np.concatenate(batches).tolist()) == list(range(9))
+        assert price(batches, lengths, cost) == min(every)
+    assert len(inference_rows(LENGTHS, 8192, 1)) > len(inference_rows(LENGTHS, 8192, 200)) > 5
+    assert max(LENGTHS[rows].max() * len(rows) for rows in inference_rows(LENGTHS, 500, 40)) <= 500
+    assert inference_rows(np.array([], dtype=np.int64), 500, 40) == []
 
 
 def test_collate_pads_on_the_right() -> None:
