@@ -1,0 +1,212 @@
+"""Which ways of doing the same are faster here? The log of what did not help, as pairs that anybody can time again.
+
+    python benchmarks/alternatives.py            # writes results/alternatives.json
+    python benchmarks/alternatives.py --table    # prints what is there and measures nothing
+
+Each pair does the same work at the sizes of a training step on MiniLM: 16 texts of 40 tokens, 384 wide, 12 heads. The
+ratio is what the way not taken costs beside the one taken: above 1 the engine is right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from paired import RESULTS, interleave, provenance, ratio, read_json, write_json
+
+if TYPE_CHECKING:
+    from lora_clf.base.base import Base
+
+OUT = RESULTS / "alternatives.json"
+TEXTS, TOKENS, WIDTH, HEADS, RANK = 16, 40, 384, 12, 16
+Work = Callable[[], object]
+
+
+def elementwise() -> dict[str, tuple[str, str, Work, Work]]:
+    """Parts of a block: (what, what instead, the way taken, the other)."""
+    import torch
+    from torch.nn import functional as F
+
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator).bfloat16()
+
+    rows = TEXTS * TOKENS
+    inner, scores = drawn(rows, 4 * WIDTH), drawn(TEXTS * HEADS, TOKENS, TOKENS)
+    q, k, v = (drawn(TEXTS, HEADS, TOKENS, WIDTH // HEADS) for _ in range(3))
+    x, dy, thin = drawn(rows, WIDTH), drawn(rows, 4 * WIDTH), drawn(rows, RANK)
+    weights = [drawn(WIDTH, WIDTH) for _ in range(3)]
+    joined = torch.cat(weights)
+    scale = (WIDTH // HEADS) ** -0.5
+    return {
+        "softmax": (
+            "softmax in fp32, casts included",
+            "softmax in bf16",
+            lambda: scores.float().softmax(-1).bfloat16(),
+            lambda: scores.softmax(-1),
+        ),
+        "gelu": (
+            "gelu by the error function",
+            "gelu by tanh",
+            lambda: F.gelu(inner),
+            lambda: F.gelu(inner, approximate="tanh"),
+        ),
+        "attention": (
+            "attention as two products and a softmax, forward",
+            "the fused kernel, forward",
+            lambda: ((q @ k.transpose(2, 3)) * scale).float().softmax(-1).bfloat16() @ v,
+            lambda: F.scaled_dot_product_attention(q, k, v),
+        ),
+        "projections": (
+            "query, key and value as one product",
+            "as three",
+            lambda: x @ joined.t(),
+            lambda: [x @ weight.t() for weight in weights],
+        ),
+        "factors": (
+            "gradient of B with the thin factor transposed",
+            "with the wide one transposed",
+            lambda: thin.t() @ dy,
+            lambda: dy.t() @ thin,
+        ),
+    }
+
+
+def steps(base: Base) -> dict[str, tuple[str, str, Work, Work]]:
+    """Whole training passes over the same texts: (what, what instead, the way taken, the other)."""
+    import torch
+
+    from lora_clf.data.dataset import load_data
+    from lora_clf.inference.batches import training_rows
+    from lora_clf.inference.runner import Runner
+    from lora_clf.tuners.lora_scratch import LoRAScratch
+
+    texts = load_data("demo").train.texts[: 8 * TEXTS]
+    tokens = base.encode(texts)
+
+    def side(precision: str, batch_size: int, *, nodes: bool = True, strategy: Any = None) -> Work:
+        room: Any = import_module("lora_clf.inference.runner")
+
+        kept, room.fuse_blocks = room.fuse_blocks, room.fuse_blocks if nodes else lambda *_: 0
+        try:
+            tuned = (strategy or LoRAScratch(rank=RANK)).prepare(base.view(2))
+            runner = Runner(base, tuned, precision, {"train": tokens})
+        finally:
+            room.fuse_blocks = kept
+        batches = training_rows(tokens.lengths, batch_size, 0, 0)
+
+        def work() -> None:
+            for rows in batches:
+                labels = torch.zeros(len(rows), dtype=torch.int64)
+                torch.nn.functional.cross_entropy(runner.logits("train", rows, training=True), labels).backward()
+
+        return work
+
+    half = "bf16" if native(base) else "fp32"
+    return {
+        "nodes": (
+            f"LoRA, a block as one autograd node ({half})",
+            "the modules' own forward and autograd",
+            side(half, 16),
+            side(half, 16, nodes=False),
+        ),
+        "batch-8": ("LoRA, 16 texts a step", "8 texts a step", side(half, 16), side(half, 8)),
+        "batch-4": ("LoRA, 16 texts a step", "4 texts a step", side(half, 16), side(half, 4)),
+    }
+
+
+def native(base: Base) -> bool:
+    """Whether the device multiplies bf16 in hardware."""
+    from lora_clf.inference.precision import has_native_bf16
+
+    return has_native_bf16(base.device)
+
+
+def repeated(work: Work, seconds: float) -> Callable[[], float]:
+    """``work`` often enough for ``seconds``, as a side: it returns the seconds of one run."""
+    for _ in range(2):
+        work()
+    started = time.perf_counter()
+    work()
+    times = max(1, int(seconds / max(time.perf_counter() - started, 1e-6)))
+
+    def side() -> float:
+        begun = time.perf_counter()
+        for _ in range(times):
+            work()
+        return (time.perf_counter() - begun) / times
+
+    return side
+
+
+def table(value: dict[str, Any]) -> str:
+    """The file as a table."""
+    from lora_clf.comparison.table import markdown_table
+
+    rows = [
+        (
+            pair["taken"],
+            pair["other"],
+            f"{1e3 * pair['seconds']:.3g}",
+            f"{pair['ratio']:.2f}",
+            f"{pair['low']:.2f} to {pair['high']:.2f}",
+        )
+        for pair in value["pairs"].values()
+    ]
+    machine = value["provenance"]["machine"]
+    where = f"{machine['threads']} threads, {machine['instruction_set']}" if "threads" in machine else ""
+    head = ("taken", "instead", "taken, ms", "instead costs", "95 % interval")
+    return markdown_table(head, rows, left=2) + f"\n{where}.\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Time every pair; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", action="store_true", help="print the table and measure nothing")
+    parser.add_argument("--quick", action="store_true", help="a tiny base and little time: to see that it runs")
+    parser.add_argument("--blocks", type=int, default=7)
+    flags = parser.parse_args(arguments)
+    if not flags.table:
+        from lora_clf.base.base import load_base
+
+        if flags.quick:
+            import tempfile
+
+            from quick import quick_base
+
+            base = quick_base("bert", Path(tempfile.mkdtemp()))
+        else:
+            base = load_base("minilm", device="cpu")
+        pairs = {**elementwise(), **steps(base)}
+        found: dict[str, Any] = {}
+        for name, (taken, other, one, two) in pairs.items():
+            seconds = 0.01 if flags.quick else 0.5
+            blocks = interleave({"taken": repeated(one, seconds), "other": repeated(two, seconds)}, flags.blocks)
+            costs = ratio([block["other"] for block in blocks], [block["taken"] for block in blocks])
+            found[name] = {
+                "taken": taken,
+                "other": other,
+                "seconds": median(block["taken"] for block in blocks),
+                "ratio": costs.median,
+                "low": costs.low,
+                "high": costs.high,
+            }
+            print(f"{taken} | {other}: {costs.median:.2f}", file=sys.stderr)
+        value = {"pairs": found, "provenance": provenance(base.device)}
+        if flags.quick:
+            print(table(value))
+            return 0
+        write_json(OUT, value)
+    print(table(read_json(OUT)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
