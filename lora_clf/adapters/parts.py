@@ -72,7 +72,10 @@ class ManyAdapters:
     def inner(self, place: Place, x: Tensor, tokens: int) -> Tensor:
         """x Aᵀ, each with its own A: (n, share T, site_rank)."""
         a = self._gather(place.site)[: self._count * place.site_rank * place.inputs]
-        return torch.bmm(self._rows(x, tokens), a.view(self._count, -1, place.inputs).transpose(1, 2))
+        a, rows = a.view(self._count, -1, place.inputs), self._rows(x, tokens)
+        if a.dtype == torch.float32:  # MKL is up to twice as fast at A xᵀ; the next product takes it turned round
+            return torch.bmm(a, rows.transpose(1, 2)).transpose(1, 2)
+        return torch.bmm(rows, a.transpose(1, 2))
 
     def add(self, place: Place, inner: Tensor, out: Tensor, tokens: int) -> None:
         """Add (x Aᵀ) B, each with its own B."""

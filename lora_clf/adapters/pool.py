@@ -26,6 +26,7 @@ from lora_clf.adapters.canary import verify as verify_canaries
 from lora_clf.adapters.classifier import build
 from lora_clf.adapters.file import FILE_CAP, read_folder
 from lora_clf.adapters.mixture import Mixture
+from lora_clf.adapters.origin import adapter_folder
 from lora_clf.adapters.prediction import Prediction, answers
 from lora_clf.adapters.questions import checked_texts, encoded, rows_by_name
 from lora_clf.adapters.residency import Entry, Residency
@@ -119,7 +120,8 @@ class AdapterPool:
 
         Args:
             name: how it is called in this pool.
-            adapter: the folder of a saved one; or one in use, of which the pool takes a copy that stays in memory.
+            adapter: the folder of a saved one, or its id on the Hub; or one in use (`load_adapter`, `train`), of which
+                the pool takes a copy that stays in memory.
             verify: whether a saved one has to give its canaries; once for each file. None: as the pool was made.
 
         Raises:
@@ -137,7 +139,7 @@ class AdapterPool:
             resident = self._workshop.from_tuned(name, adapter.header, adapter.tuned)
             self._residency.add(Entry(name, _short(adapter.header), None, resident.nbytes, resident))
             return
-        folder = Path(adapter)
+        folder = adapter_folder(adapter, file_cap=self._file_cap)
         header, state = read_folder(folder, file_cap=self._file_cap)
         check_base(folder, header, self.base)
         resident = self._workshop.from_state(name, header, state)

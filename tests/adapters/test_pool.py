@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -641,3 +642,22 @@ def test_an_adapter_from_memory_that_is_removed_while_it_answers_answers_still()
             found = pool._mixture.logits(base.encode(["x"]).ids, {resident: np.array([0])})[resident][0]
         assert np.array_equal(found, expected)
     assert pool.resident_bytes == 0 and bool(torch.isnan(resident.owned[0]).all())
+
+
+def test_the_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import lora_clf
+
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "AdapterPool" in block]
+    base = tiny_base("bert")
+    for seed, (name, strategy, settings, classes) in enumerate(
+        (("spam", "lora-scratch", {"rank": 3}, 2), ("topic", "head-only", {}, 4))
+    ):
+        adapter(base, strategy, settings, "mean", classes, seed=seed).save(tmp_path / "my-adapters" / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lora_clf, "load_base", lambda name: {"minilm": base}[name])
+    lines = code.rstrip().splitlines()
+    variables: dict[str, Any] = {}
+    exec("\n".join([*lines[:-2], f"two = {lines[-2]}", f"all_of_them = {lines[-1]}"]), variables)
+    assert [len(prediction.probabilities) for prediction in variables["two"]] == [2, 4]
+    assert {name: len(found) for name, found in variables["all_of_them"].items()} == {"spam": 1, "topic": 1}
