@@ -18,12 +18,13 @@ from lora_clf.adapters.adapter import Adapter
 from lora_clf.adapters.base_check import BASE_CHECKS
 from lora_clf.adapters.factors import A, B, Factors, factors_of, tuned_with
 from lora_clf.adapters.file import FILE_CAP
-from lora_clf.adapters.fused import TRIPLES, fuse_layers
+from lora_clf.adapters.fused import fuse_layers
 from lora_clf.adapters.layout import PEFT, hub_name
 from lora_clf.adapters.peft_fields import PeftFields
 from lora_clf.adapters.peft_folder import is_foreign as is_foreign
 from lora_clf.adapters.peft_folder import read_foreign
 from lora_clf.adapters.peft_head import outputs, split_head
+from lora_clf.adapters.peft_layers import check_layers, check_targets, linear_shapes, shapes_apart
 from lora_clf.adapters.provenance import make_header
 from lora_clf.base.catalogue import CATALOGUE
 from lora_clf.errors import (
@@ -92,11 +93,11 @@ def load_foreign(
         head, rest = split_head(found.tensors, base)
         chosen = _labels(folder, labels or found.labels, outputs(head, base))
         factors = _factors(found.fields, rest, base)
+        shapes = shapes_apart(base, factors) if fuse_qkv else linear_shapes(base)
+        check_layers(base, factors, shapes)
+        check_targets(found.fields, base, factors, shapes)
         if fuse_qkv:
             factors = fuse_layers(base, factors)
-        else:
-            _check_layers(base, factors)
-            _check_targets(found.fields, base, factors)
         tuned = _tuned(base, factors, head, len(chosen), strategy, found.fields.dropout)
     except (AdapterFormatError, WrongBaseError) as error:
         raise type(error)(f"The PEFT adapter in {folder} cannot be used. {error}") from error
@@ -195,48 +196,6 @@ def _factors(fields: PeftFields, tensors: Mapping[str, Tensor], base: Base) -> d
     if wrong:
         raise AdapterFormatError(f"Factors and config disagree: {'; '.join(wrong[:5])}.")
     return found
-
-
-def _check_layers(base: Base, factors: Mapping[str, Factors]) -> None:
-    """Refuse layers that the base does not have, or has in other shapes."""
-    from lora_clf.base.targets import LINEAR, linear_shape
-
-    modules = dict(base.backbone.named_modules())
-    missing = [layer for layer in factors if not isinstance(modules.get(layer), LINEAR)]
-    apart = {name for names in TRIPLES for name in names}
-    if missing and len(base.architecture.attention) == 1 and {layer.rpartition(".")[2] for layer in missing} <= apart:
-        raise WrongBaseError(
-            f"It adapts query, key and value apart ({missing[0]}); the base {base.name} has them in one layer, "
-            f"{base.architecture.attention[0]}. --fuse-qkv (fuse_qkv=True) brings them there."
-        )
-    if missing:
-        raise WrongBaseError(f"The base {base.name} has no linear layer {', '.join(missing[:5])}, which it adapts.")
-    wrong = [
-        f"{layer} goes from {part.a.shape[1]} to {part.b.shape[0]}, here from {inputs} to {outputs}"
-        for layer, part in factors.items()
-        for inputs, outputs in [linear_shape(modules[layer])]
-        if (part.a.shape[1], part.b.shape[0]) != (inputs, outputs)
-    ]
-    if wrong:
-        raise WrongBaseError(
-            f"Its layers have other shapes than those of the base {base.name}: {'; '.join(wrong[:3])}."
-        )
-
-
-def _check_targets(fields: PeftFields, base: Base, factors: Mapping[str, Factors]) -> None:
-    """Refuse a file that lacks layers which its config names: a part of it was lost."""
-    from lora_clf.base.targets import expand_targets
-
-    if fields.targets is None:
-        return
-    available = expand_targets(base.backbone, base.architecture, "all").modules
-    full = {layer: f".{base.architecture.prefix}.{layer}" for layer in available}
-    named = {layer for layer, name in full.items() if name.endswith(tuple(f".{target}" for target in fields.targets))}
-    if missing := sorted(named - factors.keys()):
-        raise AdapterFormatError(
-            f"It is not whole, or of a larger base: target_modules names {len(named)} layers of the blocks of the base "
-            f"{base.name}, and there are no factors for {len(missing)} of them ({', '.join(missing[:3])})."
-        )
 
 
 def _tuned(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
@@ -20,7 +20,8 @@ from lora_clf.errors import AdapterFormatError
 
 READ: Final = frozenset({
     "peft_type", "task_type", "base_model_name_or_path", "revision", "peft_version", "r", "lora_alpha", "lora_dropout",
-    "use_rslora", "rank_pattern", "alpha_pattern", "target_modules", "init_lora_weights",
+    "use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights", "target_modules", "exclude_modules",
+    "layers_to_transform", "layers_pattern",
 })  # fmt: skip
 """Fields that are read."""
 
@@ -29,9 +30,6 @@ IDLE: Final[Mapping[str, str]] = MappingProxyType({
     "inference_mode": "about training on",
     "fan_in_fan_out": "PEFT itself corrects it by the kind of the layer",
     "modules_to_save": "the tensors tell what was saved",
-    "exclude_modules": "the tensors tell what is adapted",
-    "layers_to_transform": "the tensors tell what is adapted",
-    "layers_pattern": "the tensors tell what is adapted",
     "runtime_config": "about where things are computed; not saved",
 })  # fmt: skip
 """Fields that change nothing of what a saved adapter computes, and why."""
@@ -65,6 +63,9 @@ OFF: Final[Mapping[str, Any]] = MappingProxyType({
 # a part out of the base first, so that the factors mean nothing on the base itself.
 INITIAL: Final = (True, False, "gaussian", "orthogonal")
 
+ALL_LINEAR: Final = "all-linear"
+"""PEFT's word, in place of an expression, for every linear layer."""
+
 TASKS: Final = ("SEQ_CLS", None)
 _PATIENCE: Final = 1.0  # seconds for one pattern on one name
 _SHOWN: Final = 60
@@ -79,7 +80,9 @@ class PeftFields:
         rank_pattern, alpha_pattern: by PEFT's expressions over layer names.
         rslora: whether the scaling is alpha / sqrt(rank) in place of alpha / rank.
         dropout: in training.
-        targets: names or endings of the adapted layers; None where the file has an expression.
+        targets, excluded: names or endings of layers that are adapted, and that are not; or an expression for them.
+        layers: the blocks in which endings count, by number; None: in all.
+        patterns: what may stand before that number; empty: anything.
         base_name, revision: the base as PEFT calls it: a Hub id, or a path of another machine.
         version: of PEFT.
     """
@@ -90,7 +93,10 @@ class PeftFields:
     alpha_pattern: Mapping[str, Any] = field(default_factory=dict)
     rslora: bool = False
     dropout: float = 0.0
-    targets: tuple[str, ...] | None = None
+    targets: tuple[str, ...] | str = ()
+    excluded: tuple[str, ...] | str = ()
+    layers: tuple[int, ...] | None = None
+    patterns: tuple[str, ...] = ()
     base_name: str | None = None
     revision: str | None = None
     version: str | None = None
@@ -103,6 +109,18 @@ class PeftFields:
         """What the change of a layer is multiplied by."""
         rank, alpha = self.rank_of(layer), float(_matched(self.alpha_pattern, layer, self.alpha, "alpha_pattern"))
         return alpha / (math.sqrt(rank) if self.rslora else rank)
+
+    def selects(self, layer: str) -> bool:
+        """Whether PEFT adapts the layer of that full name, where it is one that can be adapted."""
+        if _named(self.excluded, layer, "exclude_modules"):
+            return False
+        if isinstance(self.targets, str):
+            return self.targets.lower() == ALL_LINEAR or _named(self.targets, layer, "target_modules")
+        if layer in self.targets:
+            return True
+        return _named(self.targets, layer, "target_modules") and (
+            self.layers is None or _block(self.patterns, layer) in self.layers
+        )
 
 
 def read_fields(values: Mapping[str, Any]) -> PeftFields:
@@ -133,13 +151,20 @@ def read_fields(values: Mapping[str, Any]) -> PeftFields:
         ("use_rslora", False, "true or false", lambda v: isinstance(v, bool)),
         ("rank_pattern", {}, "an object of whole numbers", lambda v: _pattern(v, _count)),
         ("alpha_pattern", {}, "an object of numbers above 0", lambda v: _pattern(v, _positive)),
-        ("target_modules", None, "names or an expression", _targets),
+        ("target_modules", None, "names or an expression", _names),
+        ("exclude_modules", None, "names or an expression", lambda v: v is None or _names(v)),
+        ("layers_to_transform", None, "a number or numbers of blocks", lambda v: v is None or _numbers(v)),
+        ("layers_pattern", None, "an expression or several", lambda v: v is None or _names(v)),
         *((name, None, "a text", lambda v: v is None or isinstance(v, str)) for name in _TEXTS),
     ) if not fits(values.get(name, usual))]  # fmt: skip
     if wrong:
         raise AdapterFormatError(f"The config of the PEFT adapter has {len(wrong)} problem(s): {'; '.join(wrong)}.")
-    targets = values.get("target_modules")
-    chosen = any(values.get(name) not in (None, [], "") for name in ("exclude_modules", "layers_to_transform"))
+    targets, layers = values["target_modules"], values.get("layers_to_transform")
+    if isinstance(targets, str) and layers is not None:
+        raise AdapterFormatError(
+            f"The config of the PEFT adapter has layers_to_transform ({_short(layers)}) together with an expression as "
+            f"target_modules ({_short(targets)}), which PEFT refuses: which layers are meant is not known."
+        )
     return PeftFields(
         rank=values.get("r", 8),
         alpha=float(values.get("lora_alpha", 8)),
@@ -147,7 +172,10 @@ def read_fields(values: Mapping[str, Any]) -> PeftFields:
         alpha_pattern=values.get("alpha_pattern") or {},
         rslora=values.get("use_rslora", False),
         dropout=float(values.get("lora_dropout", 0.0)),
-        targets=tuple(targets) if isinstance(targets, list) and not chosen else None,
+        targets=_kept(targets),
+        excluded=_kept(values.get("exclude_modules")),
+        layers=None if layers in (None, []) else (layers,) if isinstance(layers, int) else tuple(layers),
+        patterns=_listed(_kept(values.get("layers_pattern"))),
         base_name=values.get("base_model_name_or_path") or None,
         revision=values.get("revision") or None,
         version=values.get("peft_version") or None,
@@ -170,15 +198,36 @@ def _allowed(name: str, value: Any) -> bool:
 def _matched(pattern: Mapping[str, Any], layer: str, usual: float, what: str) -> Any:
     """The value of the first expression that ends ``layer``, as PEFT looks it up."""
     for expression, value in pattern.items():
-        try:
-            # Such a file comes from anywhere, and an expression can be made to search for ever.
-            if regex.match(rf"(.*\.)?({expression})$", layer, timeout=_PATIENCE):
-                return value
-        except (regex.error, TimeoutError) as error:
-            raise AdapterFormatError(
-                f"The expression {_short(expression)} in {what} of the PEFT adapter cannot be used: {error}."
-            ) from error
+        if _found(regex.match, rf"(.*\.)?({expression})$", layer, expression, what):
+            return value
     return usual
+
+
+def _named(names: tuple[str, ...] | str, layer: str, what: str) -> bool:
+    """Whether ``names`` hold the layer or an ending of it, or are an expression for the whole of it."""
+    if isinstance(names, str):
+        return _found(regex.fullmatch, names, layer, names, what) is not None
+    return any(layer == name or layer.endswith(f".{name}") for name in names)
+
+
+def _block(patterns: Sequence[str], layer: str) -> int | None:
+    """The number of the block in the name of a layer, as PEFT reads it."""
+    ways = [(rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\.", pattern) for pattern in patterns]
+    for way, pattern in ways or [(r".*?\.[^.]*\.(?P<idx>\d+)\.", "")]:
+        if found := _found(regex.match, way, layer, pattern, "layers_pattern"):
+            return int(found["idx"])
+    return None
+
+
+def _found(search: Callable[..., Any], pattern: str, layer: str, expression: str, what: str) -> Any:
+    """The match of ``pattern``, which was made of the file's ``expression``, or None."""
+    try:
+        # Such a file comes from anywhere, and an expression can be made to search for ever.
+        return search(pattern, layer, timeout=_PATIENCE)
+    except (regex.error, TimeoutError) as error:
+        raise AdapterFormatError(
+            f"The expression {_short(expression)} in {what} of the PEFT adapter cannot be used: {error}."
+        ) from error
 
 
 def _number(value: Any) -> bool:
@@ -197,10 +246,20 @@ def _pattern(value: Any, fits: Any) -> bool:
     return value is None or (isinstance(value, dict) and all(fits(each) for each in value.values()))
 
 
-def _targets(value: Any) -> bool:
-    return value is None or isinstance(value, str) or (
-        isinstance(value, list) and all(isinstance(name, str) for name in value)
-    )  # fmt: skip
+def _names(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(name, str) for name in value))
+
+
+def _numbers(value: Any) -> bool:
+    return type(value) is int or (isinstance(value, list) and all(type(number) is int for number in value))
+
+
+def _kept(names: str | list[str] | None) -> tuple[str, ...] | str:
+    return (names or ()) if isinstance(names, str) else tuple(names or ())
+
+
+def _listed(names: tuple[str, ...] | str) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else names
 
 
 def _short(value: Any) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -314,6 +316,78 @@ def test_a_file_with_a_part_lost_is_refused(changed: Callable[..., Path]) -> Non
     folder = changed(tensors=lambda state: {n: t for n, t in state.items() if lost not in n})
     with pytest.raises(AdapterFormatError, match=r"names 18 layers .* no factors for 1 of them \(encoder.layer.1.att"):
         load_foreign(folder, shared_base("bert"), labels=LABELS)
+
+
+SELECTIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "expression": ({"target_modules": r".*attention\.self\.(query|value)"}, "layer.2.attention.self.value"),
+    "excluded": ({"target_modules": ["query", "key"], "exclude_modules": ["layer.0.attention.self.key"]}, "1.*query"),
+    "excluded by expression": ({"target_modules": ["query"], "exclude_modules": r".*layer\.0\..*"}, "layer.1"),
+    "layers": ({"layers_to_transform": [0, 2], "target_modules": ["query", "value"]}, "layer.2"),
+    "pattern": ({"layers_to_transform": 1, "layers_pattern": "layer", "target_modules": ["query", "value"]}, "value"),
+    "outside the blocks": ({"target_modules": ["query", "pooler.dense"]}, "pooler"),
+}
+
+
+@pytest.mark.parametrize("case", SELECTIONS)
+def test_what_the_config_selects_is_what_the_file_holds(case: str, tmp_path: Path) -> None:
+    """A part that was lost is missed, however the config chooses; and so is a config that chooses less."""
+    config, lost = SELECTIONS[case]
+    strategy = "full" if "outside" in case else "lora"
+    model, base = saved_by_peft("bert", tmp_path, **config)
+    whole = load_foreign(tmp_path / "adapter", base, labels=LABELS, strategy=strategy)
+    agree(whole.logits(TEXTS), peft_logits(model, whole.encode(TEXTS).ids))
+    file = tmp_path / "adapter" / MODEL
+    state = load_file(file)
+    rest = {n: t for n, t in state.items() if "lora_" not in n or not re.search(lost, n)}
+    assert 0 < len(state) - len(rest) < sum("lora_" in name for name in state)
+    save_file(rest, file)
+    with pytest.raises(AdapterFormatError, match=r"not whole.*there are no factors for \d of them"):
+        load_foreign(tmp_path / "adapter", base, labels=LABELS, strategy=strategy)
+
+
+@pytest.mark.parametrize(
+    ("config", "number"),
+    [
+        ({"target_modules": ["query"]}, 15),
+        ({"target_modules": r".*\.query"}, 15),
+        ({"layers_to_transform": [0, 1]}, 6),
+        ({"layers_to_transform": 2, "layers_pattern": ["layers", "layer"]}, 12),
+        ({"layers_to_transform": [0, 1, 2], "layers_pattern": "h"}, 18),
+        ({"exclude_modules": r".*\.key"}, 3),
+        ({"exclude_modules": ["key"]}, 3),
+    ],
+)
+def test_factors_that_the_config_leaves_out(config: dict[str, Any], number: int, changed: Callable[..., Path]) -> None:
+    """PEFT would not apply them, so neither may we."""
+    with pytest.raises(AdapterFormatError, match=rf"has factors for {number} layers .* does not select"):
+        load_foreign(changed(config=config), shared_base("bert"), labels=LABELS)
+
+
+def test_a_selection_that_cannot_be_followed(changed: Callable[..., Path]) -> None:
+    for config, message in (
+        ({"target_modules": None}, "target_modules is None"),
+        ({"target_modules": "("}, r"The expression '\(' in target_modules"),
+        ({"target_modules": r"(?:.|..)+(?!.)[^\w]"}, "in target_modules of the PEFT adapter cannot be used"),
+        ({"exclude_modules": "["}, "in exclude_modules"),
+        ({"exclude_modules": [1]}, "exclude_modules is"),
+        ({"layers_to_transform": ["1"]}, "layers_to_transform is"),
+        ({"layers_to_transform": [1], "layers_pattern": "("}, "in layers_pattern"),
+        ({"layers_pattern": 3}, "layers_pattern is 3"),
+        ({"target_modules": ".*query", "layers_to_transform": [1]}, "layers_to_transform .* with an expression"),
+    ):
+        folder = changed(config=config)
+        with pytest.raises(AdapterFormatError, match=message):
+            load_foreign(folder, shared_base("bert"), labels=LABELS)
+        shutil.rmtree(folder)
+
+
+def test_all_linear_as_a_word(tmp_path: Path) -> None:
+    """PEFT writes what it found in place of it, and reads the word too."""
+    model, base = saved_by_peft("bert", tmp_path, target_modules="all-linear")
+    config = json.loads((tmp_path / "adapter" / CONFIG).read_text())
+    (tmp_path / "adapter" / CONFIG).write_text(json.dumps({**config, "target_modules": "all-linear"}))
+    adapter = load_foreign(tmp_path / "adapter", base, labels=LABELS, strategy="full")
+    agree(adapter.logits(TEXTS), peft_logits(model, adapter.encode(TEXTS).ids))
 
 
 def test_half_of_a_pair_is_refused(changed: Callable[..., Path]) -> None:

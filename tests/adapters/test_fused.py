@@ -17,7 +17,15 @@ from lora_clf.adapters.foreign import load_foreign
 from lora_clf.adapters.fused import TRIPLES, fuse, fuse_layers, rows_of, split, split_layers
 from lora_clf.adapters.peft_folder import is_foreign
 from lora_clf.base.targets import linear_shape
-from lora_clf.errors import AdapterExistsError, StateError, TargetError, TunerError, UsageError, WrongBaseError
+from lora_clf.errors import (
+    AdapterExistsError,
+    AdapterFormatError,
+    StateError,
+    TargetError,
+    TunerError,
+    UsageError,
+    WrongBaseError,
+)
 from tests.adapters.making import make, shared_base
 from tests.adapters.peft_making import LABELS, agree, saved_by_peft
 
@@ -114,6 +122,9 @@ def test_a_file_with_three_comes_onto_a_fused_base(tmp_path: Path) -> None:
             own = f"{prefix}{layer.removesuffix('c_attn')}{leaf}"
             apart |= {f"{own}.lora_A.weight": part.a.clone(), f"{own}.lora_B.weight": part.b.clone()}
     save_file({**state, **apart}, tmp_path / "adapter" / MODEL)
+    config = json.loads((tmp_path / "adapter" / CONFIG).read_text())
+    targets = [*(name for name in config["target_modules"] if "c_attn" not in name), *TRIPLES[0]]
+    (tmp_path / "adapter" / CONFIG).write_text(json.dumps({**config, "target_modules": targets}))
     with pytest.raises(WrongBaseError, match=r"adapts query, key and value apart.*--fuse-qkv"):
         load_foreign(tmp_path / "adapter", base, labels=LABELS)
     fused_adapter = load_foreign(tmp_path / "adapter", base, labels=LABELS, fuse_qkv=True)
@@ -144,6 +155,34 @@ def test_a_folder_with_three_and_back(name: str, tmp_path: Path) -> None:
     with pytest.raises(AdapterExistsError):
         write_apart(adapter, tmp_path / "apart")
     write_apart(adapter, tmp_path / "apart", force=True)
+
+
+def test_three_must_fit_and_be_whole(tmp_path: Path) -> None:
+    """Like layers that need no fusing: of the base's width, all that the config names, and no others."""
+    base = shared_base("gpt2")
+    write_apart(make("gpt2", "lora", "family", LABELS), tmp_path / "apart", query="q_proj")
+    whole = load_file(tmp_path / "apart" / MODEL)
+    config = json.loads((tmp_path / "apart" / CONFIG).read_text())
+
+    def refused(error: type[Exception], message: str, state: dict[str, Tensor], **changes: object) -> None:
+        save_file(state, tmp_path / "apart" / MODEL)
+        (tmp_path / "apart" / CONFIG).write_text(json.dumps({**config, **changes}))
+        with pytest.raises(error, match=message):
+            load_foreign(tmp_path / "apart", base, labels=LABELS, fuse_qkv=True)
+
+    def double(side: str, dim: int) -> dict[str, Tensor]:
+        return {n: torch.cat([t, t], dim=dim) if f"k_proj.{side}" in n else t for n, t in whole.items()}
+
+    refused(WrongBaseError, r"h\.0\.attn\.k_proj goes from 64 to 32, here from 32 to 32", double("lora_A", 1))
+    refused(WrongBaseError, r"h\.0\.attn\.k_proj goes from 32 to 64, here from 32 to 32", double("lora_B", 0))
+    lost = {name: tensor for name, tensor in whole.items() if ".1.attn.v_proj" not in name}
+    assert len(whole) - len(lost) == 2
+    refused(AdapterFormatError, r"no factors for 1 of them \(h\.1\.attn\.v_proj\)", lost)
+    endings = ["q_proj", "k_proj", "v_proj", "c_proj", "c_fc"]
+    refused(AdapterFormatError, r"no factors for 1 of them \(h\.1\.attn\.v_proj\)", lost, target_modules=endings)
+    refused(AdapterFormatError, "does not select", whole, target_modules=["q_proj", "c_proj", "c_fc"])
+    deep = {name.replace(".h.2.", ".h.7."): tensor for name, tensor in whole.items()}
+    refused(WrongBaseError, r"no linear layer h\.7\.attn", deep)
 
 
 def test_what_cannot_be_fused_or_split() -> None:
