@@ -19,24 +19,21 @@ import numpy as np
 from lora_clf.adapters.adapter import Adapter
 from lora_clf.adapters.canary import SENTENCES
 from lora_clf.adapters.disk import fill_in_place_of
-from lora_clf.adapters.file import CARD, FILES
+from lora_clf.adapters.file import CARD
 from lora_clf.adapters.header import Header
 from lora_clf.adapters.layout import HEAD, hub_name
+from lora_clf.adapters.plain_folder import HEAD_FOLDER, TAG, check_apart, check_base_name, check_free_model
 from lora_clf.base.base import Base, load_base
-from lora_clf.base.transformers_folder import TOKENIZER_FILES, write_backbone, write_classifier
+from lora_clf.base.transformers_folder import write_backbone, write_classifier
 from lora_clf.base.weights import quiet
 from lora_clf.data.corpus import SOURCES
-from lora_clf.errors import AdapterError, AdapterExistsError, UnsupportedBaseError, UsageError
+from lora_clf.errors import AdapterError, UnsupportedBaseError, UsageError
 from lora_clf.tuners import create
-
-HEAD_FOLDER: Final = "head"
-"""Where `merge` puts the adapter, inside the new base's folder."""
 
 CHECKED: Final = ("plain", "promotion", "short", "foreign", "long")
 """The fixed sentences on which both programs must agree; the others spell special tokens, which is text only to us."""
 
 TOLERANCE: Final = 1e-4
-_WEIGHTS: Final = ("config.json", "generation_config.json", "*.safetensors", "model.safetensors.index.json")
 
 
 @dataclass(frozen=True)
@@ -62,6 +59,7 @@ def export(adapter: Adapter, folder: Path | str, *, force: bool = False) -> Writ
 
     Raises:
         UsageError: the head is free: transformers has no class for it; the message has the command that retrains.
+        UsageError: the place is the base's own.
         UnsupportedBaseError: transformers does not load the base's tokenizer.
         AdapterExistsError: there is something already.
         AdapterError: what was written does not compute the same, or cannot be written.
@@ -70,6 +68,7 @@ def export(adapter: Adapter, folder: Path | str, *, force: bool = False) -> Writ
     if header.pooling != "family":
         raise UsageError(_not_family(adapter))
     target = Path(folder)
+    check_apart(target, adapter.base)
     check_free_model(target, force=force)
     remarks = _remarks(header)
     found: list[float] = []
@@ -97,7 +96,8 @@ def merge(adapter: Adapter, folder: Path | str, *, force: bool = False) -> tuple
     """Write the backbone of ``adapter`` as a new base to ``folder``, and its head as an adapter on that to folder/head.
 
     Raises:
-        UsageError: there is nothing to merge: the adapter is a head.
+        UsageError: there is nothing to merge: the adapter is a head; or the place is the base's own, or its name none
+            that a base can have.
         NotMergeableError: the strategy's change fits no plain weights.
         AdapterExistsError: there is something already.
         AdapterError: what was written does not compute the same, or cannot be written.
@@ -108,6 +108,8 @@ def merge(adapter: Adapter, folder: Path | str, *, force: bool = False) -> tuple
             "weights already."
         )
     target = Path(folder)
+    check_base_name(target)
+    check_apart(target, adapter.base)
     check_free_model(target, force=force)
     merged: list[tuple[Adapter, float]] = []
 
@@ -200,32 +202,6 @@ def _compare(adapter: Adapter, folder: Path, batches: bool) -> float:
     return largest
 
 
-def check_free_model(folder: Path, *, force: bool = False) -> None:
-    """Refuse a place where a model must not be written, before time is spent on it.
-
-    Raises:
-        AdapterExistsError: there is something already, and ``force`` is not set or it is no such folder.
-    """
-    if not os.path.lexists(folder):
-        return
-    if not folder.is_dir():
-        raise AdapterExistsError(f"{folder} is a file. Choose another place.")
-    there = [path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()]
-    if others := sorted(str(path) for path in there if not _ours(path)):
-        raise AdapterExistsError(
-            f"{folder} holds other files than such a model has ({', '.join(others[:3])}), so nothing is written there. "
-            "Choose another folder."
-        )
-    if there and not force:
-        raise AdapterExistsError(f"There is a model in {folder}. Choose another folder, or use --force.")
-
-
-def _ours(path: Path) -> bool:
-    if len(path.parts) == 2:
-        return path.parts[0] == HEAD_FOLDER and path.name in FILES
-    return len(path.parts) == 1 and any(path.match(name) for name in (*_WEIGHTS, *TOKENIZER_FILES, CARD, "*.jinja"))
-
-
 def _write(target: Path, fill: Any, force: bool) -> None:
     try:
         fill_in_place_of(Path(os.path.realpath(target)), fill, replace=force)
@@ -278,7 +254,7 @@ def _page(header: Header, remarks: Sequence[str]) -> str:
         top += ["base_model:", f"- {json.dumps(repository)}", "base_model_relation: finetune"]
     base = repository + (f" at {revision}" if revision else "")
     lines = [
-        *(*top, "tags:", "- lora-clf", "---", ""),
+        *(*top, "tags:", f"- {TAG}", "---", ""),
         f"# A text classifier on {base}",
         "",
         f"Labels: {', '.join(header.labels)}. Written by `lora-clf adapters export` from a {header.strategy} adapter "

@@ -41,6 +41,11 @@ def _names(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(map(_text, value)) and len(set(value)) == len(value)
 
 
+def is_name(value: Any) -> bool:
+    """Whether a base or a data set may be called so: a text that is no path."""
+    return _text(value) and not re.match(r"[/\\~.]|[A-Za-z]:[/\\]", value)
+
+
 def _number(value: Any) -> bool:
     return type(value) in (int, float)
 
@@ -77,7 +82,7 @@ def _one_of(*names: str) -> _Rule:
 
 
 _TEXT = _Rule("a text that is not empty", _text)
-_NAME = _Rule("a name, not a path", lambda v: _text(v) and not re.match(r"[/\\~.]|[A-Za-z]:[/\\]", v))
+_NAME = _Rule("a name, not a path", is_name)
 _POSITIVE = _Rule("a number above 0", lambda value: _number(value) and value > 0)
 _COUNT = _Rule("a whole number from 1 on", _count)
 _OBJECT = _Rule("an object", _object)

@@ -29,9 +29,10 @@ def merge(
 ) -> None:
     """Merge an adapter into its base: a base of its own, as --base takes it, and a head-only adapter on that."""
     quiet_third_parties()
-    from lora_clf.adapters.plain import HEAD_FOLDER, check_free_model
     from lora_clf.adapters.plain import merge as write
+    from lora_clf.adapters.plain_folder import HEAD_FOLDER, check_base_name, check_free_model
 
+    check_base_name(out)
     check_free_model(out, force=force)
     check_writable(out, "--out")
     written, head = write(open_adapter(adapter, how, "adapters merge"), out, force=force)
@@ -66,8 +67,8 @@ def export(
 ) -> None:
     """Export a classifier with a family head as a folder that transformers' pipeline runs without lora_clf."""
     quiet_third_parties()
-    from lora_clf.adapters.plain import check_free_model
     from lora_clf.adapters.plain import export as write
+    from lora_clf.adapters.plain_folder import check_free_model
 
     check_free_model(merged, force=force)
     check_writable(merged, "--merged")

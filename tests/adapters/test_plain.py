@@ -174,6 +174,51 @@ def test_nothing_is_overwritten_unasked(bases: Callable[[str], Base], tmp_path: 
         export(adapter, tmp_path / "file", force=True)
 
 
+def test_the_base_is_never_replaced(bases: Callable[[str], Base], tmp_path: Path) -> None:
+    """Its own base, by any name and also where it was merged before, and what lies around it."""
+    merge(make("bert", "lora", "family", base=bases("bert")), tmp_path / "merged")
+    base = load_base(tmp_path / "merged", device="cpu")
+    adapter = make("bert", "lora", "family", base=base)
+    (tmp_path / "link").symlink_to(tmp_path / "merged")
+    before = {path: path.read_bytes() for path in (tmp_path / "merged").rglob("*") if path.is_file()}
+    assert len(before) >= 6
+    for write in (export, merge):
+        for place in ("merged", "link", "merged/more", "."):
+            with pytest.raises(UsageError, match=r"the adapter's base lies.*Choose another folder"):
+                write(adapter, tmp_path / place, force=True)
+    assert {path: path.read_bytes() for path in (tmp_path / "merged").rglob("*") if path.is_file()} == before
+
+
+def test_force_replaces_only_what_was_written_here(bases: Callable[[str], Base], tmp_path: Path) -> None:
+    adapter = make("bert", "lora", "family", base=bases("bert"))
+    place = tmp_path / "theirs"
+    place.mkdir()
+    for name in ("config.json", "model.safetensors", "README.md"):
+        (place / name).write_text("---\ntags:\n- precious\n---\nNot - lora-clf.\n- lora-clf\n")
+    for write in (export, merge):
+        for force in (False, True):
+            with pytest.raises(AdapterExistsError, match=r"a model that neither .*merge.* nor .*export.* wrote"):
+                write(adapter, place, force=force)
+        assert len(list(place.iterdir())) == 3
+        written = tmp_path / write.__name__
+        write(adapter, written)
+        for again in (merge, export, merge):
+            again(adapter, written, force=True)
+    (place / "README.md").write_bytes(b"\xff\xfe")
+    with pytest.raises(AdapterExistsError, match="neither"):
+        export(adapter, place, force=True)
+
+
+@pytest.mark.parametrize("name", [".hidden", "~tilde"])
+def test_a_name_that_no_base_can_have_is_refused_first(
+    name: str, bases: Callable[[str], Base], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = make("bert", "lora", "family", base=bases("bert"))
+    monkeypatch.setattr(plain, "write_backbone", None)  # nothing may have been done by then
+    with pytest.raises(UsageError, match=rf"{name!r}: .*becomes the base's name"):
+        merge(adapter, tmp_path / name)
+
+
 def test_a_full_disk_leaves_nothing(
     bases: Callable[[str], Base], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
