@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from transformers.pytorch_utils import Conv1D
 
+from lora_clf.adapters.factors import A
 from lora_clf.adapters.header import Header
 from lora_clf.errors import AdapterFormatError, TunerError, UnsupportedBaseError, UsageError
 from lora_clf.tuners import create, strategies
@@ -41,6 +42,7 @@ def build(base: Base, header: Header, *, engine: str | None = None) -> Tuned:
                 f"A {name} adapter cannot be computed by {engine!r}: these take each other's adapters: "
                 f"{', '.join(known)}."
             )
+    check_sizes(base, header)
     try:
         tuner = create(engine or name, **header.settings)
         tuned = tuner.prepare(base.view(len(header.labels), header.pooling, header.seed))
@@ -52,6 +54,27 @@ def build(base: Base, header: Header, *, engine: str | None = None) -> Tuned:
                 f"The adapter's {field} is {said}, but its settings {dict(header.settings)} on this base give {found}."
             )
     return tuned
+
+
+def check_sizes(base: Base, header: Header) -> None:
+    """Refuse sizes that the tensors or the base do not have, before any memory is taken for them.
+
+    Raises:
+        AdapterFormatError: the header claims a longer text than the base takes, or another rank than its factors'.
+    """
+    try:
+        base.check_length(header.max_length)
+    except UsageError as error:
+        raise AdapterFormatError(
+            f"The adapter reads texts of up to {header.max_length} tokens, which this base cannot. {error}"
+        ) from error
+    rank = header.settings.get("rank")
+    if not header.low_rank or not isinstance(rank, (int, float)):
+        return
+    for entry in header.tensors:
+        if entry.name.endswith(A) and entry.shape[:1] != (rank,):
+            shown = entry.shape[0] if entry.shape else "none"
+            raise AdapterFormatError(f"The adapter's rank is {rank}, but {entry.name} has rank {shown}.")
 
 
 def scaling_of(tuned: Tuned) -> float | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lora_clf.adapters.classifier import build, rebuilt
+from lora_clf.adapters.classifier import build, check_sizes, rebuilt
 from lora_clf.adapters.head_stack import HeadKind
 from lora_clf.adapters.mixed import Trunk
 from lora_clf.adapters.pages import A, B, Layout, Wiring
@@ -96,6 +96,7 @@ class Workshop:
         Raises:
             AdapterFormatError: they do not fit each other or the base.
         """
+        check_sizes(self.base, header)
         return self._plain(name, header, state) or self._own(name, self._built(header, state))
 
     def from_tuned(self, name: str, header: Header, tuned: Tuned) -> Resident:

@@ -22,6 +22,7 @@ from lora_clf.adapters.canonical import canonical, parse, plain
 from lora_clf.adapters.file import CONFIG, MODEL
 from lora_clf.adapters.header import Header, read_text
 from lora_clf.adapters.layout import config_of
+from lora_clf.adapters.pool import AdapterPool
 from lora_clf.adapters.rules import KNOWN
 from lora_clf.adapters.safetensors_file import digest_of, pack, read_table
 from lora_clf.errors import AdapterFormatError, AdapterNotFoundError, WrongBaseError
@@ -89,7 +90,9 @@ FIELDS: tuple[tuple[str, Any, str], ...] = (
     ("settings", {"rank": 3, "alpha": 7.0, "colour": "red"}, "--colour does not apply to lora-scratch"),
     ("settings", {"rank": "three", "alpha": 7.0}, "do not fit"),
     ("settings", {"rank": 3, "alpha": 9.0}, "scaling is 2.3.*give 3.0"),
-    ("settings", {"rank": 6, "alpha": 14.0}, r"lora_A\.weight is \(3, 32\), expected \(6, 32\)"),
+    ("settings", {"rank": 6, "alpha": 14.0}, r"rank is 6, but .*lora_A\.weight has rank 3"),
+    ("settings", {"rank": 3_000_000_000, "alpha": 7e9}, "rank is 3000000000, but"),  # nothing of that size is made
+    ("settings", {"rank": 2**63, "alpha": 7e9}, "rank is 9223372036854775808, but"),
     ("settings", {"rank": 3, "alpha": 7.0, "targets": "attention"}, r"unexpected: .*attention\.output\.dense"),
     ("task", "regression", "task is 'regression', expected one of binary, multiclass"),
     ("task", "multiclass", "a task is binary with two labels"),
@@ -103,6 +106,7 @@ FIELDS: tuple[tuple[str, Any, str], ...] = (
     ("pooling", "max", "pooling is 'max'"),
     ("max_length", 0, "max_length is 0"),
     ("max_length", True, "max_length is True"),
+    ("max_length", 5_000, "texts of up to 5000 tokens.*takes 1 to 96 tokens"),
     ("truncation", "middle", "truncation is 'middle', expected one of right, left"),
     ("base_name", "/home/ann/base", "base_name is '/home/ann/base', expected a name, not a path"),
     ("base_digest", "abc", "base_digest is 'abc'"),
@@ -138,6 +142,17 @@ def test_a_wrong_field_is_refused(name: str, value: Any, says: str, folder: Path
     forge(folder, lambda header: header.__setitem__(name, value))
     with pytest.raises(AdapterFormatError, match=f"(?s){says}"):
         load(folder)
+
+
+@pytest.mark.parametrize("strategy", ["head-only", "lora-scratch", "last-block"])
+def test_a_pool_refuses_longer_texts_than_the_base_takes(strategy: str, tmp_path: Path) -> None:
+    folder = make("bert", strategy).save(tmp_path / "a")
+    pool = AdapterPool(make("bert").base)
+    pool.add("whole", folder)
+    forge(folder, lambda header: header.__setitem__("max_length", 97))
+    with pytest.raises(AdapterFormatError, match="texts of up to 97 tokens"):
+        pool.add("forged", folder)
+    assert pool.names == ("whole",)
 
 
 def test_every_field_was_tried_and_none_may_be_missing(folder: Path) -> None:
