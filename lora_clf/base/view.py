@@ -97,6 +97,11 @@ class View(nn.Module):
         return self.architecture.block_list(self.backbone)
 
     @property
+    def original_blocks(self) -> nn.ModuleList:
+        """The base's own blocks, as they were before any strategy; not to be changed."""
+        return self.architecture.block_list(self._held.base.backbone)
+
+    @property
     def final_norm(self) -> nn.Module | None:
         """The norm behind the last block, where this base has one (an OPT with its norms behind may not)."""
         if self.architecture.final_norm is None:

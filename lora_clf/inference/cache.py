@@ -28,7 +28,7 @@ from torch import Tensor
 from lora_clf.base.base import Base, position_limit
 from lora_clf.base.tokenizer import Tokens
 from lora_clf.inference.attention import FUSED
-from lora_clf.inference.prefix import CANONICAL_TOKENS, Cut, compute_states, held_bytes
+from lora_clf.inference.prefix import CANONICAL_TOKENS, Cut, chunk_threads, compute_states, held_bytes
 from lora_clf.inference.state_file import KEY_BYTES, Kept, file_bytes
 from lora_clf.inference.state_folder import StateFolder, canonical, state_folder
 
@@ -174,7 +174,7 @@ def facts_of(base: Base, pooling: str, cut: Cut, precision: str) -> dict[str, An
         "precision": precision,
         "kernel": FUSED,
         "batch_tokens": CANONICAL_TOKENS,
-        "threads": torch.get_num_threads(),
+        "threads": chunk_threads(),
         "torch": torch.__version__,
         "transformers": version("transformers"),
         "code": code_digest(),

@@ -20,6 +20,7 @@ d = D / H, I inputs, O outputs, r rank, R the sum of the ranks.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,7 @@ from torch.nn import functional as F
 from lora_clf.base.architecture import PostNorm
 from lora_clf.inference.attention import EAGER_TOKENS
 from lora_clf.tuners.base import Tuned
+from lora_clf.tuners.lora_scratch import LoRALinear
 from lora_clf.tuners.low_rank import LowRankTuned
 
 Factors = tuple[nn.Parameter, nn.Parameter]
@@ -54,18 +56,19 @@ def fuse_blocks(tuned: Tuned, precision: str) -> int:
     factors: Mapping[str, Factors] = {}
     scaling = 1.0
     if isinstance(tuned, LowRankTuned):
-        if getattr(tuned.tuner, "dropout", 0.0):
-            return 0
         factors, scaling = tuned.factors, tuned.scaling
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     heads = int(view.config.num_attention_heads)
     fused = 0
     for index, block in enumerate(view.blocks):
-        parts = _parts(block, names, f"{view.architecture.blocks}.{index}", factors)
+        if not isinstance(block, type(view.original_blocks[index])):  # one that was taken out
+            continue
+        if not same_around(block, view.original_blocks[index], (*names.linears, *names.norms)):
+            continue
+        parts = _parts(block, names, f"{view.architecture.blocks}.{index}", factors, scaling)
         if parts is None:
             continue
-        layers, norms = parts
-        body = EncoderBlock(layers, norms, scaling, heads, dtype, block.forward)
+        body = EncoderBlock(block, *parts, scaling, heads, dtype)
         # An attribute of the object goes before the class's method; parameter names stay as they are.
         object.__setattr__(block, "forward", body)
         fused += 1
@@ -74,6 +77,8 @@ def fuse_blocks(tuned: Tuned, precision: str) -> int:
 
 def plain_encoder(config: Any) -> bool:
     """Whether the settings of an encoder with norms behind its parts are those of the function above."""
+    if getattr(config, "is_heterogeneous", False):  # settings that differ from block to block
+        return False
     activation = getattr(config, "hidden_act", None) or getattr(config, "activation", None)
     decoder = getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False)
     position = getattr(config, "position_embedding_type", None) in (None, "absolute")
@@ -104,20 +109,36 @@ class _Layer:
         return [p for p in (self.weight, self.bias, *(self.factors or ())) if p.requires_grad]
 
 
+def same_around(block: nn.Module, original: nn.Module, called: Sequence[str]) -> bool:
+    """Whether a block is the base's own but for the parts ``called``, which a fast path runs as they are.
+
+    False where a strategy put something of its own anywhere else, trains something else, or where there is a hook.
+    """
+
+    def around(module: nn.Module) -> dict[str, type]:
+        inside = tuple(f"{name}." for name in called)
+        return {name: type(m) for name, m in module.named_modules() if not f"{name}.".startswith(inside)}
+
+    try:
+        modules = [block.get_submodule(name) for name in called]
+    except AttributeError:  # one of them is no longer where it was
+        return False
+    known = {id(p) for module in modules for p in module.parameters()}
+    trains = {id(p) for p in block.parameters() if p.requires_grad}
+    hooked = any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in block.modules())
+    return not hooked and trains <= known and around(block) == around(original)
+
+
 def _parts(
-    block: nn.Module, names: PostNorm, path: str, factors: Mapping[str, Factors]
+    block: nn.Module, names: PostNorm, path: str, factors: Mapping[str, Factors], scaling: float
 ) -> tuple[list[_Layer], list[nn.LayerNorm]] | None:
-    """The layers (q, k, v, output, up, down) and the two norms of a block; None where it is not just those."""
+    """The layers (q, k, v, output, up, down) and the two norms of a block; None where one computes something else."""
     layers = []
     for name in names.linears:
-        try:
-            module: Any = block.get_submodule(name)
-        except AttributeError:  # a block that was taken out
-            return None
+        module: Any = block.get_submodule(name)
         own = factors.get(f"{path}.{name}")
-        if own is None and type(module) is not nn.Linear:
-            return None
-        if not isinstance(module.bias, nn.Parameter):
+        plain = type(module) is nn.Linear if own is None else _is_low_rank(module, scaling)
+        if not plain or not isinstance(module.bias, nn.Parameter):
             return None
         layers.append(_Layer(module, own))
     norms = [block.get_submodule(name) for name in names.norms]
@@ -126,8 +147,23 @@ def _parts(
     known = {id(p) for layer in layers for p in layer.trainable()}
     known |= {id(p) for norm in norms for p in norm.parameters() if p.requires_grad}
     trains = {id(p) for p in block.parameters() if p.requires_grad}
-    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in block.modules())
-    return None if hooked or trains != known else (layers, norms)  # type: ignore[return-value]
+    return (layers, norms) if trains == known else None  # type: ignore[return-value]
+
+
+def _is_low_rank(module: Any, scaling: float) -> bool:
+    """Whether a layer with factors computes W x + s B A x and nothing else: ours, or peft's plain one."""
+    if type(module) is LoRALinear:
+        return bool(module.scaling == scaling and module.lora_dropout.p == 0)
+    kind = type(module)
+    if (kind.__module__, kind.__name__) != ("peft.tuners.lora.layer", "Linear"):
+        return False
+    return bool(
+        type(module.base_layer) is nn.Linear
+        and module.active_adapters == ["default"]
+        and module.scaling == {"default": scaling}
+        and type(module.lora_dropout["default"]) is nn.Identity
+        and not (module.merged or module.disable_adapters or module.lora_variant)
+    )
 
 
 class Projection:
@@ -238,12 +274,12 @@ class EncoderBlock:
 
     def __init__(
         self,
+        block: nn.Module,
         layers: Sequence[_Layer],
         norms: Sequence[nn.LayerNorm],
         scaling: float,
         heads: int,
         dtype: torch.dtype,
-        usual: Any,
     ) -> None:
         self.qkv = Projection(layers[:3], scaling, dtype)
         self.output = Projection(layers[3:4], scaling, dtype)
@@ -252,12 +288,14 @@ class EncoderBlock:
         self.norms = norms
         self.heads = heads
         self.dtype = dtype
-        self.usual = usual
+        self.block = weakref.ref(block)  # which holds this: a circle would outlive its run
 
     def __call__(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *rest: Any, **more: Any) -> Tensor:
         """(B, T, D) and transformers' mask -> (B, T, D)."""
-        if hidden_states.shape[1] > EAGER_TOKENS:
-            states: Tensor = self.usual(hidden_states, attention_mask, *rest, **more)
+        others = [each for each in (*rest, *more.values()) if isinstance(each, Tensor) or each]
+        if hidden_states.shape[1] > EAGER_TOKENS or others:
+            block: Any = self.block()
+            states: Tensor = type(block).forward(block, hidden_states, attention_mask, *rest, **more)
             return states
         mask = additive(attention_mask, self.heads, self.dtype)
         with torch.autocast(hidden_states.device.type, enabled=False):

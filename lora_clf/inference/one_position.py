@@ -11,6 +11,8 @@ Shapes: B batch, T tokens, D width, H heads, d = D / H.
 
 from __future__ import annotations
 
+import weakref
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,8 +22,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lora_clf.base.pooling import last_position
 from lora_clf.base.view import View
-from lora_clf.inference.encoder_block import plain_encoder
-from lora_clf.inference.prefix import Skipped
+from lora_clf.inference.encoder_block import plain_encoder, same_around
 
 
 class LastBlock:
@@ -33,21 +34,28 @@ class LastBlock:
     """
 
     def __init__(self, view: View) -> None:
-        self.view = (view,)  # in a tuple: no module of its own
-        self.block: Any = view.blocks[-1]
-        self.usual = self.block.forward
+        block = view.blocks[-1]
+        self.architecture = view.architecture
+        self.first = view.head.pooling == "first"
+        self.heads = int(view.config.num_attention_heads)
+        self._block = weakref.ref(block)  # which holds this: a circle would outlive its run
+        self._fused = vars(block).get("forward")
         self.mask: Tensor | None = None
+
+    @property
+    def block(self) -> Any:
+        """The block itself."""
+        return self._block()
 
     def __call__(self, hidden_states: Tensor, *rest: Any, **more: Any) -> Tensor:
         """(B, T, D) -> (B, T, D), where every position of a row holds what the pooled one should."""
         if self.mask is None:
-            states: Tensor = self.usual(hidden_states, *rest, **more)
+            usual = self._fused or partial(type(self.block).forward, self.block)
+            states: Tensor = usual(hidden_states, *rest, **more)
             return states
-        view = self.view[0]
         rows = torch.arange(len(hidden_states), device=hidden_states.device)
-        first = view.head.pooling == "first"
-        places = torch.zeros_like(rows) if first else last_position(self.mask)  # (B,)
-        if view.architecture.post_norm is not None:
+        places = torch.zeros_like(rows) if self.first else last_position(self.mask)  # (B,)
+        if self.architecture.post_norm is not None:
             pooled = self._behind(hidden_states, rows, places)
         else:
             pooled = self._before(hidden_states, rows, places, more.get("position_embeddings"))
@@ -55,19 +63,19 @@ class LastBlock:
 
     def _behind(self, x: Tensor, rows: Tensor, places: Tensor) -> Tensor:
         """A block with its norms behind its parts: (B, T, D) -> (B, 1, D)."""
-        names = self.view[0].architecture.post_norm
+        names = self.architecture.post_norm
         assert names is not None
         query, key, value, output, up, down = (self.block.get_submodule(name) for name in names.linears)
         norm_y, norm_z = (self.block.get_submodule(name) for name in names.norms)
         chosen = x[rows, places].unsqueeze(1)  # (B, 1, D)
-        context = self._attend(query(chosen), key(x), value(x), x.shape[-1] // self._heads)
+        context = self._attend(query(chosen), key(x), value(x), x.shape[-1] // self.heads)
         y = norm_y(output(context) + chosen)
         z: Tensor = norm_z(down(F.gelu(up(y))) + y)
         return z
 
     def _before(self, x: Tensor, rows: Tensor, places: Tensor, rotary: Any) -> Tensor:
         """A block with its norms before its parts: (B, T, D) -> (B, 1, D)."""
-        architecture = self.view[0].architecture
+        architecture = self.architecture
         assert architecture.pre_norm is not None
         norm_1, norm_2, feed_forward = (self.block.get_submodule(name) for name in architecture.pre_norm)
         projections = [self.block.get_submodule(name) for name in architecture.attention]
@@ -76,10 +84,10 @@ class LastBlock:
         one = states[rows, places].unsqueeze(1)
         if len(projections) == 1:
             query, key, value = _fused(projections[0], states, one, rows, places)
-            width = x.shape[-1] // self._heads
+            width = x.shape[-1] // self.heads
         else:
             query, key, value = projections[0](one), projections[1](states), projections[2](states)
-            width = query.shape[-1] // self._heads
+            width = query.shape[-1] // self.heads
         if rotary is not None:
             cos, sin = rotary  # (B or 1, T, d)
             cos, sin = (table.expand(len(x), -1, -1) for table in (cos, sin))
@@ -90,10 +98,6 @@ class LastBlock:
         found: Tensor = after + feed_forward(norm_2(after))
         return found
 
-    @property
-    def _heads(self) -> int:
-        return int(self.view[0].config.num_attention_heads)
-
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, width: int) -> Tensor:
         """Attention of one token over its text: (B, 1, H d), (B, T, G d), (B, T, G d) -> (B, 1, H d), G groups."""
         assert self.mask is not None
@@ -102,7 +106,7 @@ class LastBlock:
         q = query.view(batch, groups, -1, width)  # (B, G, H / G, d)
         k = key.view(batch, tokens, groups, width).permute(0, 2, 3, 1)  # (B, G, d, T)
         v = value.view(batch, tokens, groups, width).transpose(1, 2)  # (B, G, T, d)
-        scores = (q @ k).float() * width**-0.5  # (B, G, H / G, T)
+        scores = ((q * width**-0.5) @ k).float()  # (B, G, H / G, T); scaled first: fp16 ends at 65,504
         scores = scores.masked_fill((self.mask == 0)[:, None, None, :], float("-inf"))
         context: Tensor = scores.softmax(-1).to(v.dtype) @ v  # (B, G, H / G, d)
         return context.reshape(batch, 1, -1)
@@ -116,9 +120,14 @@ def pool_last_block(view: View) -> LastBlock | None:
     config, architecture = view.config, view.architecture
     if view.head.pooling == "mean" or (view.head.pooling == "first" and architecture.causal):
         return None
+    block, original = view.blocks[-1], view.original_blocks[-1]
+    if getattr(config, "is_heterogeneous", False) or not isinstance(block, type(original)):
+        return None
     if architecture.post_norm is not None:
+        called: tuple[str, ...] = (*architecture.post_norm.linears, *architecture.post_norm.norms)
         fits = plain_encoder(config)
     elif architecture.pre_norm is not None:
+        called = (*architecture.attention, *architecture.attention_output, *architecture.pre_norm)
         fits = (
             not getattr(config, "add_cross_attention", False)
             and getattr(config, "scale_attn_weights", True)
@@ -126,14 +135,12 @@ def pool_last_block(view: View) -> LastBlock | None:
             and getattr(config, "sliding_window", None) is None
         )
     else:
-        fits = False
-    if isinstance(view.blocks[-1], Skipped) or not fits:
         return None
-    if any(m._forward_hooks or m._forward_pre_hooks for m in view.blocks[-1].modules()):
+    if not fits or not same_around(block, original, called):
         return None
     last = LastBlock(view)
     # An attribute of the object goes before the class's method; parameter names stay as they are.
-    object.__setattr__(view.blocks[-1], "forward", last)
+    object.__setattr__(block, "forward", last)
     return last
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +115,7 @@ class Skipped(nn.Module):
         self.states: Tensor | None = None
 
     def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+        """What came in, or the kept states: (B, T, D) -> (B, T, D)."""
         return hidden_states if self.states is None else self.states
 
 
@@ -160,6 +162,26 @@ def canonical_batches(
             yield members[start : start + size], size, width
 
 
+def chunk_threads() -> int:
+    """The largest power of two among the threads there are."""
+    return 1 << (torch.get_num_threads().bit_length() - 1)
+
+
+@contextmanager
+def whole_chunks() -> Iterator[None]:
+    """Threads among which an elementwise operation is cut at whole vectors.
+
+    Between three threads it may be cut inside one, whose numbers then go through other instructions with other last
+    bits (SiLU, the tanh form of GELU): a text at the cut would depend on its place in the batch.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(chunk_threads())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def compute_states(
     base: Base,
     pooling: str,
@@ -187,7 +209,7 @@ def compute_states(
     if not cut.pooled:
         _cut_off(view, cut)
     limit = position_limit(base.config)
-    with torch.inference_mode(False), torch.no_grad(), autocast(precision, base.device):
+    with whole_chunks(), torch.inference_mode(False), torch.no_grad(), autocast(precision, base.device):
         for members, size, width in canonical_batches(tokens.lengths, rows, limit):
             started = time.perf_counter()
             filled = np.resize(members, size)  # Repeats the texts up to the canonical number of rows.

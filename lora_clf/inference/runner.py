@@ -83,11 +83,15 @@ class Runner:
         choose_attention(self.view, tokens, training=training)
         if self._last is not None:
             self._last.mask = batch.attention_mask
-        with autocast(self.precision, self.device):
-            if not self.cut:
-                return self.view.classify(batch.input_ids, batch.attention_mask)
-            states = self._states[part].gather(rows, tokens, self.device)
-            return resume(self.view, states, batch.input_ids, batch.attention_mask)
+        try:
+            with autocast(self.precision, self.device):
+                if not self.cut:
+                    return self.view.classify(batch.input_ids, batch.attention_mask)
+                states = self._states[part].gather(rows, tokens, self.device)
+                return resume(self.view, states, batch.input_ids, batch.attention_mask)
+        finally:
+            if self._last is not None:
+                self._last.mask = None
 
     def features(self, part: str) -> NDArray[np.float32] | None:
         """The kept pooled vectors of a part, where the backbone is frozen as a whole: (N, D)."""

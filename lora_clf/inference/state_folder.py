@@ -175,7 +175,10 @@ class StateFolder:
 
     def _room(self, held: int) -> int:
         """How many bytes the folder, which holds ``held`` now, may hold."""
-        without = shutil.disk_usage(_nearest(self.path)).free + held
+        try:
+            without = shutil.disk_usage(_nearest(self.path)).free + held
+        except OSError:  # a place that cannot be looked into
+            return 0
         return min(self.budget, without - LEFT_FREE, without // 2)
 
     def _make_room(self, size: int) -> bool:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from torch.nn import functional as F
 
 from lora_clf.adapters.adapter import Adapter, make_header
 from lora_clf.base.base import Base
+from lora_clf.base.generator import GENERATOR
 from lora_clf.base.tokenizer import Tokens
 from lora_clf.data.dataset import Dataset
 from lora_clf.errors import TrainingError, UsageError
@@ -39,8 +39,6 @@ from lora_clf.tuners.base import Tuned, Tuner
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-_GENERATOR = Lock()
 
 
 def train(
@@ -184,7 +182,9 @@ class _Run:
         """Whether training is a convex problem: a linear head on a frozen backbone, and no hook of the strategy's."""
         hooks = ("penalty", "after_step", "parameter_groups")
         plain = all(getattr(type(self.tuned), hook) is getattr(Tuned, hook) for hook in hooks)
-        return plain and self.runner.cut.pooled and linear_of(self.view.head) is not None
+        head = {f"head.{name}" for name, _ in self.view.head.named_parameters()}
+        whole = set(self.tuned.trainable()) == head
+        return plain and whole and self.runner.cut.pooled and linear_of(self.view.head) is not None
 
     def recipe(self) -> dict[str, Any]:
         """How the weights came about, for the record: only settings that had an effect."""
@@ -267,13 +267,10 @@ class _Run:
             penalty = self.tuned.penalty()
             if penalty is not None:
                 self.scaler.scale(penalty).backward()
-            if settings.clip:
-                self.scaler.unscale_(self.optimizer)
-                torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip)
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
+            moved = self._move()
             self.step += 1
-            self.tuned.after_step(self.step, self.steps)
+            if moved:
+                self.tuned.after_step(self.step, self.steps)
             self.optimizer.zero_grad(set_to_none=True)
             done += rows_in_step
             if self.device.type == "cpu" or self.step % 20 == 0 or self.step % self.steps_per_epoch == 0:
@@ -283,12 +280,22 @@ class _Run:
         self.training_seconds += time.perf_counter() - started
         return mean
 
+    def _move(self) -> bool:
+        """Clip the gradients and move the weights; False where scaled gradients overflowed, and nothing moved."""
+        scale = self.scaler.get_scale()
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(self.optimizer)
+        if self.settings.clip:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return self.scaler.get_scale() >= scale
+
     @contextmanager
     def _seeded(self) -> Iterator[None]:
         """Random numbers of a step, which depend on the seed and the step alone, whatever was drawn before."""
         devices = [self.device] if self.device.type == "cuda" else []
-        # The generator is the whole program's: another thread must not draw from it or seed it meanwhile.
-        with _GENERATOR, torch.random.fork_rng(devices=devices):
+        with GENERATOR, torch.random.fork_rng(devices=devices):
             torch.manual_seed((self.settings.seed * 1_000_003 + self.step) % 2**63)
             yield
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from transformers.pytorch_utils import Conv1D
 
+from lora_clf.base.generator import GENERATOR
 from lora_clf.base.view import View
 from lora_clf.errors import TargetError
 from lora_clf.tuners.low_rank import LowRank, LowRankTuned
@@ -35,7 +36,7 @@ class LoRA(LowRank):
             target_modules=list(coverage.modules),
             fan_in_fan_out=conv1d,
         )
-        with torch.random.fork_rng(devices=[]):  # peft draws factors of its own, which are drawn anew below.
+        with GENERATOR, torch.random.fork_rng(devices=[]):  # peft draws factors of its own, which are drawn anew below.
             inject_adapter_in_model(config, view.backbone)
         factors = {}
         for name in coverage.modules:

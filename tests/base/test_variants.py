@@ -10,12 +10,12 @@ from lora_clf.base.pooling import POOLINGS
 from lora_clf.tuners import create
 from tests.bases import VARIANT_NAMES, batch, randomise, tiny_base, tiny_config
 
-WIDTHS = {"mistral": 32, "qwen2": 32, "opt-post-norm": 32, "opt-projected": 16}
-LAYERS = {"mistral": 7, "qwen2": 7, "opt-post-norm": 6, "opt-projected": 6}  # linear layers in a block
+WIDTHS = {"mistral": 32, "qwen2": 32, "llama-wide": 32, "opt-post-norm": 32, "opt-projected": 16}
+LAYERS = {"mistral": 7, "qwen2": 7, "llama-wide": 7, "opt-post-norm": 6, "opt-projected": 6}  # linear layers in a block
 
 
 def test_the_variants_are_all_there() -> None:
-    assert tuple(WIDTHS) == VARIANT_NAMES and len(VARIANT_NAMES) == 4
+    assert tuple(WIDTHS) == VARIANT_NAMES and len(VARIANT_NAMES) == 5
 
 
 @pytest.mark.parametrize("name", VARIANT_NAMES)

@@ -12,6 +12,7 @@ from lora_clf.inference.attention import EAGER_TOKENS, set_attention
 from lora_clf.inference.encoder_block import fuse_blocks
 from lora_clf.tuners import create
 from lora_clf.tuners.base import Tuned
+from lora_clf.tuners.lora_scratch import LoRALinear
 from tests.bases import ARCHITECTURE_NAMES, BLOCKS, tiny_base
 
 FUSED = ("bert", "roberta", "distilbert")
@@ -119,6 +120,17 @@ def test_other_blocks_are_left_alone() -> None:
     hooked = prepared("bert", "full", {})
     hooked.view.blocks[1].register_forward_hook(lambda module, inputs, output: output)
     assert fuse_blocks(hooked, "fp32") == BLOCKS - 1
+    odd = prepared("bert", "lora-scratch", {"rank": 2, "alpha": 4.0})
+
+    class Odd(LoRALinear):
+        """A layer with factors that computes something else."""
+
+    odd.view.blocks[0].get_submodule("output.dense").__class__ = Odd
+    assert fuse_blocks(odd, "fp32") == BLOCKS - 1
+    rescaled = prepared("bert", "lora", {"rank": 2, "alpha": 4.0})
+    layer: Any = rescaled.view.blocks[1].get_submodule("output.dense")
+    layer.scaling["default"] = 7.0
+    assert fuse_blocks(rescaled, "fp32") == BLOCKS - 1
     changed = prepared("bert", "full", {})
     changed.view.blocks[0].get_submodule("attention.self").query = nn.Sequential(nn.Linear(32, 32))
     assert fuse_blocks(changed, "fp32") == BLOCKS - 1

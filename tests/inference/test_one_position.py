@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lora_clf.inference.attention import set_attention
 from lora_clf.inference.one_position import pool_last_block
+from lora_clf.inference.runner import Runner
 from lora_clf.tuners import create
 from lora_clf.tuners.base import Tuned
 from tests.bases import ARCHITECTURE_NAMES, VARIANT_NAMES, tiny_base
@@ -105,6 +109,62 @@ def test_every_architecture_is_one_or_the_other() -> None:
     named = {base for base, _ in (*CASES, *USUAL)}
     assert named >= set(ARCHITECTURE_NAMES) and len(ARCHITECTURE_NAMES) == 11
     assert {"mistral", "qwen2"} <= set(VARIANT_NAMES)
+
+
+class _Gate(nn.Module):
+    """What a strategy might put around a part of a block."""
+
+    def __init__(self, inside: nn.Module) -> None:
+        super().__init__()
+        self.inside = inside
+        self.gate = nn.Parameter(torch.full((1,), 0.5))
+
+    def forward(self, *inputs: Any, **more: Any) -> Any:
+        out = self.inside(*inputs, **more)
+        return (out[0] * self.gate, *out[1:]) if isinstance(out, tuple) else out * self.gate
+
+
+@pytest.mark.parametrize(
+    ("base", "pooling", "place"),
+    [("bert", "first", "attention.output"), ("gpt2", "last", "attn"), ("llama", "last", "self_attn")],
+)
+def test_what_a_strategy_put_there_is_not_passed_over(base: str, pooling: str, place: str) -> None:
+    for trains in (True, False):
+        tuned = prepared(base, pooling, "head-only", {})
+        block = tuned.view.blocks[-1]
+        gate = _Gate(block.get_submodule(place))
+        gate.gate.requires_grad_(trains)
+        block.set_submodule(place, gate)
+        assert pool_last_block(tuned.view) is None
+
+
+def test_the_view_is_as_before_when_a_pass_is_over() -> None:
+    base = tiny_base("gpt2", 0)
+    tuned = create("last-block").prepare(base.view(3, "last"))
+    tokens = base.encode(["one text", "another text that is longer", "three"])
+    runner = Runner(base, tuned, "fp32", {"train": tokens}, cache=False)
+    last = vars(tuned.view.blocks[-1])["forward"]
+    runner.logits("train", np.arange(3), training=True)
+    assert last.mask is None
+    with pytest.raises(IndexError):
+        runner.logits("train", np.array([7]), training=True)
+    assert last.mask is None
+
+
+def test_a_run_leaves_nothing_behind() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for name, pooling in (("gpt2", "last"), ("bert", "first"), ("bert", "mean")):
+            base = tiny_base(name, 0)
+            tuned = create("full").prepare(base.view(3, pooling))
+            runner = Runner(base, tuned, "fp32", {"train": base.encode(["a text"])})
+            runner.logits("train", np.arange(1), training=False)
+            weight = weakref.ref(next(tuned.view.blocks[-1].parameters()))
+            del tuned, runner
+            assert weight() is None, name
+    finally:
+        gc.enable()
 
 
 def test_hooks_keep_the_block_as_it_is() -> None:

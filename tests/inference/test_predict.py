@@ -51,6 +51,25 @@ def test_the_copy_for_many_texts_is_the_same_function(name: str, strategy: str) 
     assert adapter.base.digest == tiny_base(name).digest
 
 
+def test_no_copy_of_a_base_that_is_too_large_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = made()
+    assert view_for(adapter.tuned, "fp32", predict.MANY) is not adapter.tuned.view
+    monkeypatch.setattr(predict, "LARGEST_COPY", 1000)
+    assert view_for(adapter.tuned, "fp32", predict.MANY) is adapter.tuned.view
+
+
+def test_memory_is_given_back_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = made()
+    given: list[int] = []
+    monkeypatch.setattr(predict, "release_memory", lambda: given.append(1))
+    expected = adapter.logits(TEXTS)
+    assert not given  # a few texts are answered without
+    monkeypatch.setattr(predict, "RELEASED_TOKENS", 100)
+    monkeypatch.setattr(predict, "CPU_BATCH_TOKENS", 60)
+    np.testing.assert_allclose(adapter.logits(TEXTS), expected, rtol=1e-5, atol=1e-5)
+    assert len(given) > 5
+
+
 @pytest.mark.parametrize("strategy", ["last-block", "lora"])
 def test_the_copy_in_bf16_is_private(strategy: str) -> None:
     adapter = made(strategy)

@@ -14,7 +14,7 @@ from lora_clf.base.tokenizer import Tokens
 from lora_clf.inference import cache as cache_module
 from lora_clf.inference.cache import PrefixCache, prefix_cache
 from lora_clf.inference.predict import logits
-from lora_clf.inference.prefix import Cut, canonical_batches, canonical_width, find_cut
+from lora_clf.inference.prefix import Cut, canonical_batches, canonical_width, compute_states, find_cut
 from lora_clf.inference.runner import Runner
 from lora_clf.training.loop import train
 from lora_clf.training.settings import TrainSettings
@@ -134,3 +134,29 @@ def test_equal_texts_are_computed_once() -> None:
     states = cache.states(base, "mean", Cut(3, True), "fp32", base.encode(["same"] * 5))
     assert len(cache) == 1 and len(states.rows) == 5
     assert isinstance(base.encode(["same"]), Tokens)
+
+
+@pytest.mark.parametrize("threads", [3, 5])
+def test_between_odd_numbers_of_threads_a_state_is_still_its_texts_alone(threads: int) -> None:
+    """SiLU of a vector that is cut between two threads goes through other instructions."""
+    base = tiny_base("llama-wide", 0)
+    texts = [f"text {number:09d}" for number in range(64)]
+    tokens = base.encode(texts)
+    turned = base.encode([*texts[1:], texts[0]])
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found: list[dict[bytes, torch.Tensor]] = []
+        for each in (tokens, turned):
+            states: dict[bytes, torch.Tensor] = {}
+
+            def keep(row: int, state: torch.Tensor, seconds: float, each=each, states=states) -> None:  # type: ignore[no-untyped-def]
+                states[each.ids[row].tobytes()] = state
+
+            compute_states(base, "last", Cut(2, False), "fp32", each, np.arange(64), keep)
+            found.append(states)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert len(found[0]) == 64
+    assert all(torch.equal(state, found[1][key]) for key, state in found[0].items())
