@@ -48,6 +48,8 @@ STRATEGIES: Final = ("lora", "lora-scratch", "full")
 
 ENDINGS: Final = (A, B)
 _HUB: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_BARE: Final = re.compile(r"[A-Za-z0-9][\w.-]*")
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 
 
 def load_foreign(
@@ -114,7 +116,7 @@ def load_foreign(
 
 
 def check_name(folder: Path | str, fields: PeftFields, base: Base, mode: str = "strict") -> str:
-    """What the names of the two bases say: "equal", "other", or "unknown" where one is no name on the Hub.
+    """What names and revisions of the two bases say: "equal", "other", or "unknown" where they cannot be compared.
 
     Raises:
         WrongBaseError: they are other ones and ``mode`` is "strict".
@@ -122,17 +124,42 @@ def check_name(folder: Path | str, fields: PeftFields, base: Base, mode: str = "
     """
     if mode not in BASE_CHECKS:
         raise unknown("base check", mode, BASE_CHECKS)
-    said, ours = (hub_name(name)[0] for name in (fields.base_name or "", base.name))
+    said, revision = named_base(fields)
+    ours, own = hub_name(base.name)
+    found = _compared(said, ours)
+    if found == "equal" and revision is not None and revision != own:
+        # Two commits are two bases; which commit a branch or a tag meant when it was trained is not known.
+        found = "other" if _COMMIT.fullmatch(revision) and _COMMIT.fullmatch(own or "") else "unknown"
+    if found == "other" and mode == "strict":
+        shown, here = (f"{name}@{at}" if at else name for name, at in ((said, revision), (ours, own)))
+        raise WrongBaseError(
+            f"The PEFT adapter in {folder} was trained on {shown}, by its adapter_config.json; this base is "
+            f"{base.name} ({here}). Load that base: --base {shown}; or, if it is the same under another name, "
+            "--base-check off."
+        )
+    return found
+
+
+def named_base(fields: PeftFields) -> tuple[str, str | None]:
+    """The repository, or whatever else stands there, and the revision of the base that the file names.
+
+    None is the main branch: nobody knows which commit it was then.
+    """
+    said, written = hub_name(fields.base_name or "")
+    revision = fields.revision or (None if fields.base_name in CATALOGUE else written)
+    return said, None if revision == "main" else revision
+
+
+def _compared(said: str, ours: str) -> str:
     if said.lower() == ours.lower():
         return "equal"
-    if not (_HUB.fullmatch(said) and _HUB.fullmatch(ours)):
+    if not _HUB.fullmatch(ours):
         return "unknown"
-    if mode == "strict":
-        raise WrongBaseError(
-            f"The PEFT adapter in {folder} was trained on {said}, by its adapter_config.json; this base is {base.name} "
-            f"({ours}). Load that base: --base {said}; or, if it is the same under another name, --base-check off."
-        )
-    return "other"
+    if _HUB.fullmatch(said):
+        return "other"
+    # Old names on the Hub have no owner. One that fits may as well be that of a folder.
+    bare = _BARE.fullmatch(said) and said.lower() != ours.rpartition("/")[2].lower()
+    return "other" if bare else "unknown"
 
 
 def _check_architecture(tensors: Mapping[str, Tensor], base: Base) -> None:
@@ -241,6 +268,8 @@ def own_name(fields: PeftFields) -> str | None:
     """What `load_base` calls the base that the file names; None where it names none."""
     if fields.base_name is None:
         return None
-    by_repository = {entry.repo: entry.name for entry in CATALOGUE.values()}
-    found = by_repository.get(hub_name(fields.base_name)[0], fields.base_name)
-    return f"{found}@{fields.revision}" if fields.revision and _HUB.fullmatch(found) else found
+    said, revision = named_base(fields)
+    short = {(entry.repo, known): entry.name for entry in CATALOGUE.values() for known in (None, entry.revision)}
+    if found := short.get((said, revision)):
+        return found
+    return f"{said}@{revision}" if revision and _HUB.fullmatch(said) else fields.base_name

@@ -117,11 +117,12 @@ def _base_of(adapter: Path, fields: PeftFields, how: AdapterFlags) -> Base:
 
 
 def _said(fields: PeftFields, named: str) -> str:
+    name = f"{fields.base_name}@{fields.revision}" if fields.base_name and fields.revision else fields.base_name
     if named == "equal":
-        return f"the file names the same base, {fields.base_name}"
+        return f"the file names the same base, {name}"
     if named == "other":
-        return f"the file names another base, {fields.base_name}, which was let pass"
-    return f"the file names {fields.base_name or 'no base'}, which cannot be compared"
+        return f"the file names another base, {name}, which was let pass"
+    return f"the file names {name or 'no base'}, which cannot be compared"
 
 
 def _names(labels: str | None) -> list[str] | None:

@@ -24,6 +24,7 @@ from lora_clf.adapters.peft_fields import IDLE, OFF, READ, PeftFields, read_fiel
 from lora_clf.adapters.peft_folder import is_foreign
 from lora_clf.base.architecture import ARCHITECTURES
 from lora_clf.base.base import Base
+from lora_clf.base.catalogue import CATALOGUE
 from lora_clf.errors import (
     AdapterFormatError,
     AdapterNotFoundError,
@@ -496,8 +497,12 @@ def test_names_of_bases() -> None:
 
     assert said("sentence-transformers/all-MiniLM-L6-v2") == "equal"
     assert said("minilm") == "equal"
-    for unknown in (None, "/home/me/checkpoints/7", "bert-base-uncased", "..\\base"):
+    for unknown in (None, "/home/me/checkpoints/7", "..\\base", ".", "all-MiniLM-L6-v2"):
         assert said(unknown) == "unknown"
+    # Once names on the Hub had no owner: bert-base-cased is google-bert/bert-base-cased today.
+    assert said("bert-base-uncased", "off") == "other"
+    with pytest.raises(WrongBaseError, match=r"was trained on bert-base-uncased, .* this base is minilm"):
+        said("bert-base-uncased")
     with pytest.raises(
         WrongBaseError, match=r"was trained on someone/other, .* this base is minilm .*--base-check off"
     ):
@@ -507,12 +512,36 @@ def test_names_of_bases() -> None:
         said("someone/other", "maybe")
 
 
+def test_revisions_of_bases() -> None:
+    commits = "a" * 40, "b" * 40
+    bases = [replace(shared_base("bert"), name=f"owner/name{end}") for end in (f"@{commits[0]}", "@v1", "")]
+
+    def said(revision: str | None, base: Base = bases[0], mode: str = "strict") -> str:
+        return check_name("folder", PeftFields(4, 8.0, base_name="owner/name", revision=revision), base, mode)
+
+    assert said(None) == said("main") == said(commits[0]) == "equal"
+    assert said("v1", bases[1]) == "equal" and said("main", bases[2]) == "equal"
+    for base, revision in ((bases[0], "v1"), (bases[1], "v2"), (bases[1], commits[0]), (bases[2], commits[0])):
+        assert said(revision, base) == "unknown"  # which commit a branch or a tag meant then is not known
+    with pytest.raises(WrongBaseError, match=rf"was trained on owner/name@{commits[1]}, .*--base owner/name@b"):
+        said(commits[1])
+    assert said(commits[1], mode="warn") == "other"
+    minilm = replace(shared_base("bert"), name="minilm")
+    named = PeftFields(4, 8.0, base_name="sentence-transformers/all-MiniLM-L6-v2", revision=commits[1])
+    assert check_name("folder", named, minilm, "off") == "other"
+    moved = replace(minilm, name=f"openai-community/gpt2@{commits[0]}")
+    assert check_name("folder", PeftFields(4, 8.0, base_name="gpt2"), moved) == "equal"
+
+
 def test_the_base_by_the_name_in_the_file() -> None:
     def found(name: str | None, revision: str | None = None) -> str | None:
         return own_name(PeftFields(4, 8.0, base_name=name, revision=revision))
 
     assert found(None) is None and found("gpt2") == "gpt2"
     assert found("sentence-transformers/all-MiniLM-L6-v2", "main") == "minilm"
+    minilm = CATALOGUE["minilm"]
+    assert found(minilm.repo, minilm.revision) == "minilm"
+    assert found(minilm.repo, "v1.0") == f"{minilm.repo}@v1.0" and found("gpt2", "x") == "openai-community/gpt2@x"
     assert found("openai-community/gpt2-medium") == "gpt2-medium"
     assert found("owner/name") == "owner/name" and found("owner/name", "abc") == "owner/name@abc"
     assert found("/home/me/base", "abc") == "/home/me/base"

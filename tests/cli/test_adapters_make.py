@@ -120,6 +120,15 @@ def test_convert_finds_the_base_by_name(cli: Cli, peft_folder: Path, base: Path,
         assert ran.code in (1, 2) and message in ran.err and "--base" in ran.err
 
 
+def test_convert_names_the_revision_that_was_not_compared() -> None:
+    from lora_clf.adapters.peft_fields import PeftFields
+    from lora_clf.cli.adapters_make import _said
+
+    fields = PeftFields(4, 8.0, base_name="owner/name", revision="v1")
+    assert _said(fields, "unknown") == "the file names owner/name@v1, which cannot be compared"
+    assert _said(PeftFields(4, 8.0), "unknown") == "the file names no base, which cannot be compared"
+
+
 def test_split_needs_a_fused_base(cli: Cli, family: Path, there: Path, tmp_path: Path) -> None:
     ran = cli("adapters", "convert", family / "spam-lora", "--split-qkv", "q_proj", "--out", tmp_path / "x")
     assert ran.code == 1 and "nothing to fuse or to split" in ran.err and not (tmp_path / "x").exists()
