@@ -13,7 +13,6 @@ from typing import IO, Any, Final
 
 from lora_clf.cli.row_files import JSON_LINES
 from lora_clf.cli.rows import Rows, RowSource
-from lora_clf.data.cache import whole_file
 from lora_clf.errors import DataError, UsageError
 
 WRITTEN: Final = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -65,6 +64,8 @@ def row_writer(file: Path, source: RowSource) -> Iterator[RowWriter]:
     Raises:
         DataError: the columns do not fit into the format.
     """
+    from lora_clf.data.cache import whole_file
+
     kinds: dict[str, type[RowWriter]] = {".parquet": _ParquetWriter, **dict.fromkeys(JSON_LINES, _JsonWriter)}
     kind = kinds.get(file.suffix.lower(), _TsvWriter if file.suffix.lower() == ".tsv" else _CsvWriter)
     with whole_file(file) as stream:

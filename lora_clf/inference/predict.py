@@ -5,7 +5,10 @@ Any number of texts takes the memory of one chunk: `chunks` cuts them, and each 
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,8 +27,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BATCH_TOKENS = 8192
+CPU_BATCH_TOKENS = 1024  # larger ones take more memory; speed_predict.py --choices has the times
 CHUNK = 8192  # texts that are sorted together
-MANY = 1024  # texts from which on a private copy of the classifier pays
+MANY = 256  # texts from which on a private copy of the classifier pays
+LARGEST_COPY = 1 << 30  # bytes of blocks above which it takes more memory than its speed is worth
+RELEASED_TOKENS = 4096  # after which freed memory is given back
 
 _Item = TypeVar("_Item")
 
@@ -45,7 +51,7 @@ def view_for(tuned: Tuned, precision: str, texts: int) -> View:
     which is what a text's logits may differ between batches anyway.
     """
     view = tuned.view
-    if texts < MANY or not tuned.tuner.mergeable:
+    if texts < MANY or not tuned.tuner.mergeable or sum(p.nbytes for p in view.blocks.parameters()) > LARGEST_COPY:
         return view
     beside = sum(1 for _ in view.parameters()) > sum(1 for _ in view.fresh().parameters())
     if precision == "fp32" and not beside:
@@ -56,7 +62,7 @@ def view_for(tuned: Tuned, precision: str, texts: int) -> View:
 
 
 def logits(
-    view: View, tokens: Tokens, *, precision: str = "fp32", batch_tokens: int = BATCH_TOKENS
+    view: View, tokens: Tokens, *, precision: str = "fp32", batch_tokens: int | None = None
 ) -> NDArray[np.float32]:
     """The logits of every text, in input order: N texts -> (N, C) in fp32. Equal ids are computed once.
 
@@ -64,22 +70,42 @@ def logits(
         view: the classifier; its training mode is left as it was found.
         tokens: the encoded texts.
         precision: "fp32" or "bf16".
-        batch_tokens: tokens a batch, padding included.
+        batch_tokens: tokens a batch, padding included; default: what suits the device.
     """
+    if batch_tokens is None:
+        batch_tokens = CPU_BATCH_TOKENS if view.device.type == "cpu" else BATCH_TOKENS
     places: dict[bytes, int] = {}
     which = np.array([places.setdefault(ids.tobytes(), len(places)) for ids in tokens.ids], dtype=np.int64)
     rows = np.full(len(places), -1, dtype=np.int64)  # of each distinct text one row
     rows[which] = np.arange(len(which))
+    done = released = 0  # computed tokens
 
     def forward(chosen: NDArray[np.int64]) -> Tensor:
+        nonlocal done, released
+        if done - released >= RELEASED_TOKENS:
+            release_memory()
+            released = done
         batch = collate(tokens.ids, rows[chosen]).to(view.device)
+        done += batch.input_ids.numel()
         choose_attention(view, batch.input_ids.shape[1], training=False)
         with autocast(precision, view.device):
             return view.classify(batch.input_ids, batch.attention_mask)
 
     batches = inference_rows(tokens.lengths[rows], batch_tokens)
     found: NDArray[np.float32] = answers(view, len(rows), batches, forward)[which]
+    if done >= RELEASED_TOKENS:
+        release_memory()
     return found
+
+
+def release_memory() -> None:
+    """Give freed memory back to the system, where glibc would keep it.
+
+    Every batch has another shape, and what one leaves behind rarely fits the next: a process would hold more and more.
+    """
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def reference_logits(view: View, tokens: Tokens) -> NDArray[np.float32]:
