@@ -35,7 +35,7 @@ demo: $(STAMP)  ## tune the demo corpus with every strategy, print the table, sa
 	$(BIN)/lora-clf compare demo --seeds 1 --out demo-output --save-adapters
 
 test: $(STAMP)  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 slow: $(STAMP)  ## run the slow tests
 	$(BIN)/python -m pytest -m slow
