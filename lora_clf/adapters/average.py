@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lora_clf.adapters.adapter import Adapter
+from lora_clf.adapters.base_check import check_own_base
 from lora_clf.adapters.classifier import rebuilt
 from lora_clf.adapters.factors import Factors, concatenated, low_rank, nearest, tuned_with
 from lora_clf.adapters.header import Header
@@ -53,10 +54,13 @@ def average(adapters: Sequence[Adapter], weights: Sequence[float] | None = None,
         rank: of LoRA adapters the rank to come down to; default: the ranks' sum, exact.
 
     Raises:
-        UsageError: they do not fit together (every difference is named), or weights or rank are none.
+        UsageError: they do not fit together (every difference is named), or were let onto a base that is not theirs,
+            or weights or rank are none.
     """
     shares = _shares(len(adapters), weights)
     _check_alike(adapters)
+    for number, each in enumerate(adapters, start=1):
+        check_own_base(each.header, each.base, f"These adapters cannot be averaged: number {number}: ")
     first = adapters[0]
     if first.header.low_rank:
         tuned, kept = _low_rank(adapters, shares, rank)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lora_clf.adapters.header import Header
-from lora_clf.errors import WrongBaseError, unknown
+from lora_clf.errors import UsageError, WrongBaseError, unknown
 
 if TYPE_CHECKING:
     from lora_clf.base.base import Base
@@ -20,21 +20,34 @@ def fits(header: Header, base: Base) -> bool:
     return base.digest == header.base_digest and base.tokenizer_digest == header.tokenizer_digest
 
 
-def difference(folder: Path | str, header: Header, base: Base) -> str | None:
-    """The sentence that names both bases, or None where it is the right one."""
+def difference(folder: Path | str | None, header: Header, base: Base) -> str | None:
+    """The sentence that names both bases, or None where it is the right one; of an adapter that lies nowhere too."""
+    adapter = "The adapter" if folder is None else f"The adapter in {folder}"
     if base.digest != header.base_digest:
         same = " The names are equal, the weights or settings are not." if base.name == header.base_name else ""
         return (
-            f"The adapter in {folder} was trained on the base {header.base_name} (digest "
+            f"{adapter} was trained on the base {header.base_name} (digest "
             f"{header.base_digest[:12]}); this base is {base.name} (digest {base.digest[:12]}).{same}"
         )
     if base.tokenizer_digest != header.tokenizer_digest:
         return (
-            f"The adapter in {folder} was trained with another tokenizer: that of its base {header.base_name} "
+            f"{adapter} was trained with another tokenizer: that of its base {header.base_name} "
             f"has the digest {header.tokenizer_digest[:12]}, that of this base, {base.name}, has "
             f"{base.tokenizer_digest[:12]}."
         )
     return None
+
+
+def check_own_base(header: Header, base: Base, which: str = "") -> None:
+    """Refuse an adapter that was let onto another base: what is made of it would carry that base's digest.
+
+    Raises:
+        UsageError: it was; ``which`` is put before the sentence that names both.
+    """
+    if found := difference(None, header, base):
+        raise UsageError(
+            f"{which}{found} What is made of it there would pass for trained there. Load it on its own base."
+        )
 
 
 def check_base(

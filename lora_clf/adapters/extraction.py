@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from lora_clf.adapters.adapter import Adapter
+from lora_clf.adapters.base_check import check_own_base
 from lora_clf.adapters.factors import Factors, has_factors, low_rank, nearest, tuned_with
 from lora_clf.adapters.layout import HEAD
 from lora_clf.adapters.provenance import make_header
@@ -52,11 +53,13 @@ def extract(adapter: Adapter, rank: int) -> Extraction:
         rank: of the result.
 
     Raises:
-        UsageError: ``rank`` is none, or no linear layer of the blocks has changed.
+        UsageError: ``rank`` is none, no linear layer of the blocks has changed, or the adapter was let onto a base
+            that is not its own.
         NotMergeableError: the strategy's change fits no plain weights.
     """
     if rank < 1:
         raise UsageError(f"--rank {rank}: expected at least 1.")
+    check_own_base(adapter.header, adapter.base)
     changes, others = _changes(adapter)
     if not changes:
         raise UsageError(
@@ -108,7 +111,8 @@ def _changes(adapter: Adapter) -> tuple[dict[str, Tensor], dict[str, float]]:
     from transformers.pytorch_utils import Conv1D
 
     if has_factors(adapter.tuned):
-        return {layer: part.change() for layer, part in low_rank(adapter.tuned).items()}, {}
+        low = ((layer, part.change()) for layer, part in low_rank(adapter.tuned).items())
+        return {layer: change for layer, change in low if bool(change.any())}, {}
     base = adapter.base
     inside = {f"{name}.weight" for name in expand_targets(base.backbone, base.architecture, "all").modules}
     before = dict(base.backbone.named_parameters())

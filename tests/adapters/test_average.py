@@ -130,6 +130,18 @@ def test_unlike_adapters_are_refused() -> None:
         average([one, make("bert", "lora", max_length=8), make("bert", "lora", labels=("x", "y"))])
 
 
+def test_parts_on_another_base_are_refused(tmp_path: Path) -> None:
+    """The result would carry the digest of a base that none of its parts was trained on."""
+    make("bert", "lora").save(tmp_path / "a")
+    part = load_adapter(tmp_path / "a", tiny_base("bert", seed=4), base_check="off")
+    with pytest.raises(UsageError, match=r"number 1: .*trained on the base tiny-bert .* Load .* on its own base"):
+        average([part, part])
+    other = load_adapter(tmp_path / "a", shared_base("bert"))
+    other.header = replace(other.header, tokenizer_digest="1" * 64)
+    with pytest.raises(UsageError, match=r"number 1: .*another tokenizer"):
+        average([other, other])
+
+
 def test_weights_and_rank_must_be_such() -> None:
     pair = [make("bert", "lora"), make("bert", "lora")]
     for weights, message in (

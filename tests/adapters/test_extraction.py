@@ -13,7 +13,7 @@ from lora_clf.adapters.extraction import extract
 from lora_clf.adapters.factors import low_rank
 from lora_clf.errors import UsageError
 from tests.adapters.making import LABELS, make
-from tests.bases import ARCHITECTURE_NAMES
+from tests.bases import ARCHITECTURE_NAMES, tiny_base
 
 TEXTS = ["Are you there?", "WIN a prize " * 4, "ok"]
 
@@ -94,3 +94,21 @@ def test_nothing_to_extract() -> None:
         extract(make("bert", "head-only"), 4)
     with pytest.raises(UsageError, match="--rank 0"):
         extract(make("bert", "full"), 0)
+    idle = make("bert", "lora-scratch")
+    factors = [parameter for name, parameter in idle.tuned.trainable().items() if "lora_B" in name]
+    with torch.no_grad():
+        for b in factors:
+            b.zero_()
+    with pytest.raises(UsageError, match="changed by this lora-scratch adapter"):
+        extract(idle, 4)
+    with torch.no_grad():
+        factors[0][0, 0] = 1.0
+    found = extract(idle, 4)
+    assert len(factors) == 18 and found.layers == 1 and found.kept == pytest.approx(1)
+
+
+def test_one_on_another_base_is_refused(tmp_path: Path) -> None:
+    """The result would carry the digest of a base that it was never trained on."""
+    make("bert", "lora").save(tmp_path / "a")
+    with pytest.raises(UsageError, match=r"trained on the base tiny-bert .* Load it on its own base"):
+        extract(load_adapter(tmp_path / "a", tiny_base("bert", 4), base_check="off"), 2)
