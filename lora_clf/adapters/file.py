@@ -85,6 +85,10 @@ def check_free(folder: Path, *, force: bool = False) -> None:
             f"{folder} holds other files than an adapter's ({', '.join(others[:3])}), so nothing is written "
             "there. Choose another folder."
         )
+    if found and not {MODEL, CONFIG} & set(found):
+        raise AdapterExistsError(
+            f"{folder} holds a {CARD} and no adapter, so nothing is written there. Choose another folder."
+        )
     if found and not force:
         raise AdapterExistsError(f"There is an adapter in {folder}. Choose another folder, or use --force.")
 

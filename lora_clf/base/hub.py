@@ -104,23 +104,31 @@ def small_files(repo: str, revision: str | None, caps: Mapping[str, int], needed
     from huggingface_hub import HfApi, snapshot_download
 
     here = cached(repo, revision, needed)
-    if here is not None and revision is not None and _COMMIT.fullmatch(revision):
-        return here
 
-    def ask() -> Path:
-        info: Any = HfApi().repo_info(repo, revision=revision, timeout=PATIENCE, files_metadata=True)
-        sizes = {file.rfilename: file.size for file in info.siblings or () if file.rfilename in caps}
+    def check(sizes: Mapping[str, int | None]) -> None:
         for name, size in sizes.items():
             if size is None or size > caps[name]:
                 shown = "an unknown number of" if size is None else f"{size:,}"
                 raise DownloadError(f"{name} of {repo} has {shown} bytes, at most {caps[name]:,} are fetched")
+
+    def checked(folder: Path) -> Path:
+        # The cache has what other programs fetched too.
+        check({name: (folder / name).stat().st_size for name in caps if (folder / name).is_file()})
+        return folder
+
+    if here is not None and revision is not None and _COMMIT.fullmatch(revision):
+        return checked(here)
+
+    def ask() -> Path:
+        info: Any = HfApi().repo_info(repo, revision=revision, timeout=PATIENCE, files_metadata=True)
+        check({file.rfilename: file.size for file in info.siblings or () if file.rfilename in caps})
         # The commit, not the branch: what was measured is what is fetched.
         return Path(snapshot_download(repo, revision=info.sha, allow_patterns=sorted(caps), etag_timeout=PATIENCE))
 
     folder = _answer(ask, repo, revision, here)
     if missing := _missing(folder, needed):
         raise DownloadError(f"{repo} came without {', '.join(missing)}")
-    return folder
+    return checked(folder)
 
 
 def _answer(ask: Callable[[], Path], repo: str, revision: str | None, here: Path | None) -> Path:

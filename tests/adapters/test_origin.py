@@ -96,6 +96,18 @@ def test_a_file_above_its_cap_is_not_fetched(hub: Hub) -> None:
     assert hub.fetched == []
 
 
+def test_a_file_above_its_cap_is_not_taken_from_the_cache(hub: Hub, tmp_path: Path) -> None:
+    """Another program may have fetched it; nor is it copied."""
+    hub.download("ann/spam", allow_patterns=FILES)
+    size = (hub.files / MODEL).stat().st_size
+    for name, out_of_reach in ((f"ann/spam@{COMMIT}", False), ("ann/spam", True)):
+        hub.out_of_reach = out_of_reach
+        with pytest.raises(AdapterNotFoundError, match=f"{MODEL} of ann/spam has {size:,} bytes, at most 1,000"):
+            adapter_folder(name, file_cap=1000)
+    assert not (tmp_path / "cache").exists() and len(hub.asked) == 1
+    assert adapter_folder("ann/spam").is_dir()
+
+
 def test_what_is_missing_or_unknown_there(hub: Hub) -> None:
     with pytest.raises(AdapterNotFoundError, match=r"no folder 'ann/smap'.*there is no repository 'ann/smap'"):
         adapter_folder("ann/smap")

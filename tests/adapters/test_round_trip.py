@@ -197,6 +197,12 @@ def test_nothing_is_written_over_unasked(tmp_path: Path) -> None:
     (tmp_path / "deep" / "a" / "thesis.tex").write_text("years of work")
     with pytest.raises(AdapterExistsError, match=r"thesis\.tex"):
         adapter.save(tmp_path / "deep" / "a", force=True)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "README.md").write_text("mine")
+    for force in (False, True):
+        with pytest.raises(AdapterExistsError, match=r"holds a README\.md and no adapter"):
+            adapter.save(tmp_path / "notes", force=force)
+    assert (tmp_path / "notes" / "README.md").read_text() == "mine"
     (tmp_path / "file").write_text("")
     with pytest.raises(AdapterExistsError, match="is a file"):
         adapter.save(tmp_path / "file", force=True)
@@ -205,7 +211,7 @@ def test_nothing_is_written_over_unasked(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("empty", target_is_directory=True)
     adapter.save(tmp_path / "link", force=True)
     assert (tmp_path / "link").is_symlink()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "empty", "file", "link"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "empty", "file", "link", "notes"]
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a"]
 
 
