@@ -137,6 +137,18 @@ class Adapter:
         """The answers that (N, C) logits mean, temperature and threshold applied."""
         return answers(self.header, logits, truncated)
 
+    def cast(self, dtype: str | None) -> Adapter:
+        """The adapter with the numbers that a file of ``dtype`` holds; itself where those are the ones it has.
+
+        Raises:
+            UsageError: unknown ``dtype``.
+        """
+        if dtype is None or check_dtype(dtype) != "bf16":
+            return self
+        fresh = rebuilt(self.base, self.tuned)
+        fresh.load_state_dict({name: tensor.bfloat16() for name, tensor in fresh.state_dict().items()})
+        return Adapter(self.base, fresh, self.header)
+
     def save(self, folder: Path | str, force: bool = False, *, dtype: str | None = None) -> Path:
         """Write the adapter to ``folder``; afterwards ``header`` is what stands in the file.
 

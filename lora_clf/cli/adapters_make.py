@@ -69,10 +69,11 @@ def convert(
     _check_dtype(dtype)
     if truncation not in ("right", "left"):
         raise UsageError(f"--truncation {truncation}: expected right or left.")
+    folder = adapter_folder(adapter, file_cap=how.cap)
+    _check_other(out, folder)
     if split_qkv is not None:
         _split(adapter, out, split_qkv, how, force, as_json)
         return
-    folder = adapter_folder(adapter, file_cap=how.cap)
     fields = read_foreign(folder, file_cap=how.cap).fields
     base = _base_of(adapter, fields, how)
     named = check_name(adapter, fields, base, how.base_check)
@@ -95,6 +96,12 @@ def convert(
     line(f"PEFT stores no digest of its base. Checked on {base.name}: layers and shapes; {_said(fields, named)}.")
     line(f"From now on the adapter is tied to that base, digest {base.digest[:12]}.")
     _show(made, out)
+
+
+def _check_other(out: Path, source: Path) -> None:
+    """Refuse to replace the adapter that is converted: there and back some of it is lost."""
+    if out.exists() and source.exists() and out.samefile(source):
+        raise UsageError(f"--out {out} is the adapter itself, which stays as it is. Give another --out.")
 
 
 def _base_of(adapter: Path, fields: PeftFields, how: AdapterFlags) -> Base:
@@ -176,7 +183,7 @@ def average(
     parts = [first, *(load_adapter(place, first.base, **settings) for place in adapters[1:])]
     found = combine(parts, shares, rank=rank)
     names = [str(place) for place in adapters]
-    scores = beside(found.adapter, dict(zip(names, parts, strict=True)), data, columns, seed, all_rows)
+    scores = beside(found.adapter.cast(dtype), dict(zip(names, parts, strict=True)), data, columns, seed, all_rows)
     made = scores.adapter
     made.save(out, force=force, dtype=dtype)
     if as_json:
@@ -219,20 +226,14 @@ def extract(
     check_writable(out, "--out")
     _check_dtype(dtype)
     original = open_adapter(adapter, how, "adapters extract")
+    original_bytes = folder_bytes(adapter_folder(adapter, file_cap=how.cap))
     found = nearest(original, rank)
-    scores = beside(found.adapter, {str(adapter): original}, data, columns, seed, all_rows)
+    scores = beside(found.adapter.cast(dtype), {str(adapter): original}, data, columns, seed, all_rows)
     made = scores.adapter
     made.save(out, force=force, dtype=dtype)
     if as_json:
         more = {"rank": found.rank, "layers": found.layers, "kept": found.kept, "left_out": found.left_out}
-        document(
-            {
-                **_facts(made, out),
-                **more,
-                "original_bytes": folder_bytes(adapter_folder(adapter)),
-                "scores": scores.parts,
-            }
-        )
+        document({**_facts(made, out), **more, "original_bytes": original_bytes, "scores": scores.parts})
         return
     line(
         f"Of the squared norm of the change {100 * found.kept:.3g} % is in {found.layers} layers of rank {found.rank}."

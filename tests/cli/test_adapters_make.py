@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -103,6 +104,24 @@ def test_convert_refuses(cli: Cli, peft_folder: Path, base: Path, family: Path, 
     ran = cli(*start, theirs, "--labels", "a,b", "--base", base, "--out", out)
     assert ran.code == 1 and "--force" in ran.err
     cli(*start, theirs, "--labels", "a,b", "--base", base, "--out", out, "--force", "--adapter-dtype", "bf16").ok()
+
+
+def test_what_is_converted_is_not_replaced(
+    cli: Cli, peft_folder: Path, base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "theirs"
+    shutil.copytree(peft_folder / "theirs", theirs)
+    (tmp_path / "link").symlink_to(theirs)
+    shutil.copytree(adapter, tmp_path / "ours")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    for source, out, more in (
+        (theirs, theirs, ("--labels", "a,b")),
+        (theirs, tmp_path / "link", ("--labels", "a,b")),
+        (tmp_path / "ours", tmp_path / "ours", ("--split-qkv", "q_proj")),
+    ):
+        ran = cli("adapters", "convert", source, "--base", base, "--out", out, "--force", *more)
+        assert ran.code == 2 and "is the adapter itself" in ran.err and "another --out" in ran.err, ran.err
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
 def test_convert_finds_the_base_by_name(cli: Cli, peft_folder: Path, base: Path, tmp_path: Path) -> None:
@@ -231,6 +250,43 @@ def test_extract_refuses(cli: Cli, adapter: Path, family: Path, there: Path, tmp
     assert ran.code == 2 and "--rank 0" in ran.err
     ran = cli("adapters", "extract", family / "spam-full", "--out", adapter)
     assert ran.code == 1 and "--force" in ran.err
+
+
+def test_the_scores_on_record_are_those_of_the_saved_numbers(
+    cli: Cli, family: Path, there: Path, table: Path, tmp_path: Path
+) -> None:
+    for command, names in (("average", ("spam-lora", "other-lora")), ("extract", ("spam-full",))):
+        metrics = {}
+        for dtype in ("fp32", "bf16"):
+            out = tmp_path / f"{command}-{dtype}"
+            args = (*(family / name for name in names), "--data", table, "--adapter-dtype", dtype, "--device", "cpu")
+            found = cli("adapters", command, *args, "--out", out, "--json").ok().json()["scores"]
+            on_record = cli("adapters", "inspect", out, "--json").ok().json()["metrics"]
+            saved = cli("evaluate", out, table, "--device", "cpu", "--json").ok().json()
+            for part in ("validation", "test"):
+                loss = on_record[part]["loss"]
+                assert found[part]["new"]["loss"] == loss
+                assert saved[part]["loss"] == pytest.approx(loss, rel=1e-6)
+            metrics[dtype] = on_record["test"]["loss"]
+        assert metrics["fp32"] != pytest.approx(metrics["bf16"], rel=1e-6)
+
+
+def test_extract_looks_at_the_original_once(
+    cli: Cli, family: Path, there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its size is told of where it lies, under the cap that was asked for, and before anything is written."""
+    from lora_clf.adapters import origin
+
+    asked = []
+
+    def adapter_folder(place: Path, *, file_cap: int) -> Path:
+        asked.append((file_cap, (tmp_path / "x").exists()))
+        return family / "spam-full"
+
+    monkeypatch.setattr(origin, "adapter_folder", adapter_folder)
+    args = ("adapters", "extract", family / "spam-full", "--file-cap", 1, "--out", tmp_path / "x", "--json")
+    found = cli(*args).ok().json()
+    assert found["original_bytes"] > 10_000 and asked and set(asked) == {(1 << 30, False)}
 
 
 # merge and export
