@@ -173,6 +173,18 @@ class _Stage(nn.Module):
         return self.block(hidden_states, *args, **kwargs)
 
 
+class _Before(nn.Module):
+    """What stands before the first block: not run again where a pass starts behind it."""
+
+    def __init__(self, inside: nn.Module) -> None:
+        super().__init__()
+        self.inside = inside
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        now: Pass = _HERE.now
+        return self.inside(*args, **kwargs) if now.states is None else now.states
+
+
 class _Behind(nn.Module):
     """What stands behind the last block: left out where a pass ends before."""
 
@@ -261,6 +273,8 @@ class Trunk:
             block = blocks[index]
             kept = block if index >= start else None
             blocks[index] = _Stage(index, kept, getattr(block, "attention_type", None)).eval()
+        if (path := view.architecture.embeddings) is not None:
+            view.backbone.set_submodule(path, _Before(view.backbone.get_submodule(path)).eval())
         for path in (view.architecture.final_norm, view.architecture.projection):
             if path is None:
                 continue

@@ -38,6 +38,7 @@ class Architecture:
         blocks: path of the list of transformer blocks.
         attention: the query, key and value projections of a block (one name where they are fused).
         attention_output: the projection behind the attention.
+        embeddings: what stands before the first block, where it is one module.
         final_norm: the norm behind the last block, where there is one.
         projection: what else stands between the last block and the pooling, where there is something.
         family: the head of ``ForSequenceClassification`` (a name in `lora_clf.base.head`), where we compute it.
@@ -55,6 +56,7 @@ class Architecture:
     blocks: str
     attention: tuple[str, ...]
     attention_output: tuple[str, ...]
+    embeddings: str | None = None
     final_norm: str | None = None
     projection: str | None = None
     family: str | None = None
@@ -78,6 +80,7 @@ def _bert(model_type: str, family: str) -> Architecture:
         blocks="encoder.layer",
         attention=attention,
         attention_output=("attention.output.dense",),
+        embeddings="embeddings",
         family=family,
         post_norm=PostNorm(
             linears=(*attention, "attention.output.dense", "intermediate.dense", "output.dense"),
@@ -122,6 +125,7 @@ _TABLE = (
         blocks="transformer.layer",
         attention=("attention.q_lin", "attention.k_lin", "attention.v_lin"),
         attention_output=("attention.out_lin",),
+        embeddings="embeddings",
         family="distilbert",
         post_norm=PostNorm(
             linears=(
@@ -154,6 +158,7 @@ _TABLE = (
         blocks="layers",
         attention=("attn.Wqkv",),
         attention_output=("attn.Wo",),
+        embeddings="embeddings",
         final_norm="final_norm",
         family="modernbert",
     ),
