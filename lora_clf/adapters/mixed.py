@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from transformers.pytorch_utils import Conv1D
 from lora_clf.adapters.parts import Part
 from lora_clf.base.targets import LINEAR
 from lora_clf.inference.attention import FUSED, set_attention
+from lora_clf.inference.one_position import LastBlock, last_block_for
 from lora_clf.inference.precision import autocast, cast_frozen
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ class Pass:
         states: what enters block ``start`` (B, T, D); None: what the blocks before give.
         parts: what adapters add.
         fan: what rows of the same text share, where there are such.
+        pooling: "first" or "last", where of the last block that position alone is wanted; None: every position.
     """
 
     rows: int
@@ -79,6 +82,8 @@ class Pass:
     states: Tensor | None = None
     parts: Sequence[Part] = ()
     fan: Fan | None = None
+    pooling: str | None = None
+    mask: Tensor | None = None
     _cast: tuple[Tensor, Tensor] | None = None
     _inner: dict[int, tuple[int, Tensor, Tensor]] = field(default_factory=dict)
 
@@ -162,6 +167,7 @@ class _Stage(nn.Module):
         super().__init__()
         self.index, self.block = index, block
         self.attention_type = attention_type  # ModernBERT asks its blocks for it.
+        self.pooled: dict[str, LastBlock] = {}  # of the last block, by pooling
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         now: Pass = _HERE.now
@@ -170,6 +176,10 @@ class _Stage(nn.Module):
         if self.index == now.start and now.states is not None:
             hidden_states = now.states
         assert self.block is not None
+        if now.pooling in self.pooled:
+            last = copy(self.pooled[now.pooling])  # its mask is this pass's
+            last.mask = now.mask
+            return last(hidden_states, *args, **kwargs)
         return self.block(hidden_states, *args, **kwargs)
 
 
@@ -213,8 +223,8 @@ class Trunk:
         self.base, self.precision = base, precision
         self.blocks = len(base.architecture.block_list(base.backbone))
         self.resumable = base.architecture.resumable
-        pooled = base.architecture.family == "pooler" and getattr(base.backbone, "pooler", None) is not None
-        view = base.view(1, "family" if pooled else "mean")
+        pooler = base.architecture.family == "pooler" and getattr(base.backbone, "pooler", None) is not None
+        view = base.view(1, "family" if pooler else "mean")
         view.requires_grad_(False)
         self.pooler: nn.Module | None = getattr(view.backbone, "pooler", None)
         if self.pooler is not None:
@@ -230,8 +240,11 @@ class Trunk:
             layer = view.backbone.get_submodule(name)
             mixed = _MixedConv1D(layer, number) if isinstance(layer, Conv1D) else _MixedLinear(layer, number)  # type: ignore[arg-type]
             view.backbone.set_submodule(name, mixed.eval())
+        pooled = {pooling: last_block_for(view, pooling) for pooling in ("first", "last")}
         self._open(view, 0)
         self._view = view
+        if isinstance(stage := view.blocks[-1], _Stage):
+            stage.pooled = {pooling: last for pooling, last in pooled.items() if last is not None}
 
     def run(self, now: Pass, input_ids: Tensor, attention_mask: Tensor, view: View | None = None) -> Tensor:
         """Hidden states behind block ``now.stop``, padding on the right: (B, T), (B, T) -> (B, T, D).
@@ -239,7 +252,7 @@ class Trunk:
         ``view`` is a tree of an adapter's own that was `opened`, in place of the shared one.
         """
         before = getattr(_HERE, "now", None)
-        _HERE.now = now
+        _HERE.now, now.mask = now, attention_mask
         try:
             with autocast(self.precision, self.base.device):
                 return (view or self._view).hidden(input_ids, attention_mask)

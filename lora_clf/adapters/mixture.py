@@ -108,7 +108,8 @@ class Mixture:
             batch = collate(ids, texts[rows]).to(self.workshop.base.device)
             numbers, counts = np.unique(owners[rows], return_counts=True)
             members = [residents[number] for number in numbers]
-            now = Pass(len(rows), 0, self.trunk.blocks, parts=_parts(members, counts.tolist()))
+            parts = _parts(members, counts.tolist())
+            now = Pass(len(rows), 0, self.trunk.blocks, parts=parts, pooling=_pooling(members))
             hidden = self.trunk.run(now, batch.input_ids, batch.attention_mask)
             ends = np.cumsum(counts)
             spans = [np.arange(end - count, end) for end, count in zip(ends, counts, strict=True)]
@@ -135,7 +136,8 @@ class Mixture:
             states, at = None, 0
             for cut in sorted(shared):
                 if cut > at:
-                    now = Pass(len(rows), at, cut, states)
+                    whole = cut == self.trunk.blocks
+                    now = Pass(len(rows), at, cut, states, pooling=_pooling(shared[cut]) if whole else None)
                     states, at = self.trunk.run(now, batch.input_ids, batch.attention_mask), cut
                 members, spans, places = [], [], []
                 for resident in shared[cut]:
@@ -187,6 +189,7 @@ class Mixture:
                 states=None if states is None else states.index_select(0, source),
                 parts=_parts([resident for resident, _ in some], counts),
                 fan=fan if len(members) > 1 else None,
+                pooling=_pooling(members),
             )
             mask = batch.attention_mask.index_select(0, source)
             hidden = self.trunk.run(now, batch.input_ids.index_select(0, source), mask)
@@ -251,6 +254,12 @@ class Mixture:
             assert self.trunk.pooler is not None
             vectors = self.trunk.pooler(vectors.unsqueeze(1))
         return vectors
+
+
+def _pooling(members: Sequence[Resident]) -> str | None:
+    """The one position that all these adapters read of the last block; None where they differ or read all."""
+    found = {"mean" if resident.kind is None else resident.kind.pooling for resident in members}
+    return found.pop() if len(found) == 1 and found != {"mean"} else None
 
 
 def _overlap(rows: Sequence[Rows]) -> float:

@@ -33,10 +33,10 @@ class LastBlock:
             computes every position, as it always did.
     """
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, pooling: str) -> None:
         block = view.blocks[-1]
         self.architecture = view.architecture
-        self.first = view.head.pooling == "first"
+        self.first = pooling == "first"
         self.heads = int(view.config.num_attention_heads)
         self._block = weakref.ref(block)  # which holds this: a circle would outlive its run
         self._fused = vars(block).get("forward")
@@ -117,8 +117,17 @@ def pool_last_block(view: View) -> LastBlock | None:
 
     Call it when the view is ready to run and belongs to the caller, who sets ``mask`` around each pass.
     """
+    last = last_block_for(view, view.head.pooling)
+    if last is not None:
+        # An attribute of the object goes before the class's method; parameter names stay as they are.
+        object.__setattr__(view.blocks[-1], "forward", last)
+    return last
+
+
+def last_block_for(view: View, pooling: str) -> LastBlock | None:
+    """What computes the position of ``pooling`` in the last block of ``view``; None where nothing can."""
     config, architecture = view.config, view.architecture
-    if view.head.pooling == "mean" or (view.head.pooling == "first" and architecture.causal):
+    if pooling == "mean" or (pooling == "first" and architecture.causal):
         return None
     block, original = view.blocks[-1], view.original_blocks[-1]
     if getattr(config, "is_heterogeneous", False) or not isinstance(block, type(original)):
@@ -138,10 +147,7 @@ def pool_last_block(view: View) -> LastBlock | None:
         return None
     if not fits or not same_around(block, original, called):
         return None
-    last = LastBlock(view)
-    # An attribute of the object goes before the class's method; parameter names stay as they are.
-    object.__setattr__(block, "forward", last)
-    return last
+    return LastBlock(view, pooling)
 
 
 def _fused(

@@ -368,6 +368,31 @@ def _staged(layer: str, base: Base) -> str:
     return ".".join([*names[:depth], "block", *names[depth:]])
 
 
+@pytest.mark.parametrize(("name", "pooling", "layer"), [
+    ("gpt2", "family", "h.2.mlp.c_fc"), ("gpt2", "last", "h.2.mlp.c_fc"), ("llama", "family", "layers.2.mlp.up_proj"),
+    ("bert", "family", "encoder.layer.2.intermediate.dense"), ("bert", "first", "encoder.layer.2.intermediate.dense"),
+])  # fmt: skip
+def test_where_one_position_is_read_the_last_block_computes_one(name: str, pooling: str, layer: str) -> None:
+    base = tiny_base(name)
+    kinds = (("head-only", {}), ("lora-scratch", {"rank": 2, "alpha": 5.0}), ("lora-scratch", {"rank": 3, "blocks": 1}))
+    adapters = {f"n{i}": adapter(base, *kind, pooling, 2, seed=i) for i, kind in enumerate(kinds)}
+    pool = filled(base, adapters)
+    module: Any = pool._workshop.trunk._view.backbone.get_submodule(_staged(layer, base))
+    plain, tokens = module.plain, []
+    module.plain = lambda x: tokens.append(x.shape[1]) or plain(x)
+    texts = ["one text", "another text", "a", "the fourth"] * 3
+    names = [f"n{i % 3}" for i in range(12)]
+    assert furthest(pool, adapters, texts, names) <= 1e-5
+    assert set(tokens) == {1}
+    for one, predictions in pool.predict_all(texts[:4]).items():
+        assert near(predictions, adapters[one].predict(texts[:4]))
+    adapters["mean"] = adapter(base, "lora-scratch", {"rank": 2}, "mean", 2, seed=9)
+    pool.add("mean", adapters["mean"])
+    tokens.clear()
+    assert furthest(pool, adapters, texts, [*names[:-1], "mean"]) <= 1e-5
+    assert max(tokens) > 1
+
+
 def test_choosing_changes_nothing_in_the_base() -> None:
     base = tiny_base("gpt2")
     adapters = several(base, True)
