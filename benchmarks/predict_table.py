@@ -36,8 +36,8 @@ def table(results: dict[str, Any]) -> str:
     if found := results.get("choices"):
         ranked = sorted(found["seconds"].items(), key=lambda item: float(item[1]))
         rows = [[*name.split(" "), seconds_text(seconds)] for name, seconds in ranked]
-        headings = ["precision", "weights", "kernel", "tokens a batch", f"seconds for {found['messages']:,}"]
-        parts.append(markdown_table(headings, rows, [True, True, True, False, False]).rstrip("\n"))
+        headings = ["precision", "weights", "kernel", "tokens a batch", "widths", f"seconds for {found['messages']:,}"]
+        parts.append(markdown_table(headings, rows, [True] * 3 + [False] * 3).rstrip("\n"))
     return "\n\n".join(parts)
 
 

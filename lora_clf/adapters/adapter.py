@@ -198,16 +198,16 @@ class Adapter:
     def _chunks(self, texts: Iterable[str], precision: str) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
         """Logits (N, C) and which texts were cut (N,), some thousand texts at a time."""
         from lora_clf.inference.precision import resolve_precision
-        from lora_clf.inference.predict import chunks, logits, view_for
+        from lora_clf.inference.predict import answering, chunks, logits
 
         number = resolve_precision(precision, self.base.device)
-        view = None
+        made = None
         done = 0
         for chunk in chunks(texts):
             tokens = self._encoded(_checked(chunk, done))
-            if view is None:
-                view = view_for(self.tuned, number, len(chunk))
-            yield logits(view, tokens, precision=number), tokens.truncated
+            if made is None:
+                made = answering(self.tuned, number, len(chunk))
+            yield logits(made.view, tokens, precision=number, last=made.last), tokens.truncated
             done += len(chunk)
 
 

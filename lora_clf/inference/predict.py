@@ -10,16 +10,19 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lora_clf.base.base import position_limit
 from lora_clf.base.tokenizer import Tokens
-from lora_clf.base.view import View
+from lora_clf.base.view import View, share
 from lora_clf.inference.attention import REFERENCE, choose_attention, set_attention
 from lora_clf.inference.batches import collate, inference_rows
+from lora_clf.inference.encoder_block import fuse_blocks
+from lora_clf.inference.one_position import LastBlock, pool_last_block
 from lora_clf.inference.precision import autocast, cast_frozen
 from lora_clf.tuners.base import Tuned
 
@@ -27,7 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BATCH_TOKENS = 8192
-CPU_BATCH_TOKENS = 1024  # larger ones take more memory; speed_predict.py --choices has the times
+CPU_BATCH_TOKENS = 1024  # larger ones take more memory, and in fp32 more time; speed_predict.py --choices has figures
+BF16_WIDTHS = 4  # a CPU's bf16 kernels are made anew for every shape: padding to a multiple costs less
 CHUNK = 8192  # texts that are sorted together
 MANY = 256  # texts from which on a private copy of the classifier pays
 LARGEST_COPY = 1 << 30  # bytes of blocks above which it takes more memory than its speed is worth
@@ -43,26 +47,45 @@ def chunks(items: Iterable[_Item], size: int = CHUNK) -> Iterator[list[_Item]]:
         yield chunk
 
 
-def view_for(tuned: Tuned, precision: str, texts: int) -> View:
+class Answering(NamedTuple):
+    """What answers: a view, and its last block where that computes the pooled position alone."""
+
+    view: View
+    last: LastBlock | None = None
+
+
+def answering(tuned: Tuned, precision: str, texts: int) -> Answering:
     """What should answer so many texts: the tuned view itself, or for many texts a faster private copy of it.
 
-    In the copy what a strategy put beside the base's weights is merged into them, and frozen matrices are cast once
-    for ``precision`` ("fp32" or "bf16"). In fp32 its logits are the same to 1e-5 (tests/inference/test_predict.py),
-    which is what a text's logits may differ between batches anyway.
+    In the copy what a strategy put beside the base's weights is merged into them, frozen matrices are cast once, and
+    with last or first pooling the last block runs for the pooled token alone. In fp32 its logits are the same to 1e-5
+    (tests/inference/test_predict.py), which is what a text's logits may differ between batches anyway.
+
+    Args:
+        tuned: the classifier; it is left as it is.
+        precision: "fp32" or "bf16".
+        texts: how many there are.
     """
     view = tuned.view
-    if texts < MANY or not tuned.tuner.mergeable or sum(p.nbytes for p in view.blocks.parameters()) > LARGEST_COPY:
-        return view
+    if texts < MANY or sum(parameter.nbytes for parameter in view.blocks.parameters()) > LARGEST_COPY:
+        return Answering(view)
     beside = sum(1 for _ in view.parameters()) > sum(1 for _ in view.fresh().parameters())
-    if precision == "fp32" and not beside:
-        return view  # a copy would compute the same in the same time
-    copy = tuned.merge().eval()
-    cast_frozen(copy, precision)
-    return copy
+    copy = tuned.merge() if beside and tuned.tuner.mergeable else share(view)
+    assert isinstance(copy, View)
+    if precision == "bf16" and view.device.type == "cpu":
+        fuse_blocks(Tuned(tuned.tuner, copy), precision)
+    cast_frozen(copy.requires_grad_(False), precision)
+    return Answering(copy.eval(), pool_last_block(copy))
 
 
 def logits(
-    view: View, tokens: Tokens, *, precision: str = "fp32", batch_tokens: int | None = None
+    view: View,
+    tokens: Tokens,
+    *,
+    precision: str = "fp32",
+    last: LastBlock | None = None,
+    batch_tokens: int | None = None,
+    widths: int | None = None,
 ) -> NDArray[np.float32]:
     """The logits of every text, in input order: N texts -> (N, C) in fp32. Equal ids are computed once.
 
@@ -70,14 +93,19 @@ def logits(
         view: the classifier; its training mode is left as it was found.
         tokens: the encoded texts.
         precision: "fp32" or "bf16".
+        last: the view's last block, where `answering` made one.
         batch_tokens: tokens a batch, padding included; default: what suits the device.
+        widths: what the padded length of a batch is a multiple of; default: what suits device and precision.
     """
-    if batch_tokens is None:
-        batch_tokens = CPU_BATCH_TOKENS if view.device.type == "cpu" else BATCH_TOKENS
+    cpu = view.device.type == "cpu"
+    batch_tokens = batch_tokens or (CPU_BATCH_TOKENS if cpu else BATCH_TOKENS)
+    widths = widths or (BF16_WIDTHS if cpu and precision == "bf16" else 1)
+    limit = position_limit(view.config) or sys.maxsize
     places: dict[bytes, int] = {}
     which = np.array([places.setdefault(ids.tobytes(), len(places)) for ids in tokens.ids], dtype=np.int64)
     rows = np.full(len(places), -1, dtype=np.int64)  # of each distinct text one row
     rows[which] = np.arange(len(which))
+    padded = np.minimum(-(-tokens.lengths[rows] // widths) * widths, limit)
     done = released = 0  # computed tokens
 
     def forward(chosen: NDArray[np.int64]) -> Tensor:
@@ -85,14 +113,17 @@ def logits(
         if done - released >= RELEASED_TOKENS:
             release_memory()
             released = done
-        batch = collate(tokens.ids, rows[chosen]).to(view.device)
+        batch = collate(tokens.ids, rows[chosen], int(padded[chosen].max())).to(view.device)
         done += batch.input_ids.numel()
         choose_attention(view, batch.input_ids.shape[1], training=False)
+        if last is not None:
+            last.mask = batch.attention_mask
         with autocast(precision, view.device):
             return view.classify(batch.input_ids, batch.attention_mask)
 
-    batches = inference_rows(tokens.lengths[rows], batch_tokens)
-    found: NDArray[np.float32] = answers(view, len(rows), batches, forward)[which]
+    found: NDArray[np.float32] = answers(view, len(rows), inference_rows(padded, batch_tokens), forward)[which]
+    if last is not None:
+        last.mask = None
     if done >= RELEASED_TOKENS:
         release_memory()
     return found

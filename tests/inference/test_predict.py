@@ -13,17 +13,17 @@ from lora_clf.adapters.adapter import Adapter
 from lora_clf.adapters.provenance import make_header
 from lora_clf.errors import UsageError
 from lora_clf.inference import predict
-from lora_clf.inference.predict import chunks, logits, view_for
+from lora_clf.inference.predict import answering, chunks, logits
 from lora_clf.tuners import create, strategies
 from tests.bases import ARCHITECTURE_NAMES, randomise, tiny_base
 
 TEXTS = [chr(97 + i % 26) * (1 + (7 * i) % 40) for i in range(60)]
 
 
-def made(strategy: str = "lora", name: str = "bert") -> Adapter:
+def made(strategy: str = "lora", name: str = "bert", pooling: str = "mean") -> Adapter:
     base = tiny_base(name)
     options = {"rank": 4, "alpha": 6.0} if strategy.startswith("lora") else {}
-    tuned = create(strategy, **options).prepare(base.view(3))
+    tuned = create(strategy, **options).prepare(base.view(3, pooling))
     randomise(tuned)
     return Adapter(base, tuned, make_header(base, tuned, labels=["a", "b", "c"]))
 
@@ -38,24 +38,45 @@ def test_chunks() -> None:
 @pytest.mark.parametrize("strategy", list(strategies()))
 @pytest.mark.parametrize("name", ARCHITECTURE_NAMES)
 def test_the_copy_for_many_texts_is_the_same_function(name: str, strategy: str) -> None:
-    adapter = made(strategy, name)
-    view, tokens = adapter.tuned.view, adapter.base.encode(TEXTS)
-    before = {key: tensor.clone() for key, tensor in view.state_dict().items()}
-    copy = view_for(adapter.tuned, "fp32", predict.MANY)
-    expected = logits(view, tokens)
-    assert np.abs(logits(copy, tokens) - expected).max() <= 1e-5 * max(1.0, float(np.abs(expected).max()))
-    assert expected.std(axis=0).min() > 1e-3
-    assert (copy is view) == (not strategy.startswith("lora"))
-    assert view_for(adapter.tuned, "fp32", predict.MANY - 1) is view
-    assert all(torch.equal(tensor, before[key]) for key, tensor in view.state_dict().items())
-    assert adapter.base.digest == tiny_base(name).digest
+    for pooling in ("mean", "last") if name != "bert" else ("mean", "last", "first", "family"):
+        adapter = made(strategy, name, pooling)
+        view, tokens = adapter.tuned.view, adapter.base.encode(TEXTS)
+        before = {key: tensor.clone() for key, tensor in view.state_dict().items()}
+        copy, last = answering(adapter.tuned, "fp32", predict.MANY)
+        expected = logits(view, tokens)
+        found = logits(copy, tokens, last=last)
+        assert np.abs(found - expected).max() <= 1e-5 * max(1.0, float(np.abs(expected).max()))
+        assert expected.std(axis=0).min() > 1e-3
+        assert copy is not view and (last is None or pooling != "mean")
+        assert last is None or last.mask is None
+        assert answering(adapter.tuned, "fp32", predict.MANY - 1) == (view, None)
+        assert all(torch.equal(tensor, before[key]) for key, tensor in view.state_dict().items())
+        assert np.array_equal(logits(view, tokens), expected)  # nothing of the copy is left in the view
+        assert adapter.base.digest == tiny_base(name).digest
+
+
+def test_one_position_where_one_is_pooled() -> None:
+    found = {pooling: answering(made("lora", "bert", pooling).tuned, "fp32", 999).last is not None
+             for pooling in ("mean", "first", "last", "family")}  # fmt: skip
+    assert found == {"mean": False, "first": True, "last": True, "family": True}
 
 
 def test_no_copy_of_a_base_that_is_too_large_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = made()
-    assert view_for(adapter.tuned, "fp32", predict.MANY) is not adapter.tuned.view
+    assert answering(adapter.tuned, "fp32", predict.MANY).view is not adapter.tuned.view
     monkeypatch.setattr(predict, "LARGEST_COPY", 1000)
-    assert view_for(adapter.tuned, "fp32", predict.MANY) is adapter.tuned.view
+    assert answering(adapter.tuned, "fp32", predict.MANY) == (adapter.tuned.view, None)
+
+
+@pytest.mark.parametrize("strategy", ["full", "lora"])
+def test_the_copy_takes_little_memory(strategy: str) -> None:
+    """Only what is merged is copied; the rest is the same storage."""
+    adapter = made(strategy)
+    places = {p.data_ptr() for module in (adapter.tuned.view, adapter.base.backbone) for p in module.parameters()}
+    copy = answering(adapter.tuned, "fp32", predict.MANY).view
+    own = [name for name, p in copy.named_parameters() if p.data_ptr() not in places]
+    merged = 18 if strategy == "lora" else 0  # 6 linear layers in each of 3 blocks
+    assert sum(name.startswith("backbone") for name in own) == merged
 
 
 def test_memory_is_given_back_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,17 +94,15 @@ def test_memory_is_given_back_on_the_way(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("strategy", ["last-block", "lora"])
 def test_the_copy_in_bf16_is_private(strategy: str) -> None:
     adapter = made(strategy)
-    copy = view_for(adapter.tuned, "bf16", predict.MANY)
+    copy, last = answering(adapter.tuned, "bf16", predict.MANY)
     kinds = {p.dtype for p in copy.blocks.parameters() if p.ndim == 2}
     assert kinds == {torch.bfloat16} and next(copy.head.parameters()).dtype == torch.float32
     assert all(
         p.dtype == torch.float32 for p in [*adapter.base.backbone.parameters(), *adapter.tuned.view.parameters()]
     )
     tokens = adapter.base.encode(TEXTS)
-    found, expected = (logits(v, tokens, precision="bf16") for v in (copy, adapter.tuned.view))
+    found = logits(copy, tokens, precision="bf16", last=last)
     assert 0 < np.abs(found - logits(adapter.tuned.view, tokens)).max() < 0.1
-    if strategy == "last-block":  # nothing to merge: the same numbers, cast once
-        assert np.array_equal(found, expected)
 
 
 def test_equal_texts_are_computed_once_and_get_equal_answers(monkeypatch: pytest.MonkeyPatch) -> None:
