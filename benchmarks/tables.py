@@ -29,6 +29,8 @@ SHORT = {
 # Sections whose table is made by the module that measures it, by its function `table`.
 OWN = {
     "speed_training": "speed_table",
+    "speed_predict": "predict_table",
+    "scale": "scale",
     "batching": "batching",
     "precision": "precision",
     "adapter_dtype": "adapter_dtype",
