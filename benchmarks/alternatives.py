@@ -163,7 +163,7 @@ def table(value: dict[str, Any]) -> str:
     machine = value["provenance"]["machine"]
     where = f"{machine['threads']} threads, {machine['instruction_set']}" if "threads" in machine else ""
     head = ("taken", "instead", "taken, ms", "instead costs", "95 % interval")
-    return markdown_table(head, rows, left=2) + f"\n{where}.\n"
+    return markdown_table(head, rows, [True, True, False, False, False]) + f"\n{where}.\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
