@@ -13,7 +13,7 @@ import os
 import platform
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -101,16 +101,23 @@ class PrefixCache:
             precision: "fp32" or "bf16".
             parts: the encoded texts of each.
         """
-        if held_bytes(base, cut, parts.values()) <= self.budget:
-            return {name: self.states(base, pooling, cut, precision, tokens) for name, tokens in parts.items()}
-        disk = self._disk()
-        if disk is None or _sizes(base, cut, parts.values()) > disk.room():
-            return None
-        found = {}
-        for name, tokens in parts.items():
-            if (states := _Wanted(base, pooling, cut, precision, tokens).mapped(disk)) is None:
+        # All at once, so that few canonical batches have to be filled up.
+        whole = Tokens(
+            [ids for tokens in parts.values() for ids in tokens.ids],
+            np.concatenate([tokens.truncated for tokens in parts.values()]),
+        )
+        wanted = _Wanted(base, pooling, cut, precision, whole)
+        if held_bytes(base, cut, [whole]) <= self.budget:
+            kept = self._in_memory(wanted)
+        else:
+            disk = self._disk()
+            if disk is None or _size(base, cut, whole) > disk.room() or (mapped := wanted.mapped(disk)) is None:
                 return None
-            found[name] = states
+            kept = mapped
+        found, start = {}, 0
+        for name, tokens in parts.items():
+            found[name] = wanted.states(kept, slice(start, start + len(tokens)))
+            start += len(tokens)
         return found
 
     def states(self, base: Base, pooling: str, cut: Cut, precision: str, tokens: Tokens) -> States:
@@ -119,6 +126,9 @@ class PrefixCache:
         The arguments are those of `parts`.
         """
         wanted = _Wanted(base, pooling, cut, precision, tokens)
+        return wanted.states(self._in_memory(wanted))
+
+    def _in_memory(self, wanted: _Wanted) -> dict[bytes, Kept]:
         with self._lock:
             found = {key: self._entries[key] for key in wanted.rows if key in self._entries}
             for key in found:
@@ -131,7 +141,7 @@ class PrefixCache:
         wanted.compute(wanted.beside(found | new), disk, new)
         # In the order of the texts, wherever a state came from, so that the same ones go first.
         self._keep({key: new[key] for key in missing})
-        return wanted.states(found | new)
+        return found | new
 
     def _keep(self, new: dict[bytes, Kept]) -> None:
         with self._lock:
@@ -154,7 +164,7 @@ def prefix_cache(base: Base) -> PrefixCache:
 
 def too_large(base: Base, cut: Cut, parts: Mapping[str, Tokens]) -> str:
     """A sentence for people about states that fit nowhere."""
-    size, memory = _sizes(base, cut, parts.values()), prefix_cache(base).budget
+    size, memory = _size(base, cut, *parts.values()), prefix_cache(base).budget
     disk = state_folder()
     room = 0 if disk is None else disk.room()
     return (
@@ -237,17 +247,18 @@ class _Wanted:
         """The keys of those that are not in ``found``, in the order of the texts."""
         return [key for key in self.rows if key not in found]
 
-    def states(self, found: Mapping[bytes, Kept]) -> States:
-        """The states, all of which are in ``found``."""
-        return States([found[key][0] for key in self.keys], math.fsum(found[key][1] for key in self.rows))
+    def states(self, found: Mapping[bytes, Kept], places: slice = slice(None)) -> States:
+        """The states of the texts at ``places``, all of which are in ``found``."""
+        keys = self.keys[places]
+        return States([found[key][0] for key in keys], math.fsum(found[key][1] for key in dict.fromkeys(keys)))
 
-    def mapped(self, disk: StateFolder) -> States | None:
-        """The states, left in their files; None where the disk does not keep them after all."""
+    def mapped(self, disk: StateFolder) -> dict[bytes, Kept] | None:
+        """All of them, left in their files; None where the disk does not keep them after all."""
         found = disk.find(self.facts, set(self.rows), mapped=True)
         if missing := self.beside(found):
             self.compute(missing, disk, None)
             found |= disk.find(self.facts, set(missing), mapped=True)
-        return None if self.beside(found) else self.states(found)
+        return None if self.beside(found) else found
 
     def compute(self, keys: list[bytes], disk: StateFolder | None, memory: dict[bytes, Kept] | None) -> None:
         """Compute the states of ``keys`` into ``memory`` and onto ``disk``, those of the two that there are."""
@@ -256,7 +267,7 @@ class _Wanted:
         rows = np.array([self.rows[key] for key in keys])
         part = Tokens([self.tokens.ids[row] for row in rows], self.tokens.truncated[rows])
         vectors = len(part) if self.cut.pooled else int(part.lengths.sum())
-        size = _sizes(self.base, self.cut, [part])
+        size = _size(self.base, self.cut, part)
         writer = None if disk is None else disk.writer(self.facts, len(part), vectors, size)
 
         def keep(row: int, state: Tensor, seconds: float) -> None:
@@ -277,6 +288,6 @@ class _Wanted:
             writer.finish()
 
 
-def _sizes(base: Base, cut: Cut, parts: Iterable[Tokens]) -> int:
+def _size(base: Base, cut: Cut, *parts: Tokens) -> int:
     """How many bytes the files of some parts take at most."""
     return sum(file_bytes(len(part), held_bytes(base, cut, [part]) // 4) for part in parts)

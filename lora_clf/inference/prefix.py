@@ -29,12 +29,16 @@ from lora_clf.base.tokenizer import Tokens
 from lora_clf.base.view import View
 from lora_clf.inference.attention import FUSED, set_attention
 from lora_clf.inference.batches import collate
+from lora_clf.inference.encoder_block import fuse_blocks
 from lora_clf.inference.precision import autocast, cast_frozen
+from lora_clf.tuners.base import Tuned
+from lora_clf.tuners.head_only import HeadOnly
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CANONICAL_TOKENS = 1024  # tokens of a canonical batch, padding included
+CANONICAL_TOKENS = 480  # of a canonical batch, padding included: a number of many divisors, to which texts are padded
+_WIDTHS = tuple(width for width in range(8, CANONICAL_TOKENS + 1) if CANONICAL_TOKENS % width == 0)
 
 
 @dataclass(frozen=True)
@@ -138,14 +142,15 @@ def resume(view: View, states: Tensor, input_ids: Tensor, attention_mask: Tensor
 
 
 def canonical_width(length: int, limit: int | None = None) -> int:
-    """The padded length of a canonical batch for texts of ``length`` tokens: 8, 16, 24, 32, then steps of a half.
+    """The padded length of a canonical batch for texts of ``length`` tokens: a divisor of `CANONICAL_TOKENS`.
 
-    It is more than ``length``, so that every row has padding and the attention always runs with a mask: a kernel
-    without one gives other last bits. A text of ``limit`` tokens, all the positions there are, is the exception.
+    So products of matrices have the same number of rows in every batch, and kernels are made for one shape. Longer
+    texts stand alone, padded in steps of half of that. The width is more than ``length``, so that every row has padding
+    and the attention always runs with a mask: a kernel without one gives other last bits. A text of ``limit`` tokens,
+    all the positions there are, is the exception.
     """
-    width = 8
-    while width <= length:
-        width += 8 if width < 32 else width // 2 // 8 * 8
+    step = CANONICAL_TOKENS // 2
+    width = next((width for width in _WIDTHS if width > length), (length // step + 1) * step)
     return width if limit is None else min(width, limit)
 
 
@@ -204,6 +209,8 @@ def compute_states(
             on the CPU and its own, and the seconds it took.
     """
     view = base.view(1, pooling)
+    if precision == "bf16" and base.device.type == "cpu":  # in fp32 it is no faster
+        fuse_blocks(Tuned(HeadOnly(), view), precision)
     cast_frozen(view, precision)
     set_attention(view, FUSED)
     if not cut.pooled:

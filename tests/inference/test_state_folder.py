@@ -130,7 +130,7 @@ def test_cold_warm_from_disk_mapped_and_filled_by_another_are_the_same_bytes(
     cold = run()
     from_disk = run()
     mapped = run(memory=100)
-    assert folder.clear()[0] == 3
+    assert folder.clear()[0] == 1
     written_mapped = run(memory=100)
     folder.clear()
     run(seed=5, swap=True)
