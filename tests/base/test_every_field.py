@@ -27,7 +27,7 @@ SAME_BUT_FOR_ROUNDING = frozenset({"chunk_size_feed_forward", "return_dict"})
 # How many fields move the logits with the tensors as they are; where more move, the list here is old.
 MOVING = {
     "gpt2": 6, "bert": 4, "roberta": 5, "distilbert": 2, "llama": 4, "qwen3": 4, "gpt_neox": 5, "modernbert": 10,
-    "opt": 3, "t5": 3, "bart": 3, "mistral": 5, "qwen2": 6, "opt-post-norm": 3, "opt-projected": 3,
+    "opt": 3, "t5": 3, "bart": 3, "mistral": 5, "qwen2": 6, "llama-wide": 4, "opt-post-norm": 3, "opt-projected": 3,
 }  # fmt: skip
 
 

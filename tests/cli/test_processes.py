@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,10 @@ def test_ctrl_c(base: Path, table: Path, tmp_path: Path) -> None:
         *COMMAND, "train", str(table), "--base", str(base), "--epochs", "100000", "--out", str(tmp_path / "a"),
         "--precision", "fp32",
     ]  # fmt: skip
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    pipe = subprocess.PIPE
+    # Who runs the tests in the background of a shell hands on that Ctrl-C is ignored.
+    usual = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, preexec_fn=usual) as child:
         assert child.stderr is not None
         assert child.stderr.readline().startswith("epoch 1/")
         time.sleep(0.2)
