@@ -139,7 +139,7 @@ class AdapterPool:
             resident = self._workshop.from_tuned(name, adapter.header, adapter.tuned)
             self._residency.add(Entry(name, _short(adapter.header), None, resident.nbytes, resident))
             return
-        folder = adapter_folder(adapter, file_cap=self._file_cap)
+        folder = adapter_folder(adapter, file_cap=self._file_cap).absolute()  # read again from wherever we are then
         header, state = read_folder(folder, file_cap=self._file_cap)
         check_base(folder, header, self.base)
         resident = self._workshop.from_state(name, header, state)
@@ -173,7 +173,7 @@ class AdapterPool:
         Raises:
             UsageError: names that there are not.
         """
-        with self._residency.asked(names) as entries, self._residency.lease(list(entries.values())):
+        with self._residency.asked(names) as entries, self._residency.lease(list(entries.values()), keep=True):
             yield
 
     def predict(self, texts: Sequence[str], adapter: str | Sequence[str]) -> list[Prediction]:
@@ -214,10 +214,12 @@ class AdapterPool:
         texts = checked_texts(texts)
         if isinstance(adapters, str):
             raise UsageError(f"adapters={adapters!r} is one name. Put it into a list: [{adapters!r}].")
-        names = self.names if adapters is None else tuple(dict.fromkeys(adapters))
-        found: dict[str, list[Prediction]] = {name: [] for name in names}
-        for entry, _, logits, truncated in self._answered(texts, dict.fromkeys(names, np.arange(len(texts)))):
-            found[entry.name] = answers(entry.header, logits, truncated)
+        names = None if adapters is None else tuple(dict.fromkeys(adapters))
+        with self._residency.asked(names) as entries:
+            every = np.arange(len(texts))
+            found: dict[str, list[Prediction]] = {name: [] for name in entries}
+            for entry, _, logits, truncated in self._computed(texts, {entry: every for entry in entries.values()}):
+                found[entry.name] = answers(entry.header, logits, truncated)
         return found
 
     def _answered(
@@ -225,18 +227,23 @@ class AdapterPool:
     ) -> Iterator[tuple[Entry, NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]]:
         """For each adapter the texts that it was asked, their logits (n, C), and which were truncated."""
         with self._residency.asked(asked) as entries:
-            if not texts:
-                return
-            rows = {entry: asked[name] for name, entry in entries.items()}
-            questions = encoded(self.base.tokenizer, texts, rows)
-            for wave in self._residency.waves(list(rows)):
-                wanted, back = {}, {}
-                with self._residency.lease(wave) as residents:
-                    for entry, resident in zip(wave, residents, strict=True):
-                        wanted[resident], back[resident] = np.unique(questions.places[entry], return_inverse=True)
-                    logits = self._mixture.logits(questions.ids, wanted)
+            yield from self._computed(texts, {entry: asked[name] for name, entry in entries.items()})
+
+    def _computed(
+        self, texts: Sequence[str], rows: Mapping[Entry, NDArray[np.int64]]
+    ) -> Iterator[tuple[Entry, NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]]:
+        """The same for adapters that were found by name."""
+        if not texts:
+            return
+        questions = encoded(self.base.tokenizer, texts, rows)
+        for wave in self._residency.waves(list(rows)):
+            wanted, back = {}, {}
+            with self._residency.lease(wave) as residents:
                 for entry, resident in zip(wave, residents, strict=True):
-                    yield entry, rows[entry], logits[resident][back[resident]], questions.truncated[entry]
+                    wanted[resident], back[resident] = np.unique(questions.places[entry], return_inverse=True)
+                logits = self._mixture.logits(questions.ids, wanted)
+            for entry, resident in zip(wave, residents, strict=True):
+                yield entry, rows[entry], logits[resident][back[resident]], questions.truncated[entry]
 
     def _check_canaries(self, header: Header, resident: Resident, state: dict[str, Any]) -> None:
         """Hold a file to its canaries once, in the very computation that the pool will do where that is fp32.

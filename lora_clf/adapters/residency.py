@@ -34,6 +34,7 @@ class Entry:
         nbytes: in memory.
         resident: it, where it is in memory.
         leases: how many use it now.
+        kept: those among them that may last: who waits for one could wait for itself.
         gone: whether it was removed.
     """
 
@@ -43,6 +44,7 @@ class Entry:
     nbytes: int
     resident: Resident | None
     leases: int = 0
+    kept: int = 0
     gone: bool = False
 
 
@@ -66,7 +68,8 @@ class Residency:
     @property
     def names(self) -> tuple[str, ...]:
         """In the order in which they were added."""
-        return tuple(self._entries)
+        with self._changed:
+            return tuple(self._entries)
 
     def entry(self, name: str) -> Entry:
         """The adapter of that name.
@@ -74,19 +77,24 @@ class Residency:
         Raises:
             UsageError: there is none.
         """
-        if name not in self._entries:
-            raise self._unknown([name])
-        return self._entries[name]
+        with self._changed:
+            entry = self._entries.get(name)
+            if entry is None:
+                raise self._unknown([name])
+            return entry
 
     @contextmanager
-    def asked(self, names: Iterable[str]) -> Iterator[dict[str, Entry]]:
+    def asked(self, names: Iterable[str] | None) -> Iterator[dict[str, Entry]]:
         """The adapters of these names as they are now, until the end of the block, whoever removes one meanwhile.
+
+        Args:
+            names: None: all that there are.
 
         Raises:
             UsageError: names that there are not; all of them, with the nearest ones that there are.
         """
         with self._changed:
-            found = {name: self._entries.get(name) for name in names}
+            found = {name: self._entries.get(name) for name in (self._entries if names is None else names)}
             if missing := [name for name, entry in found.items() if entry is None]:
                 raise self._unknown(missing)
             entries = {name: entry for name, entry in found.items() if entry is not None}
@@ -161,29 +169,35 @@ class Residency:
         return waves
 
     @contextmanager
-    def lease(self, entries: Sequence[Entry]) -> Iterator[list[Resident]]:
+    def lease(self, entries: Sequence[Entry], *, keep: bool = False) -> Iterator[list[Resident]]:
         """The adapters in memory, until the end of the block.
 
-        Where others hold so much that these do not fit, it waits for them.
+        Where others hold so much that these do not fit, it waits for them; for what is kept nobody waits, and the
+        budget is exceeded meanwhile.
+
+        Args:
+            entries: which.
+            keep: whether the block may last, and ask for other adapters itself.
 
         Raises:
             AdapterError: one that has to be loaded cannot be.
         """
         taken: list[Entry] = []
         try:
-            yield self._take(entries, taken)
+            yield self._take(entries, taken, keep)
         finally:
-            self._release(taken)
+            self._release(taken, keep)
 
-    def _release(self, entries: Sequence[Entry]) -> None:
+    def _release(self, entries: Sequence[Entry], keep: bool = False) -> None:
         with self._changed:
             for entry in entries:
                 entry.leases -= 1
+                entry.kept -= keep
                 if entry.gone and not entry.leases:
                     self._drop(entry)
             self._changed.notify_all()
 
-    def _take(self, entries: Sequence[Entry], taken: list[Entry]) -> list[Resident]:
+    def _take(self, entries: Sequence[Entry], taken: list[Entry], keep: bool) -> list[Resident]:
         with self._changed:
             while True:
                 missing = sum(entry.nbytes for entry in entries if entry.resident is None)
@@ -199,6 +213,7 @@ class Residency:
                 else:
                     self._recent.move_to_end(entry)
                 entry.leases += 1
+                entry.kept += keep
                 taken.append(entry)
             return [entry.resident for entry in entries if entry.resident is not None]
 
@@ -216,8 +231,10 @@ class Residency:
         return self.bytes + more <= self.budget
 
     def _leased(self, apart: Sequence[Entry]) -> bool:
-        """Whether others than ``apart`` are in use that could be put out afterwards."""
-        return any(entry.leases and entry.load is not None and entry not in apart for entry in self._recent)
+        """Whether others than ``apart`` are in use, and not kept, that could be put out afterwards."""
+        return any(
+            entry.leases > entry.kept and entry.load is not None and entry not in apart for entry in self._recent
+        )
 
     def _drop(self, entry: Entry) -> None:
         """Take an adapter that nobody uses out of memory."""

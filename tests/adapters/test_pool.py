@@ -472,6 +472,56 @@ def test_the_budget_is_held_or_refused(tmp_path: Path) -> None:
     assert pool.names == ("x",) and pool.resident_bytes == nbytes
 
 
+def test_what_is_kept_in_use_is_never_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under a budget of one and a half adapters, from folders that were named relative to another place."""
+    base = tiny_base("bert")
+    adapters = loras(base, 2)
+    for name, one in adapters.items():
+        one.save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    pool = AdapterPool(base, budget=filled(base, adapters).resident_bytes * 3 // 4)
+    for name in adapters:
+        pool.add(name, name)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    found: list[Any] = []
+
+    def ask() -> None:
+        with pool.use("lora-0"):
+            found.extend(pool.logits(["x"], "lora-1"))
+
+    threads = [threading.Thread(target=ask, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(found) == 2
+    assert all(np.abs(each - adapters["lora-1"].logits(["x"])[0]).max() < 1e-5 for each in found)
+
+
+def test_all_of_them_are_those_of_one_moment() -> None:
+    base = tiny_base("bert")
+    adapters = loras(base, 2)
+    pool = filled(base, adapters)
+    stop = threading.Event()
+
+    def come_and_go() -> None:
+        while not stop.is_set():
+            pool.remove("lora-1")
+            pool.add("lora-1", adapters["lora-1"])
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        found = [pool.predict_all(["x"]) for _ in range(60)]
+    finally:
+        stop.set()
+        thread.join()
+    assert len(found) == 60 and all("lora-0" in each for each in found)
+    expected = adapters["lora-1"].predict(["x"])
+    assert all(near(each["lora-1"], expected) for each in found if "lora-1" in each)
+
+
 def test_a_resident_takes_its_raw_bytes_and_no_more(tmp_path: Path) -> None:
     base = tiny_base("bert")
     for rank in (1, 2, 5):
