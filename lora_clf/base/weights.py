@@ -18,6 +18,8 @@ from lora_clf.errors import BaseError, UnsupportedBaseError
 if TYPE_CHECKING:
     from torch import nn
 
+# From this disk alone, no pickle, and told what did not fit.
+_READING = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
 _REASON = 300  # characters; transformers' own explanations can be longer than a screen
 
 
@@ -72,9 +74,7 @@ def read_model(folder: Path, config: Any, architecture: Architecture, name: str)
                 folder,
                 config=config,
                 dtype=torch.float32,
-                local_files_only=True,
-                use_safetensors=True,
-                output_loading_info=True,
+                **_READING,
                 ignore_mismatched_sizes=True,  # They are named below.
                 **extra,
             )
@@ -118,9 +118,7 @@ def read_language_model(folder: Path, config: Any, name: str) -> nn.Module | Non
                 folder,
                 config=config,
                 dtype=torch.float32,
-                local_files_only=True,
-                use_safetensors=True,
-                output_loading_info=True,
+                **_READING,
             )
         except Exception as error:
             reason = _reason(error, folder)

@@ -55,6 +55,12 @@ def collate(ids: Sequence[NDArray[np.int32]], rows: NDArray[np.int64], width: in
     return Batch(rows, torch.from_numpy(padded), torch.from_numpy(mask))
 
 
+def padded_lengths(lengths: NDArray[np.int64], multiple: int, limit: int) -> NDArray[np.int64]:
+    """Each length up to the next multiple, but never above ``limit``, the positions that there are."""
+    padded: NDArray[np.int64] = np.minimum(-(-lengths // multiple) * multiple, limit)
+    return padded
+
+
 def training_rows(
     lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int, window: int = WINDOW
 ) -> list[NDArray[np.int64]]:

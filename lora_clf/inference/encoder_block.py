@@ -1,9 +1,10 @@
-"""A block of a BERT-like encoder, forward and backward by hand: one autograd node in place of some sixty.
+"""A block of a BERT-like encoder, forward and backward by hand: one autograd node.
 
-At the sizes of short texts a training step spends most of its time not in matrix products but around them: casts
-between fp32 and bf16, sums, autograd's own bookkeeping, and three times over for query, key and value. Here a block
-is one function. Query, key and value are one product; low-rank factors are added in place onto the result they
-belong to; nothing is cast that was not before; what the backward pass needs is kept once, in the type of the run.
+At the sizes of short texts much of a training step lies around the matrix products: casts between fp32 and bf16,
+sums, autograd's own bookkeeping, and three times over for query, key and value. Here a block is one function. Query,
+key and value are one product; low-rank factors are added in place onto the result they belong to; what the backward
+pass needs is kept once, in the type of the run. In bf16 the states between the blocks are bf16 too, where autocast
+would hold sums and norms in fp32: as near to fp32 in the end (tests/inference/test_encoder_block.py).
 
 The function of a block with the norms behind its parts (Vaswani et al. 2017, section 3.1), x of shape (B, T, D)::
 

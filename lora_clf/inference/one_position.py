@@ -12,6 +12,8 @@ Shapes: B batch, T tokens, D width, H heads, d = D / H.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -110,6 +112,18 @@ class LastBlock:
         scores = scores.masked_fill((self.mask == 0)[:, None, None, :], float("-inf"))
         context: Tensor = scores.softmax(-1).to(v.dtype) @ v  # (B, G, H / G, d)
         return context.reshape(batch, 1, -1)
+
+
+@contextmanager
+def masked(last: LastBlock | None, mask: Tensor) -> Iterator[None]:
+    """Have ``last``, where there is one, compute the pooled position of a batch with this mask (B, T), and no other."""
+    if last is not None:
+        last.mask = mask
+    try:
+        yield
+    finally:
+        if last is not None:
+            last.mask = None
 
 
 def pool_last_block(view: View) -> LastBlock | None:

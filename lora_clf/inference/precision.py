@@ -1,8 +1,9 @@
 """Precision: which numbers the frozen bulk of the work is done in.
 
 What trains, the head and the loss stay in fp32. ``bf16`` runs the matrix products in bfloat16 under autocast, with
-the frozen matrices cast once instead of at every step. On a CPU without native bf16 that is 40 to 500 times slower
-than fp32, so ``auto`` asks the processor's flags, never a stopwatch (benchmarks/precision.py has the figures).
+the frozen matrices cast once instead of at every step; a block that is one node holds its states in bf16 as well. On a
+CPU without native bf16 that is 40 to 500 times slower than fp32, so ``auto`` asks the processor's flags, never a
+stopwatch (benchmarks/precision.py measures both).
 ``fp16`` is for CUDA devices that are older than bf16; its gradients need the loss scaled (Micikevicius et al. 2018,
 section 3.2), which the loop does.
 """

@@ -20,9 +20,9 @@ from lora_clf.base.base import position_limit
 from lora_clf.base.tokenizer import Tokens
 from lora_clf.base.view import View, share
 from lora_clf.inference.attention import REFERENCE, choose_attention, set_attention
-from lora_clf.inference.batches import collate, inference_rows
+from lora_clf.inference.batches import collate, inference_rows, padded_lengths
 from lora_clf.inference.encoder_block import fuse_blocks
-from lora_clf.inference.one_position import LastBlock, pool_last_block
+from lora_clf.inference.one_position import LastBlock, masked, pool_last_block
 from lora_clf.inference.precision import autocast, cast_frozen
 from lora_clf.tuners.base import Tuned
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BATCH_TOKENS = 8192
-CPU_BATCH_TOKENS = 1024  # larger ones take more memory, and in fp32 more time; speed_predict.py --choices has figures
+CPU_BATCH_TOKENS = 1024  # larger ones take more memory, and in fp32 more time; speed_predict.py --choices measures it
 BF16_WIDTHS = 4  # a CPU's bf16 kernels are made anew for every shape: padding to a multiple costs less
 CHUNK = 8192  # texts that are sorted together
 MANY = 256  # texts from which on a private copy of the classifier pays
@@ -105,7 +105,7 @@ def logits(
     which = np.array([places.setdefault(ids.tobytes(), len(places)) for ids in tokens.ids], dtype=np.int64)
     rows = np.full(len(places), -1, dtype=np.int64)  # of each distinct text one row
     rows[which] = np.arange(len(which))
-    padded = np.minimum(-(-tokens.lengths[rows] // widths) * widths, limit)
+    padded = padded_lengths(tokens.lengths[rows], widths, limit)
     done = released = 0  # computed tokens
 
     def forward(chosen: NDArray[np.int64]) -> Tensor:
@@ -116,14 +116,10 @@ def logits(
         batch = collate(tokens.ids, rows[chosen], int(padded[chosen].max())).to(view.device)
         done += batch.input_ids.numel()
         choose_attention(view, batch.input_ids.shape[1], training=False)
-        if last is not None:
-            last.mask = batch.attention_mask
-        with autocast(precision, view.device):
+        with masked(last, batch.attention_mask), autocast(precision, view.device):
             return view.classify(batch.input_ids, batch.attention_mask)
 
     found: NDArray[np.float32] = answers(view, len(rows), inference_rows(padded, batch_tokens), forward)[which]
-    if last is not None:
-        last.mask = None
     if done >= RELEASED_TOKENS:
         release_memory()
     return found

@@ -15,10 +15,10 @@ from torch import Tensor
 from lora_clf.base.base import Base, position_limit
 from lora_clf.base.tokenizer import Tokens
 from lora_clf.inference.attention import choose_attention
-from lora_clf.inference.batches import collate, inference_rows
+from lora_clf.inference.batches import collate, inference_rows, padded_lengths
 from lora_clf.inference.cache import States, prefix_cache, too_large
 from lora_clf.inference.encoder_block import fuse_blocks
-from lora_clf.inference.one_position import pool_last_block
+from lora_clf.inference.one_position import masked, pool_last_block
 from lora_clf.inference.precision import autocast, cast_frozen
 from lora_clf.inference.predict import BATCH_TOKENS, answers
 from lora_clf.inference.prefix import NOTHING, Cut, find_cut, resume, skip_prefix, why_no_cut
@@ -76,22 +76,15 @@ class Runner:
             pooled = self._states[part].gather(rows, 0, self.device).float()  # (B, D)
             found: Tensor = self.view.head(pooled)
             return found
-        longest = int(self.tokens[part].lengths[rows].max())
-        width = min(-(-longest // WIDTHS) * WIDTHS, self._limit)
-        batch = collate(self.tokens[part].ids, rows, width).to(self.device)
+        padded = padded_lengths(self.tokens[part].lengths[rows], WIDTHS, self._limit)
+        batch = collate(self.tokens[part].ids, rows, int(padded.max())).to(self.device)
         tokens = batch.input_ids.shape[1]
         choose_attention(self.view, tokens, training=training)
-        if self._last is not None:
-            self._last.mask = batch.attention_mask
-        try:
-            with autocast(self.precision, self.device):
-                if not self.cut:
-                    return self.view.classify(batch.input_ids, batch.attention_mask)
-                states = self._states[part].gather(rows, tokens, self.device)
-                return resume(self.view, states, batch.input_ids, batch.attention_mask)
-        finally:
-            if self._last is not None:
-                self._last.mask = None
+        with masked(self._last, batch.attention_mask), autocast(self.precision, self.device):
+            if not self.cut:
+                return self.view.classify(batch.input_ids, batch.attention_mask)
+            states = self._states[part].gather(rows, tokens, self.device)
+            return resume(self.view, states, batch.input_ids, batch.attention_mask)
 
     def features(self, part: str) -> NDArray[np.float32] | None:
         """The kept pooled vectors of a part, where the backbone is frozen as a whole: (N, D)."""
