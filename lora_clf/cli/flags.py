@@ -145,7 +145,9 @@ class DataFlags(Flags):
     protocol: Annotated[str, typer.Option(help="How rows are split: near-copy-free, random or book.")] = (
         "near-copy-free"
     )
-    balance: Annotated[str, typer.Option(help="natural, or undersample to the rarest class.")] = "natural"
+    balance: Annotated[
+        str, typer.Option(help="natural; undersample, or undersample-train (test stays natural), to the rarest class.")
+    ] = "natural"
     positive_label: Annotated[str | None, typer.Option(help="Of two labels the one to find; by default the rarer.")] = (
         None
     )

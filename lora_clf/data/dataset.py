@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PROTOCOLS = ("near-copy-free", "random", "book")
-BALANCES = ("natural", "undersample")
+BALANCES = ("natural", "undersample", "undersample-train")
 GIVEN = "given"
 SPLIT = "70/10/20"
 
@@ -105,7 +105,8 @@ def load_data(
         protocol: ``near-copy-free`` keeps near copies (character-5-gram Jaccard >= 0.7) in one part,
             ``random`` does not, ``book`` is the procedure of the book, seed 123, balanced, in its order.
         balance: ``natural``, or ``undersample`` every class to the size of the smallest before splitting
-            (only training where the test is given).
+            (only training where the test is given); ``undersample-train`` does so after splitting, so that
+            validation and test keep the classes' natural shares.
         positive_label: of two classes the one whose precision and recall are reported.
         seed: the same seed and data give the same split, on every machine.
         columns: further columns to carry along.
@@ -184,6 +185,8 @@ def load_data(
         if balance == "undersample":
             rest = rest.take(undersample(partition.numbered(rest.labels), seed).tolist())
         parts = partition.split_part(rest, fixed, shares, seed, protocol, group_column)
+        if balance == "undersample-train":
+            parts = partition.evened(parts, seed)
     partition.refuse_empty(parts, group_column)
     warnings = [*corpus.warnings, *label_warnings(labels), *partition.part_warnings(parts, group_column)]
     return Dataset(
@@ -235,6 +238,7 @@ def folds(
     *,
     group_column: str | None = None,
     validation: float = 0.1,
+    balance: str = "natural",
     positive_label: str | None = None,
     name: str = "table",
     licence: str | None = None,
@@ -244,10 +248,13 @@ def folds(
 
     ``groups`` is ``near-copy-free`` or ``random``; with ``group_column`` (one of ``part.columns``) its groups
     stay together as well. ``validation`` is the share of the rows outside the test fold that is set aside, by
-    the same rules. Raises UsageError and DataError as ``load_data`` does.
+    the same rules. ``balance`` is ``natural``, or ``undersample-train``: the test folds keep the classes' natural
+    shares in both. Raises UsageError and DataError as ``load_data`` does.
     """
     if groups not in PROTOCOLS[:2]:
         raise unknown("protocol for folds", groups, PROTOCOLS[:2])
+    if balance not in BALANCES[::2]:
+        raise unknown("balance for folds", balance, BALANCES[::2])
     if not 0 < validation < 1:
         raise UsageError(f"The validation share is {validation}; it lies between 0 and 1.")
     problems = label_problems(part.labels, part.rows)
@@ -266,6 +273,8 @@ def folds(
             part.take(others[inner[1]].tolist()),
             part.take(places.tolist()),
         )
+        if balance == "undersample-train":
+            parts = partition.evened(parts, seed)
         partition.refuse_empty(parts, group_column)
         found.append(
             Dataset(

@@ -12,7 +12,7 @@ import numpy as np
 
 from lora_clf.data.corpus import Part
 from lora_clf.data.near_copies import THRESHOLD, components, join_groups
-from lora_clf.data.split import divide
+from lora_clf.data.split import divide, undersample
 from lora_clf.errors import DataError, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -60,6 +60,13 @@ def split_part(
     divided = divide(numbered(rest.labels), (wanted / wanted.sum()).tolist(), seed, groups)
     parts = dict(fixed) | {side: rest.take(places.tolist()) for side, places in zip(open_sides, divided, strict=True)}
     return parts["train"], parts["validation"], parts["test"]
+
+
+def evened(parts: Parts, seed: int) -> Parts:
+    """The parts with as many training rows of every class as the smallest has; the others as they are."""
+    train, validation, test = parts
+    kept = undersample(numbered(train.labels), seed) if len(train) else []
+    return train.take([int(place) for place in kept]), validation, test
 
 
 def by_column(part: Part, column: str, name: str) -> tuple[dict[str, Part], Part]:

@@ -184,6 +184,22 @@ def test_undersampling_before_the_split(tmp_path: Path) -> None:
     assert dataset.positive_label == "rare"
 
 
+def test_undersampling_training_alone_leaves_the_test_natural(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", rows(90))
+    natural, evened = (load_data(path, balance=b, protocol="random") for b in ("natural", "undersample-train"))
+    assert Counter(evened.train.labels) == {"rare": 21, "frequent": 21}
+    assert Counter(natural.train.labels) == {"rare": 21, "frequent": 42}
+    assert evened.test.rows == natural.test.rows and evened.validation.rows == natural.validation.rows
+    assert set(evened.train.rows) < set(natural.train.rows) and evened.digest != natural.digest
+    cut = folds(load_table(path), 3, balance="undersample-train")
+    assert len(cut) == 3 and sum(len(fold.test) for fold in cut) == 90
+    for fold in cut:
+        counts = Counter(fold.train.labels)
+        assert counts["rare"] == counts["frequent"] and Counter(fold.test.labels)["frequent"] == 20
+    with pytest.raises(UsageError, match="balance for folds"):
+        folds(load_table(path), 3, balance="undersample")
+
+
 def test_the_positive_label(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", rows())
     assert load_data(path, positive_label="frequent").positive_label == "frequent"
