@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from lora_clf.comparison.arguments import BaseArguments as BaseArguments
+from lora_clf.comparison.arguments import DataArguments as DataArguments
+from lora_clf.comparison.contender import STRATEGIES as STRATEGIES
+from lora_clf.comparison.contender import Contender as Contender
+from lora_clf.comparison.contender import contenders_of as contenders_of
 from lora_clf.errors import UsageError
 
 if TYPE_CHECKING:
     from lora_clf.base.base import Base
     from lora_clf.data.dataset import Dataset
-    from lora_clf.tuners.base import Tuner
 
 SCHEMA = 1  # of everything a comparison writes
-STRATEGIES = ("head-only", "last-block", "full", "lora", "lora-scratch")
+FEW = 64  # up to so many examples a class a learning curve takes all its draws; of more the draws differ less
+FEWEST = 3
 _FILES = ("validation", "test")  # settings that may be paths; the data's digest stands for what is in them
-_FOLD_SETTINGS = ("group_column", "validation", "positive_label")
 
 
 def canonical(value: object) -> str:
@@ -37,91 +42,34 @@ def digest_of(value: object) -> str:
 
 
 @dataclass(frozen=True)
-class Contender:
-    """A strategy with its settings, under the name it has in the tables.
+class Curve:
+    """The points of a learning curve: each strategy with k examples of each class, several draws of them.
 
     Attributes:
-        label: unique in a plan; the strategy's name unless it takes part twice.
-        strategy: the command-line name.
-        settings: the strategy's hyperparameters, all of them.
+        sizes: the k, ascending.
+        draws: how many subsets of each size up to 64 are drawn, and of larger ones fewer, as they differ less.
+        whole: whether the whole training part is a point too.
     """
 
-    label: str
-    strategy: str
-    settings: dict[str, Any] = field(default_factory=dict)
+    sizes: tuple[int, ...]
+    draws: int = 10
+    whole: bool = True
 
-    def tuner(self) -> Tuner:
-        """The strategy itself."""
-        from lora_clf.tuners import create
+    def __post_init__(self) -> None:
+        """Check the sizes; all problems at once."""
+        problems = [f"{k} of each class: expected 2 at least" for k in self.sizes if k < 2]
+        if not self.sizes:
+            problems.append("no number of examples; expected some, as --curve 16,32,64,all")
+        if list(self.sizes) != sorted(set(self.sizes)):
+            problems.append(f"sizes {', '.join(map(str, self.sizes))}: expected ascending, each once")
+        if self.draws < 1:
+            problems.append(f"--draws {self.draws}: expected at least 1")
+        if problems:
+            raise UsageError(f"This learning curve cannot be drawn: {'; '.join(problems)}.")
 
-        return create(self.strategy, **self.settings)
-
-
-@dataclass(frozen=True)
-class BaseArguments:
-    """The arguments of `load_base`."""
-
-    name: str = "minilm"
-    revision: str | None = None
-    device: str = "auto"
-    pooling: str | None = None
-    max_length: int | None = None
-
-    def load(self) -> Base:
-        """Load the base."""
-        from lora_clf.base.base import load_base
-
-        return load_base(
-            self.name,
-            revision=self.revision,
-            device=self.device,
-            pooling=self.pooling,
-            max_length=self.max_length,
-        )
-
-
-@dataclass(frozen=True)
-class DataArguments:
-    """The arguments of `load_data`, or of `load_table` and `folds`.
-
-    Attributes:
-        source: a corpus' name or a file.
-        settings: keyword arguments of `load_data`; with folds those of `load_table` and `folds`, and
-            ``protocol``.
-        folds: None for one split; k for k folds over all rows, each of them the test part once.
-    """
-
-    source: str = "sms-spam"
-    settings: dict[str, Any] = field(default_factory=dict)
-    folds: int | None = None
-
-    def load(self, seed: int, fold: int | None = None) -> Dataset:
-        """The data set of one split seed and, in a plan with folds, of one fold (0-based)."""
-        return self.load_all(seed)[fold or 0]
-
-    def load_all(self, seed: int) -> list[Dataset]:
-        """Every data set of one split seed: one, or one a fold."""
-        from lora_clf.data.dataset import folds, load_data
-
-        if self.folds is None:
-            return [load_data(self.source, **self.settings, seed=seed)]
-        from lora_clf.data.corpus import load_corpus
-
-        cut = {key: value for key, value in self.settings.items() if key in _FOLD_SETTINGS}
-        read = {key: value for key, value in self.settings.items() if key not in {*_FOLD_SETTINGS, "protocol"}}
-        if (group_column := cut.get("group_column")) is not None:
-            read["columns"] = [*read.get("columns", ()), group_column]
-        corpus = load_corpus(self.source, **read)
-        return folds(
-            corpus.part,
-            self.folds,
-            seed,
-            self.settings.get("protocol", "near-copy-free"),
-            **cut,
-            name=corpus.name,
-            licence=corpus.licence,
-            source=corpus.source,
-        )
+    def draws_of(self, k: int) -> int:
+        """How many subsets of ``k`` a class are drawn: all up to 64, of more as 64 is to k, at least 3."""
+        return self.draws if k <= FEW else min(self.draws, max(FEWEST, math.ceil(self.draws * FEW / k)))
 
 
 @dataclass(frozen=True)
@@ -130,10 +78,12 @@ class Cell:
 
     Attributes:
         contender: the strategy.
-        seed: of the training run: the head, the factors, the order of the rows.
+        seed: of the training run: the head, the factors, the order of the rows. On a learning curve the number of
+            the draw too.
         split_seed: of the split.
         fold: which fold is the test part (0-based), None where there are no folds.
         training: keyword arguments of `TrainSettings`, the seed aside.
+        k: examples of each class, on a learning curve; None for the whole training part.
         base_digest: the base that must be found.
         tokenizer_digest: its tokenizer.
         data_digest: the data set that must be arrived at.
@@ -147,6 +97,7 @@ class Cell:
     base: BaseArguments
     data: DataArguments
     training: dict[str, Any]
+    k: int | None = None
     base_digest: str = ""
     tokenizer_digest: str = ""
     data_digest: str = ""
@@ -154,9 +105,16 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The cell's folder: the contender, the seed and the fold."""
+        """The cell's folder: the contender, the seed and the fold, or the size and the draw."""
+        if self.k is not None:
+            return f"{_file_name(self.contender.label)}-k-{self.k}-draw-{self.seed}"
         parts = [_file_name(self.contender.label), f"seed-{self.seed}"]
         return "-".join(parts if self.fold is None else [*parts, f"fold-{self.fold}"])
+
+    @property
+    def price(self) -> str:
+        """Cells of one price take about as long as each other."""
+        return self.contender.label if self.k is None else f"{self.contender.label} k={self.k}"
 
     @property
     def digest(self) -> str:
@@ -172,6 +130,8 @@ class Cell:
         given = {key: part for key, part in value["data"]["settings"].items() if part is not None}
         value["data"] = {key: part for key, part in given.items() if key not in _FILES}
         del value["contender"]["label"]
+        if self.k is None:
+            del value["k"]
         return digest_of({"schema": SCHEMA, "version": __version__, **value})
 
     def to_json(self) -> dict[str, Any]:
@@ -193,6 +153,8 @@ class Plan:
         seeds: the training seeds; each strategy runs with all of them.
         resplit: whether the split varies with the seed too; otherwise all seeds share one split.
         split_seed: the seed of the split, where it does not vary.
+        curve: the points of the learning curve, where one is asked for.
+        tune: how many trials each strategy gets to choose its hyperparameters; None takes the defaults.
     """
 
     contenders: tuple[Contender, ...]
@@ -202,6 +164,8 @@ class Plan:
     training: dict[str, Any] = field(default_factory=dict)
     resplit: bool = False
     split_seed: int = 0
+    curve: Curve | None = None
+    tune: int | None = None
 
     def __post_init__(self) -> None:
         """Check everything that can be checked without loading anything; all problems at once."""
@@ -219,6 +183,15 @@ class Plan:
                 problems.append(f"{kind} {', '.join(twice)} is named twice")
         if self.data.folds is not None and self.data.folds < 2:
             problems.append(f"--folds {self.data.folds}: expected at least 2")
+        if self.curve is not None and (self.data.folds is not None or self.resplit):
+            problems.append("--curve takes one split, whose test part is that of every point; not --folds or --resplit")
+        if self.tune is not None and self.tune < 1:
+            problems.append(f"--tune {self.tune}: expected at least 1 trial")
+        if self.tune is not None and self.curve is not None:
+            problems.append(
+                "--tune and --curve together: a choice made on all training rows would know more than the k; curves "
+                "take the fixed defaults"
+            )
         if "seed" in self.training:
             problems.append("the training settings hold a seed; the seeds of a comparison are --seeds")
         if problems:
@@ -247,9 +220,32 @@ class Plan:
             for contender in self.contenders
         ]
 
+    def curve_cells(self) -> list[Cell]:
+        """The units of work of the learning curve, the whole training part aside: strategy by strategy."""
+        if self.curve is None:
+            return []
+        return [
+            Cell(
+                contender=contender,
+                seed=draw,
+                split_seed=self.split_seed,
+                fold=None,
+                base=self.base,
+                data=self.data,
+                training=dict(self.training),
+                k=k,
+            )
+            for contender in self.contenders
+            for k in self.curve.sizes
+            for draw in range(self.curve.draws_of(k))
+        ]
+
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {**asdict(self), "contenders": [asdict(c) for c in self.contenders], "seeds": list(self.seeds)}
+        """Plain JSON values; of a curve and of tuning only where they are asked for."""
+        value = {**asdict(self), "contenders": [asdict(c) for c in self.contenders], "seeds": list(self.seeds)}
+        if self.curve is not None:
+            value["curve"]["sizes"] = list(self.curve.sizes)
+        return {key: part for key, part in value.items() if part is not None or key not in ("curve", "tune")}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Plan:
@@ -261,41 +257,9 @@ class Plan:
                 "seeds": tuple(value["seeds"]),
                 "base": BaseArguments(**value["base"]),
                 "data": DataArguments(**value["data"]),
+                "curve": _curve_from(value.get("curve")),
             }
         )
-
-
-def contenders_of(
-    strategies: Sequence[str | Tuner] | None, settings: Mapping[str, Mapping[str, Any]] | None = None
-) -> tuple[Contender, ...]:
-    """The contenders for strategies given by name or as objects; the five of the first table by default.
-
-    Args:
-        strategies: names or tuners. A tuner that differs from its defaults is labelled with what differs,
-            when its strategy takes part more than once.
-        settings: for each strategy name the hyperparameters that are not the default.
-
-    Raises:
-        UsageError: an unknown strategy or a setting that it does not have.
-    """
-    from lora_clf.tuners import create
-
-    given = settings or {}
-    tuners = [
-        create(item, **given.get(item, {})) if isinstance(item, str) else item
-        for item in (STRATEGIES if strategies is None else strategies)
-    ]
-    unused = sorted(set(given) - {tuner.name for tuner in tuners})
-    if unused:
-        raise UsageError(
-            f"There are settings for {', '.join(unused)}, which this comparison does not hold. "
-            f"It holds: {', '.join(tuner.name for tuner in tuners)}."
-        )
-    often = Counter(tuner.name for tuner in tuners)
-    return tuple(
-        Contender(tuner.name if often[tuner.name] == 1 else _variant(tuner), tuner.name, tuner.settings())
-        for tuner in tuners
-    )
 
 
 def with_digests(cell: Cell, base: Base, data: Dataset, environment: str) -> Cell:
@@ -309,10 +273,25 @@ def with_digests(cell: Cell, base: Base, data: Dataset, environment: str) -> Cel
     )
 
 
-def _variant(tuner: Tuner) -> str:
-    usual = tuner.flags()
-    changed = [f"{name}={value}" for name, value in tuner.settings().items() if value != usual[name]]
-    return f"{tuner.name} ({', '.join(changed)})" if changed else tuner.name
+def curve_of(asked: str | Sequence[int | str], draws: int = 10) -> Curve:
+    """The learning curve of ``16,32,64,all``, in any order.
+
+    Raises:
+        UsageError: something is neither a number nor ``all``, or there is no number.
+    """
+    pieces = asked.split(",") if isinstance(asked, str) else asked
+    words = [str(piece).strip().lower() for piece in pieces if str(piece).strip()]
+    wrong = [word for word in words if word != "all" and not (word.isascii() and word.isdigit())]
+    if wrong:
+        raise UsageError(
+            f"--curve {', '.join(wrong)}: expected examples of each class and perhaps all, as 16,32,64,all."
+        )
+    sizes = sorted({int(word) for word in words if word != "all"})
+    return Curve(tuple(sizes), draws, "all" in words)
+
+
+def _curve_from(value: Mapping[str, Any] | None) -> Curve | None:
+    return None if value is None else Curve(**{**value, "sizes": tuple(value["sizes"])})
 
 
 def _file_name(label: str) -> str:
