@@ -149,6 +149,19 @@ class Tuned:
     def after_step(self, step: int, total_steps: int) -> None:
         """Called after every optimizer step (1-based), while the gradients of that step are still there."""
 
+    def run_state(self) -> dict[str, Any]:
+        """What it carries from step to step beside what trains, for a checkpoint: tensors and plain JSON values."""
+        return {}
+
+    def load_run_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what `run_state` returned, after what trains was taken over.
+
+        Raises:
+            StateError: names that this strategy does not have.
+        """
+        if state:
+            raise StateError(f"A {self.tuner.name} run carries no state of its own", unexpected=sorted(state))
+
     def merge(self) -> View:
         """A new view with the same function in plain weights; this one is left as it is.
 
