@@ -12,7 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_clf.errors import UsageError
-from lora_clf.metrics.probability import calibration_error, cross_entropy
+from lora_clf.metrics.probability import (
+    brier,
+    calibration_error,
+    cross_entropy,
+    equal_mass_calibration_error,
+    softmax,
+)
+from lora_clf.metrics.thresholds import chosen
 
 Labels = npt.NDArray[np.integer] | Sequence[int]
 
@@ -70,6 +77,16 @@ def macro_f1(labels: Labels, predicted: Labels) -> float:
     matrix = confusion_matrix(truth, guess, int(max(truth.max(), guess.max())) + 1)
     occurs = (matrix.sum(axis=0) + matrix.sum(axis=1)) > 0
     return float(_scores(matrix)[occurs, 2].mean())
+
+
+def balanced_accuracy(labels: Labels, predicted: Labels) -> float:
+    """Mean recall of the classes that occur among the labels; 0.0 where there are no examples."""
+    truth, guess = _pair(labels, predicted)
+    if not truth.size:
+        return 0.0
+    matrix = confusion_matrix(truth, guess, int(max(truth.max(), guess.max())) + 1)
+    occurs = matrix.sum(axis=1) > 0
+    return float(_scores(matrix)[occurs, 1].mean())
 
 
 def matthews(labels: Labels, predicted: Labels) -> float:
@@ -131,22 +148,29 @@ def false_positive_rate(labels: Labels, predicted: Labels, positive: int) -> flo
 
 
 def summarise(
-    labels: Labels, probabilities: npt.ArrayLike, names: Sequence[str], positive: str | None = None
+    labels: Labels,
+    probabilities: npt.ArrayLike,
+    names: Sequence[str],
+    positive: str | None = None,
+    predicted: Labels | None = None,
 ) -> dict[str, object]:
     """Every score of one set of predictions, ready for JSON.
 
-    The prediction is the class of the largest probability, the first of equals.
+    The prediction is the class of the largest probability, the first of equals, unless ``predicted`` says otherwise.
 
     Args:
         labels: (N,) class numbers.
         probabilities: (N, C), each row summing to 1.
         names: the C class names, in the order of the columns.
         positive: the name of the class that is looked for (spam), or None.
+        predicted: (N,) the class numbers that were answered, where a threshold decided.
 
     Returns:
-        ``n``, ``accuracy``, ``macro_f1``, ``mcc``, ``loss`` (cross entropy, nats), ``calibration_error``,
-        ``confusion_matrix`` (rows = truth), ``labels`` (the names) and ``per_class``; with ``positive`` also
-        its ``precision``, ``recall``, ``f1``, ``pr_auc`` (average precision) and ``false_positive_rate``.
+        ``n``, ``accuracy``, ``balanced_accuracy``, ``macro_f1``, ``mcc``, ``macro_pr_auc`` (mean of the average
+        precision of the classes that occur, each against the others), ``loss`` (cross entropy, nats), ``brier``,
+        ``calibration_error`` (15 bins of equal width), ``calibration_error_equal_mass`` (15 of as many examples),
+        ``confusion_matrix`` (rows = truth), ``labels`` (the names) and ``per_class`` (precision, recall, f1, support,
+        pr_auc); with ``positive`` also its ``precision``, ``recall``, ``f1``, ``pr_auc`` and ``false_positive_rate``.
 
     Raises:
         UsageError: the shapes do not fit, or the rows are no probabilities.
@@ -159,15 +183,20 @@ def summarise(
         raise UsageError(
             "Rows came that are no probabilities; expected numbers from 0 to 1 that sum to 1: use softmax."
         )
-    guess = table.argmax(axis=1) if truth.size else truth
+    guess = predicted if predicted is not None else table.argmax(axis=1) if truth.size else truth
     classes = per_class(truth, guess, names)
+    areas = [average_precision(truth == number, table[:, number]) for number in range(len(names))]
+    for scores, area in zip(classes.values(), areas, strict=True):
+        scores["pr_auc"] = area
+    there = [area for scores, area in zip(classes.values(), areas, strict=True) if scores["support"]]
     summary: dict[str, object] = {
         "n": int(truth.size),
         "accuracy": accuracy(truth, guess),
+        "balanced_accuracy": balanced_accuracy(truth, guess),
         "macro_f1": macro_f1(truth, guess),
         "mcc": matthews(truth, guess),
-        "loss": cross_entropy(truth, table),
-        "calibration_error": calibration_error(truth, table),
+        "macro_pr_auc": _ratio(sum(there), len(there)),
+        **probability_scores(truth, table),
         "confusion_matrix": confusion_matrix(truth, guess, len(names)).tolist(),
         "labels": list(names),
         "per_class": classes,
@@ -176,7 +205,57 @@ def summarise(
         if positive not in names:
             raise UsageError(f"Positive label {positive!r} came; there are: {', '.join(names)}.")
         column = list(names).index(positive)
-        summary |= {key: classes[positive][key] for key in ("precision", "recall", "f1")}
-        summary["pr_auc"] = average_precision(truth == column, table[:, column])
+        summary |= {key: classes[positive][key] for key in ("precision", "recall", "f1", "pr_auc")}
         summary["false_positive_rate"] = false_positive_rate(truth, guess, column)
+    return summary
+
+
+def probability_scores(labels: Labels, probabilities: npt.ArrayLike) -> dict[str, float]:
+    """What a temperature changes: ``loss``, ``brier``, ``calibration_error`` and that of bins of equal mass."""
+    return {
+        "loss": cross_entropy(labels, probabilities),
+        "brier": brier(labels, probabilities),
+        "calibration_error": calibration_error(labels, probabilities),
+        "calibration_error_equal_mass": equal_mass_calibration_error(labels, probabilities),
+    }
+
+
+def assess(
+    labels: Labels,
+    logits: npt.ArrayLike,
+    names: Sequence[str],
+    positive: str | None = None,
+    *,
+    temperature: float | None = None,
+    threshold: float | None = None,
+) -> dict[str, object]:
+    """Every score of a classifier's logits, before and after temperature scaling.
+
+    Labels are those that the threshold gives on the scaled probabilities, else the most probable ones. ``loss``,
+    ``brier``, both calibration errors and the areas are of the probabilities as trained, whatever the temperature,
+    so that classifiers with and without one compare.
+
+    Args:
+        labels: (N,) class numbers.
+        logits: (N, C).
+        names: the C class names, in the order of the columns.
+        positive: the name of the class that is looked for, or None.
+        temperature: what logits are divided by, or None.
+        threshold: the probability from which on ``positive`` is answered, or None; used where ``positive`` came.
+
+    Returns:
+        What `summarise` returns; with a temperature also ``calibrated``: ``temperature`` and the `probability_scores`
+        of the scaled probabilities; with a threshold also ``threshold``.
+    """
+    scores = np.asarray(logits, dtype=np.float64)
+    scaled = softmax(scores / (temperature or 1.0)) if scores.size else scores
+    column = list(names).index(positive) if positive in names else None
+    if column is None or len(names) != 2:
+        threshold = None
+    guess = chosen(scaled, column, threshold)
+    summary = summarise(labels, softmax(scores) if scores.size else scores, names, positive, guess)
+    if temperature is not None:
+        summary["calibrated"] = {"temperature": float(temperature), **probability_scores(labels, scaled)}
+    if threshold is not None:
+        summary["threshold"] = float(threshold)
     return summary

@@ -29,8 +29,8 @@ from lora_clf.inference.batches import training_rows
 from lora_clf.inference.precision import resolve_precision
 from lora_clf.inference.predict import logits
 from lora_clf.inference.runner import Runner
-from lora_clf.metrics.classification import summarise
-from lora_clf.metrics.probability import softmax
+from lora_clf.metrics.classification import assess
+from lora_clf.training.decision import Decision, decide
 from lora_clf.training.result import Progress, Result
 from lora_clf.training.schedule import warmup_decay
 from lora_clf.training.settings import TrainSettings
@@ -48,6 +48,7 @@ def train(
     settings: TrainSettings | None = None,
     *,
     pooling: str | None = None,
+    decision: Decision | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Result:
     """Tune ``base`` into a classifier of ``data`` and score it.
@@ -62,6 +63,7 @@ def train(
         tuner: the strategy, as ``LoRA(rank=8)``.
         settings: epochs, batch size, learning rate, seed and so on.
         pooling: "mean", "first", "last" or "family" in place of the base's default.
+        decision: threshold and temperature; by default a temperature where validation has rows enough for one.
         progress: called after every optimizer step.
 
     Raises:
@@ -74,6 +76,8 @@ def train(
     if not isinstance(tuner, Tuner):
         raise UsageError(f"train() takes a strategy such as LoRA(rank=8), got {tuner!r}.")
     settings = settings or TrainSettings()
+    decision = decision or Decision()
+    decision.check(data.labels, data.positive_label)
     started = time.perf_counter()
     precision = resolve_precision(settings.precision, base.device)
     max_length = base.check_length(settings.max_length)
@@ -93,7 +97,9 @@ def train(
     tuned.load_state_dict(best.state)
     trainable = tuned.trainable_parameters
     total = sum(parameter.numel() for parameter in tuned.view.parameters())
-    scores = {name: run.score(name, logits(tuned.view, run.tokens[name])) for name in ("validation", "test")}
+    answers = {name: logits(tuned.view, run.tokens[name]) for name in ("validation", "test")}
+    decided = decide(decision, run.labels["validation"], answers["validation"], data.labels, data.positive_label)
+    scores = {name: run.score(name, each, decided.scale, decided.cut) for name, each in answers.items()}
     header = make_header(
         base,
         tuned,
@@ -106,7 +112,9 @@ def train(
         data_name=data.name,
         data_digest=data.digest,
         licence=data.licence,
-        training=run.recipe(),
+        threshold=decided.cut,
+        temperature=decided.scale,
+        training={**run.recipe(), **decided.record()},
         metrics={name: metrics for name, (_, metrics) in scores.items()},
     )
     return Result(
@@ -122,7 +130,8 @@ def train(
         training_seconds=run.training_seconds + run.runner.prefix_seconds.get("train", 0.0),
         prefix_seconds=run.runner.prefix_seconds.get("train", 0.0),
         seconds=time.perf_counter() - started,
-        warnings=(*data.warnings, *run.warnings()),
+        warnings=(*data.warnings, *run.warnings(), *decided.warnings),
+        decided=decided,
     )
 
 
@@ -323,7 +332,9 @@ class _Run:
         """Logits (N, C) and metrics of "validation" or "test"."""
         return self.score(part, self.runner.all_logits(part))
 
-    def score(self, part: str, answers: NDArray[np.float32]) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    def score(
+        self, part: str, answers: NDArray[np.float32], temperature: float | None = None, threshold: float | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """``answers`` (N, C) to a part, and their metrics.
 
         Raises:
@@ -331,8 +342,9 @@ class _Run:
         """
         if not np.isfinite(answers).all():
             self._check_finite(math.nan, len(self.history) + 1)
-        metrics = summarise(self.labels[part], softmax(answers), self.data.labels, self.data.positive_label)
-        return answers, metrics
+        names, positive = self.data.labels, self.data.positive_label
+        truth = self.labels[part]
+        return answers, assess(truth, answers, names, positive, temperature=temperature, threshold=threshold)
 
     def _report(self, epoch: int, loss: float, validation: dict[str, Any] | None, running: float = 0.0) -> None:
         if self.progress is not None:

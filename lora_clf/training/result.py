@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lora_clf.adapters.adapter import Adapter
+    from lora_clf.training.decision import Decided
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Result:
         prefix_seconds: the prefix's part of that.
         seconds: everything after the base and the data were loaded.
         warnings: what a person should know about this run.
+        decided: temperature and threshold, as found on the validation part.
     """
 
     adapter: Adapter
@@ -69,6 +71,7 @@ class Result:
     prefix_seconds: float
     seconds: float
     warnings: tuple[str, ...] = field(default=())
+    decided: Decided | None = None
 
     @property
     def share(self) -> float:
