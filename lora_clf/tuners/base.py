@@ -34,6 +34,8 @@ class Tuner(ABC):
         mergeable: whether the trained change can be written into plain weights of the base's own layout.
         changes_inputs: whether it changes what enters the first block, so that nothing below can be kept.
         order: where it stands in lists.
+        search: what `compare --tune` may vary: values to try, the default among them, for each of some hyperparameters
+            and for ``lr``, the learning rate (`rates_around`). Empty: there is nothing to tune.
     """
 
     name: ClassVar[str]
@@ -43,6 +45,7 @@ class Tuner(ABC):
     mergeable: ClassVar[bool] = True
     changes_inputs: ClassVar[bool] = False
     order: ClassVar[int] = 100
+    search: ClassVar[dict[str, tuple[Any, ...]]] = {}
 
     def __post_init__(self) -> None:
         """Check that every setting is of its declared type; a strategy adds its own checks to this one.
@@ -209,6 +212,11 @@ def check_types(settings: Any, name: str) -> None:
             wrong.append(f"{field.name}={value!r}, expected {annotation}")
     if wrong:
         raise UsageError(f"{name}: {'; '.join(wrong)}.")
+
+
+def rates_around(rate: float) -> tuple[float, ...]:
+    """Learning rates to try: the default and three on either side of it, each about twice the one before."""
+    return tuple(float(f"{rate * factor:.3g}") for factor in (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8))
 
 
 def _saved_name(name: str) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lora_clf.base.view import View
-from lora_clf.tuners.base import Tuned, Tuner, unfreeze
+from lora_clf.tuners.base import Tuned, Tuner, rates_around, unfreeze
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Full(Tuner):
     summary: ClassVar[str] = "every weight and the head"
     learning_rate: ClassVar[float] = 1e-4
     order: ClassVar[int] = 30
+    search: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": rates_around(learning_rate)}
 
     def prepare(self, view: View) -> Tuned:
         """Take the whole backbone as the view's own."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lora_clf.base.targets import last_blocks
 from lora_clf.base.view import View
 from lora_clf.errors import UsageError
-from lora_clf.tuners.base import Tuned, Tuner, unfreeze
+from lora_clf.tuners.base import Tuned, Tuner, rates_around, unfreeze
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class LastBlock(Tuner):
     summary: ClassVar[str] = "the last block(s), the final norm and the head"
     learning_rate: ClassVar[float] = 5e-4
     order: ClassVar[int] = 20
+    search: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": rates_around(learning_rate), "blocks": (1, 2, 4)}
 
     def __post_init__(self) -> None:
         """Check the settings."""

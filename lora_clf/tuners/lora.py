@@ -11,7 +11,8 @@ from transformers.pytorch_utils import Conv1D
 from lora_clf.base.generator import GENERATOR
 from lora_clf.base.view import View
 from lora_clf.errors import TargetError
-from lora_clf.tuners.low_rank import LowRank, LowRankTuned
+from lora_clf.tuners.base import rates_around
+from lora_clf.tuners.low_rank import RANKS, LowRank, LowRankTuned
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class LoRA(LowRank):
     summary: ClassVar[str] = "low-rank factors beside linear layers (peft library) and the head"
     learning_rate: ClassVar[float] = 2e-3
     order: ClassVar[int] = 40
+    search: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": rates_around(learning_rate), "rank": RANKS}
 
     def prepare(self, view: View) -> LowRankTuned:
         """Have peft wrap each target layer."""

@@ -7,7 +7,7 @@ random number. `lora_clf.tuners.low_rank` has the drawing and the scaling.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,8 @@ from transformers.pytorch_utils import Conv1D
 
 from lora_clf.base.targets import linear_shape
 from lora_clf.base.view import View
-from lora_clf.tuners.low_rank import LowRank, LowRankTuned
+from lora_clf.tuners.base import rates_around
+from lora_clf.tuners.low_rank import RANKS, LowRank, LowRankTuned
 
 
 class _Factors(nn.Module):
@@ -84,6 +85,7 @@ class LoRAScratch(LowRank):
     summary: ClassVar[str] = "low-rank factors beside linear layers (written by hand) and the head"
     learning_rate: ClassVar[float] = 2e-3
     order: ClassVar[int] = 50
+    search: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": rates_around(learning_rate), "rank": RANKS}
 
     def prepare(self, view: View) -> LowRankTuned:
         """Replace each target layer by its LoRA form."""

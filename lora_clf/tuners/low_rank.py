@@ -26,6 +26,8 @@ from lora_clf.base.view import View
 from lora_clf.errors import UsageError
 from lora_clf.tuners.base import Tuned, Tuner
 
+RANKS = (2, 4, 8, 16, 32)  # to try, the default among them
+
 
 @dataclass(frozen=True)
 class LowRank(Tuner):
