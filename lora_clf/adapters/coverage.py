@@ -58,12 +58,12 @@ def adapter_coverage(adapter: Adapter) -> Finding:
         problems += [f"{len(idle)} layers change nothing, first {', '.join(idle[:_SHOWN])}"] if idle else []
         advice = "Train it again: those layers never got a gradient, or their factors were lost."
     else:
-        before = dict(adapter.base.backbone.named_parameters())
-        mine = {name: p for name, p in tuned.view.backbone.named_parameters() if p.requires_grad}
-        idle = [name for name, p in mine.items() if torch.equal(p.detach(), before[name])]
-        total, what = len(mine), f"{len(mine)} tensors of {len(before)}"
-        problems += ["nothing of the backbone differs from the base"] if mine and len(idle) == total else []
-        advice = "Train it again: what it was to train is as the base has it."
+        before = tuned.tuner.prepare(adapter.base.view(len(header.labels), header.pooling, header.seed)).state_dict()
+        mine = {name: tensor for name, tensor in tuned.state_dict().items() if not name.startswith("head.")}
+        idle = [name for name, tensor in mine.items() if torch.equal(tensor, before[name])]
+        total, what = len(mine), f"{len(mine)} tensors beside {sum(1 for _ in adapter.base.backbone.parameters())}"
+        problems += ["nothing of the backbone differs from before training"] if mine and len(idle) == total else []
+        advice = "Train it again: what it was to train is as it began."
     changed = total - len(idle)
     return Finding(
         "targets",

@@ -38,6 +38,7 @@ class Architecture:
         blocks: path of the list of transformer blocks.
         attention: the query, key and value projections of a block (one name where they are fused).
         attention_output: the projection behind the attention.
+        feed_forward_output: the linear layer that ends a block's feed-forward part.
         embeddings: what stands before the first block, where it is one module.
         final_norm: the norm behind the last block, where there is one.
         projection: what else stands between the last block and the pooling, where there is something.
@@ -56,6 +57,7 @@ class Architecture:
     blocks: str
     attention: tuple[str, ...]
     attention_output: tuple[str, ...]
+    feed_forward_output: str
     embeddings: str | None = None
     final_norm: str | None = None
     projection: str | None = None
@@ -80,6 +82,7 @@ def _bert(model_type: str, family: str) -> Architecture:
         blocks="encoder.layer",
         attention=attention,
         attention_output=("attention.output.dense",),
+        feed_forward_output="output.dense",
         embeddings="embeddings",
         family=family,
         post_norm=PostNorm(
@@ -96,6 +99,7 @@ def _llama(model_type: str, *, plain: bool = True) -> Architecture:
         blocks="layers",
         attention=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
         attention_output=("self_attn.o_proj",),
+        feed_forward_output="mlp.down_proj",
         final_norm="norm",
         family="score",
         pooling="family",
@@ -111,6 +115,7 @@ _TABLE = (
         blocks="h",
         attention=("attn.c_attn",),
         attention_output=("attn.c_proj",),
+        feed_forward_output="mlp.c_proj",
         final_norm="ln_f",
         family="score",
         pooling="family",
@@ -125,6 +130,7 @@ _TABLE = (
         blocks="transformer.layer",
         attention=("attention.q_lin", "attention.k_lin", "attention.v_lin"),
         attention_output=("attention.out_lin",),
+        feed_forward_output="ffn.lin2",
         embeddings="embeddings",
         family="distilbert",
         post_norm=PostNorm(
@@ -147,6 +153,7 @@ _TABLE = (
         blocks="layers",
         attention=("attention.query_key_value",),
         attention_output=("attention.dense",),
+        feed_forward_output="mlp.dense_4h_to_h",
         final_norm="final_layer_norm",
         family="score",
         pooling="family",
@@ -158,6 +165,7 @@ _TABLE = (
         blocks="layers",
         attention=("attn.Wqkv",),
         attention_output=("attn.Wo",),
+        feed_forward_output="mlp.Wo",
         embeddings="embeddings",
         final_norm="final_norm",
         family="modernbert",
@@ -168,6 +176,7 @@ _TABLE = (
         blocks="decoder.layers",
         attention=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
         attention_output=("self_attn.out_proj",),
+        feed_forward_output="fc2",
         final_norm="decoder.final_layer_norm",
         projection="decoder.project_out",
         family="score",
@@ -180,6 +189,7 @@ _TABLE = (
         blocks="block",
         attention=("layer.0.SelfAttention.q", "layer.0.SelfAttention.k", "layer.0.SelfAttention.v"),
         attention_output=("layer.0.SelfAttention.o",),
+        feed_forward_output="layer.1.DenseReluDense.wo",
         final_norm="final_layer_norm",
         # The relative position bias is made in the first block and handed on from block to block.
         resumable=False,
@@ -191,6 +201,7 @@ _TABLE = (
         blocks="layers",
         attention=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
         attention_output=("self_attn.out_proj",),
+        feed_forward_output="fc2",
         part="encoder",
     ),
 )

@@ -28,6 +28,11 @@ def linear_shape(module: nn.Module) -> tuple[int, int]:
     return (int(rows), int(columns)) if isinstance(module, Conv1D) else (int(columns), int(rows))
 
 
+def norms(module: nn.Module) -> list[nn.Module]:
+    """The norms inside a module, which transformers calls ``...Norm`` in every family."""
+    return [part for part in module.modules() if type(part).__name__.endswith("Norm")]
+
+
 @dataclass(frozen=True)
 class Coverage:
     """What a target specification matched: which modules, and how much of the blocks that is.

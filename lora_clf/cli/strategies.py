@@ -43,7 +43,7 @@ def strategies(
         [
             (
                 each["name"],
-                each["trains"],
+                f"not on this base: {each['refused']}" if each["refused"] else each["trains"],
                 each["trainable_parameters"],
                 share(each["share"]),
                 f"{each['learning_rate']:g}",
@@ -70,8 +70,8 @@ def _base(name: str | None, revision: str | None, pooling: str | None) -> Base |
 
 def describe(kind: type[Tuner], base: Base | None, labels: int) -> dict[str, Any]:
     """One strategy as a JSON object; the counts are null where there is no base to count on."""
-    trainable = part = None
-    if base is not None:
+    trainable = part = refused = None
+    if base is not None and (refused := kind().refusal(base.view(labels))) is None:
         tuned = kind().prepare(base.view(labels))
         trainable = tuned.trainable_parameters
         part = trainable / sum(parameter.numel() for parameter in tuned.view.parameters())
@@ -79,6 +79,7 @@ def describe(kind: type[Tuner], base: Base | None, labels: int) -> dict[str, Any
         "name": kind.name,
         "summary": (kind.__doc__ or kind.summary).strip().splitlines()[0],
         "trains": kind.summary,
+        "refused": refused,
         "trainable_parameters": trainable,
         "share": part,
         "learning_rate": kind.learning_rate,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lora_clf.base.targets import Coverage
 from lora_clf.base.view import View
-from lora_clf.errors import NotMergeableError, StateError, TunerError, UsageError
+from lora_clf.errors import NotMergeableError, StateError, TunerError, UnsupportedBaseError, UsageError
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Tuner(ABC):
     Attributes:
         name: what the command line calls it.
         summary: one line for people: what trains.
-        learning_rate: the default, chosen on validation parts of three data sets (benchmarks/learning_rates.py).
+        learning_rate: the default. Those in benchmarks/results/learning_rates.json were chosen on validation parts of
+            three data sets (benchmarks/learning_rates.py), the others are taken from the strategy's paper.
         identity_at_init: whether a prepared view computes what the base computes, head aside.
         mergeable: whether the trained change can be written into plain weights of the base's own layout.
         changes_inputs: whether it changes what enters the first block, so that nothing below can be kept.
@@ -62,7 +63,21 @@ class Tuner(ABC):
         Raises:
             TargetError: the targets match nothing.
             UsageError: more blocks than the base has.
+            UnsupportedBaseError: the base has not what this strategy needs (`refusal`).
         """
+
+    def refusal(self, view: View) -> str | None:
+        """Why this strategy cannot adapt the base of ``view``, as half a sentence for people; None where it can."""
+        return None
+
+    def check_base(self, view: View) -> None:
+        """Refuse a base that `refusal` has a reason against.
+
+        Raises:
+            UnsupportedBaseError: with the reason.
+        """
+        if (reason := self.refusal(view)) is not None:
+            raise UnsupportedBaseError(f"{self.name} cannot adapt this {view.architecture.model_type} base: {reason}.")
 
     def settings(self) -> dict[str, Any]:
         """The hyperparameters, ready for JSON."""

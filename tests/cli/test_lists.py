@@ -12,7 +12,7 @@ import pytest
 from lora_clf.errors import BaseNotFoundError
 
 Cli = Callable[..., Any]
-KEYS = {"name", "summary", "trains", "trainable_parameters", "share", "learning_rate", "flags"}
+KEYS = {"name", "summary", "trains", "refused", "trainable_parameters", "share", "learning_rate", "flags"}
 
 
 def test_strategies_as_json(cli: Cli, base: Path) -> None:

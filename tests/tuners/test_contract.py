@@ -10,13 +10,24 @@ import torch
 
 from lora_clf.base.base import Base
 from lora_clf.base.digest import backbone_digest
-from lora_clf.errors import NotMergeableError, StateError, TargetError, TunerError, UsageError
+from lora_clf.errors import (
+    NotMergeableError,
+    StateError,
+    TargetError,
+    TunerError,
+    UnsupportedBaseError,
+    UsageError,
+)
 from lora_clf.tuners import create, strategies
 from tests.bases import ARCHITECTURE_NAMES, FAMILY_NAMES, WIDTH, batch, randomise, tiny_base
 
 STRATEGIES = tuple(strategies())
 CLASSES = 3
 CASES = [(strategy, name) for name in ARCHITECTURE_NAMES for strategy in STRATEGIES]
+# What a strategy cannot adapt: its refusal says so, and nothing else of the suite runs there.
+REFUSED = {
+    "bitfit": {"llama", "qwen3", "modernbert", "t5"},  # no biases
+}
 HEADS = [(name, pooling) for name in ARCHITECTURE_NAMES for pooling in ("mean", "first", "last", "family")
          if pooling != "family" or name in FAMILY_NAMES]  # fmt: skip
 
@@ -25,6 +36,20 @@ HEADS = [(name, pooling) for name in ARCHITECTURE_NAMES for pooling in ("mean", 
 def base(request: pytest.FixtureRequest) -> Iterator[Base]:
     """One tiny base of each architecture."""
     yield tiny_base(request.param)
+
+
+def refused(strategy: str, base: Base) -> bool:
+    """Whether this strategy cannot adapt this base."""
+    return base.architecture.model_type in REFUSED.get(strategy, ())
+
+
+def test_refusals_are_as_declared_and_have_a_reason(base: Base) -> None:
+    for strategy in STRATEGIES:
+        reason = create(strategy).refusal(base.view(CLASSES))
+        assert (reason is not None) == refused(strategy, base), (strategy, reason)
+        if reason is not None:
+            with pytest.raises(UnsupportedBaseError, match=f"{strategy} cannot adapt this .* base: {reason}"):
+                create(strategy).prepare(base.view(CLASSES))
 
 
 def test_the_suite_covers_what_it_says() -> None:
@@ -38,6 +63,12 @@ def test_the_suite_covers_what_it_says() -> None:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 class TestEveryArchitecture:
     """Run for each of the eleven architectures through the ``base`` fixture."""
+
+    @pytest.fixture(autouse=True)
+    def possible(self, base: Base, strategy: str) -> None:
+        """Refusals have a test of their own."""
+        if refused(strategy, base):
+            pytest.skip("refused, as it should be")
 
     def test_identity_at_init(self, base: Base, strategy: str) -> None:
         plain = base.view(CLASSES, seed=3)
@@ -107,6 +138,8 @@ class TestEveryArchitecture:
         assert all(torch.equal(before[name], tensor) for name, tensor in tuned.state_dict().items())
 
     def test_learns_a_toy_problem(self, base: Base, strategy: str) -> None:
+        if strategy not in STRATEGIES[:5] and base.architecture.model_type not in ("bert", "gpt2", "llama"):
+            pytest.skip("three architectures are enough for this, which takes longest")
         tuned = create(strategy).prepare(base.view(2, pooling="mean", seed=3))
         ids, mask = batch(rows=16)
         labels = torch.arange(16) % 2

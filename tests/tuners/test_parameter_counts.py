@@ -1,0 +1,74 @@
+"""How many numbers each strategy trains, by the formula of its paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from torch import nn
+
+from lora_clf.base.base import Base
+from lora_clf.errors import UsageError
+from lora_clf.tuners import create
+from tests.bases import BLOCKS, WIDTH, tiny_base
+
+D, INNER, CLASSES = WIDTH, 48, 3
+
+
+def trained(strategy: str, base: Base, **settings: Any) -> int:
+    """Numbers that train, the head aside."""
+    tuned = create(strategy, **settings).prepare(base.view(CLASSES))
+    return tuned.trainable_parameters - sum(p.numel() for p in tuned.view.head.parameters())
+
+
+BERT: Mapping[tuple[str, str], tuple[dict[str, Any], int]] = {
+    ("bitfit", "all"): ({}, BLOCKS * (7 * D + INNER)),
+    ("bitfit", "one block"): ({"blocks": 1}, 7 * D + INNER),
+    ("layer-norm", "all"): ({}, BLOCKS * 4 * D),
+    ("layer-norm", "two blocks"): ({"blocks": 2}, 2 * 4 * D),
+    ("ia3", "all"): ({}, BLOCKS * (2 * D + INNER)),
+    ("bottleneck", "houlsby"): ({"bottleneck": 5}, BLOCKS * (2 * (2 * 5 * D + 5 + D) + 4 * D)),
+    ("bottleneck", "pfeiffer"): ({"bottleneck": 5, "placement": "pfeiffer"}, BLOCKS * (2 * 5 * D + 5 + D)),
+    ("prefix-tuning", "all"): ({"prefix_length": 7}, BLOCKS * 2 * 7 * D),
+}
+
+
+@pytest.mark.parametrize(("strategy", "case"), list(BERT))
+def test_counts_on_bert(strategy: str, case: str) -> None:
+    settings, expected = BERT[strategy, case]
+    assert trained(strategy, tiny_base("bert"), **settings) == expected
+
+
+def test_counts_where_query_key_and_value_are_one_or_heads_are_shared() -> None:
+    gpt2, llama = tiny_base("gpt2"), tiny_base("llama")
+    assert trained("ia3", gpt2) == BLOCKS * (3 * D + 4 * D)
+    # Llama's keys and values have two of the four heads.
+    assert trained("ia3", llama) == BLOCKS * (2 * D // 2 + INNER)
+    assert trained("prefix-tuning", llama, prefix_length=7) == BLOCKS * 2 * 7 * D // 2
+    # RMS norms have no bias; the final norm counts too.
+    assert trained("layer-norm", llama) == (2 * BLOCKS + 1) * D
+    # GPT-2's biases: 3 D + D for the attention, 4 D + D for the feed-forward part, 2 D in the norms, D behind the last.
+    assert trained("bitfit", gpt2) == BLOCKS * 11 * D + D
+
+
+def test_every_bias_and_every_norm_is_among_them() -> None:
+    base = tiny_base("bert")
+    biases = {n for n in create("bitfit").prepare(base.view(2)).trainable() if not n.startswith("head.")}
+    assert biases == {n for n, _ in base.backbone.named_parameters() if n.startswith("encoder.") and "bias" in n}
+    trains = create("layer-norm").prepare(base.view(2)).view.backbone
+    frozen = [n for n, m in trains.named_modules() if isinstance(m, nn.LayerNorm) and not m.weight.requires_grad]
+    assert frozen == ["embeddings.LayerNorm"]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "settings", "message"),
+    [
+        ("bottleneck", {"bottleneck": 0}, "--bottleneck 0: expected at least 1"),
+        ("bottleneck", {"placement": "pfeifer"}, "Did you mean 'pfeiffer'"),
+        ("prefix-tuning", {"prefix_length": 0}, "--prefix-length 0: expected at least 1"),
+    ],
+)
+def test_settings_without_sense_are_refused(strategy: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        create(strategy, **settings)
