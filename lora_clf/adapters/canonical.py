@@ -13,11 +13,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
+from lora_clf.adapters.wording import brief
 from lora_clf.errors import AdapterFormatError
 
 DEPTH: Final = 20  # nested lists and objects; ours are seven deep
-_STRING: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-_BRACKET: Final = re.compile(r"[\[\]{}]")
+_NO_BRACKET: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[^\[\]{}"]+', re.DOTALL)  # strings, and all else
 
 
 def canonical(value: Any) -> str:
@@ -38,7 +38,7 @@ def parse(text: str | bytes, what: str) -> Any:
     """
     try:
         text = text.decode("utf-8") if isinstance(text, bytes) else text
-        if _depth(text) > DEPTH:
+        if _too_deep(text):
             raise ValueError(f"lists and objects are nested more than {DEPTH} deep")
         value = json.loads(text, object_pairs_hook=_no_key_twice, parse_constant=_no_constant)
         # A number such as 1e999 reads as infinity; a lone surrogate can be escaped, but not shown.
@@ -69,20 +69,26 @@ def plain(value: Any) -> Any:
     raise TypeError(f"A {type(value).__name__} has no place in a saved adapter.")
 
 
-def _depth(text: str) -> int:
-    """How deep lists and objects are nested; counted before parsing, since parsing is what would overflow."""
-    deepest = depth = 0
-    for bracket in _BRACKET.findall(_STRING.sub("", text)):
+def _too_deep(text: str) -> bool:
+    """Whether lists and objects are nested too deep; asked before parsing, since parsing is what would overflow."""
+    brackets = rest = _NO_BRACKET.sub("", text)
+    for _ in range(DEPTH):  # each round takes the innermost away
+        rest = rest.replace("[]", "").replace("{}", "")
+    if not rest:
+        return False
+    deepest = depth = 0  # too deep, or not closed, which is for the parser to say
+    for bracket in brackets:
         depth += 1 if bracket in "[{" else -1
         deepest = max(deepest, depth)
-    return deepest
+    return deepest > DEPTH
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r} is there twice")
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+        raise ValueError(f"the key '{brief(twice)}' is there twice")
     return found
 
 

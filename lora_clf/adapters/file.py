@@ -11,14 +11,15 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from lora_clf.adapters.canonical import canonical, parse
 from lora_clf.adapters.card import card
-from lora_clf.adapters.disk import Place, read_from, write_in_place_of
+from lora_clf.adapters.disk import Place, contents, read_from, write_in_place_of
 from lora_clf.adapters.header import Header
-from lora_clf.adapters.layout import config_of, has_head, layout_of
-from lora_clf.adapters.safetensors_file import HEADER_CAP, pack, read_table, table_length, tensors_of
+from lora_clf.adapters.layout import HEAD, config_of, layout_of
+from lora_clf.adapters.safetensors_file import HEADER_CAP, Table, pack, read_table, table_length, tensors_of
+from lora_clf.adapters.wording import few
 from lora_clf.errors import AdapterError, AdapterExistsError, AdapterFormatError, AdapterNotFoundError
 
 if TYPE_CHECKING:
@@ -104,16 +105,30 @@ def read_folder(folder: Path, *, file_cap: int = FILE_CAP) -> tuple[Header, dict
 
 
 def _read_whole(place: Place, file_cap: int) -> tuple[Header, dict[str, Tensor]]:
-    data = place.read_writable(MODEL, file_cap)
-    table = read_table(data, len(data))
+    data, table = read_model(place, file_cap)
     header, layout = table.header, layout_of(table.header)
-    if strange := sorted(entry.name for entry in header.tensors if not layout.knows(entry.name)):
-        raise AdapterFormatError(f"Names of tensors in {MODEL} belong nowhere: {', '.join(strange)}.")
-    if not has_head(header):
+    names = {entry.name: layout.in_memory(entry.name) for entry in header.tensors}
+    if strange := sorted(name for name, found in names.items() if layout.in_file(found) != name):
+        raise AdapterFormatError(f"Names of tensors in {MODEL} belong nowhere: {few(strange)}.")
+    if not any(found.startswith(HEAD) for found in names.values()):
         raise AdapterFormatError(f"{MODEL} has no classification head; without one there are no labels.")
     check_config(header, place)
     tensors = tensors_of(data, table)
-    return header, {layout.in_memory(name): tensor for name, tensor in tensors.items()}
+    return header, {names[name]: tensor for name, tensor in tensors.items()}
+
+
+def read_model(place: Place, file_cap: int) -> tuple[bytearray, Table]:
+    """The bytes of the model file and its examined table; a file that is larger than its table says is not read.
+
+    Raises:
+        AdapterNotFoundError: there is none.
+        AdapterFormatError: it is not whole, or larger than ``file_cap`` bytes.
+    """
+    with place.open(MODEL, file_cap) as file:
+        top, size = _top(file)
+        table = read_table(top, size)
+        file.seek(0)
+        return contents(file, size), table
 
 
 def read_header(folder: Path | str) -> Header:
@@ -128,12 +143,16 @@ def read_header(folder: Path | str) -> Header:
 
 def _read_top(place: Place) -> Header:
     with place.open(MODEL) as file:
-        size = os.fstat(file.fileno()).st_size
-        top = file.read(8)
-        top += file.read(table_length(top, size))
-    header = read_table(top, size).header
+        header = read_table(*_top(file)).header
     check_config(header, place)
     return header
+
+
+def _top(file: BinaryIO) -> tuple[bytes, int]:
+    """The first part of a model file, its table included, and the size of the whole."""
+    size = os.fstat(file.fileno()).st_size
+    top = file.read(8)
+    return top + file.read(table_length(top, size)), size
 
 
 def list_adapters(folder: Path | str) -> list[tuple[Path, Header | AdapterError]]:
@@ -179,7 +198,7 @@ def check_config(header: Header, place: Place) -> None:
         if canonical(came[name]) != canonical(expected[name])
     ]
     if problems:
-        raise AdapterFormatError(f"{CONFIG} disagrees with the header of {MODEL}: {'; '.join(problems)}.")
+        raise AdapterFormatError(f"{CONFIG} disagrees with the header of {MODEL}: {few(problems, '; ', 240)}.")
 
 
 def _short(value: Any) -> str:

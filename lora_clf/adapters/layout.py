@@ -16,7 +16,6 @@ and the card's snippet read. The others are named as in transformers' ``ForSeque
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,14 +149,14 @@ def _targets(header: Header) -> list[str]:
 def _modules_to_save(header: Header) -> list[str]:
     """The parts of the classification model that are the head, and the two that PEFT always names."""
     layout = layout_of(header)
-    names = [layout.in_memory(entry.name) for entry in header.tensors]
-    children = {name.split(".")[1] for name in names if name.startswith(HEAD)}
+    names = (entry.name for entry in header.tensors if not entry.name.startswith(layout.backbone))
+    children = {layout.in_memory(name).split(".")[1] for name in names}
     return [*sorted(children - set(PEFT_HEADS)), *PEFT_HEADS]
 
 
 def _by_number(name: str) -> list[tuple[int, str]]:
     """A sorting key that puts layer 2 before layer 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"\.", name)]
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
 
 
 def _whole(number: float) -> float:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lora_clf.adapters.canonical import canonical, parse
 from lora_clf.adapters.header import Header, TensorEntry, read_text
+from lora_clf.adapters.wording import brief, few
 from lora_clf.errors import AdapterFormatError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ DTYPES: Final = {"F32": 4, "F16": 2, "BF16": 2}  # what a tensor may be stored a
 _NAMES: Final = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _DTYPES: Final = {name: dtype for dtype, name in _NAMES.items()}
 _DIMENSIONS: Final = 4
+_ENTRY: Final = {"dtype", "shape", "data_offsets"}
 _MODEL: Final = "adapter_model.safetensors"
 
 
@@ -98,8 +100,7 @@ def read_table(top: bytes | bytearray, size: int) -> Table:
     # The version first: a later one may have other keys and dtypes, and has to be refused by its number.
     header = read_text(metadata[KEY])
     if more := sorted(set(metadata) - {KEY}):
-        names = ", ".join(map(repr, more))
-        raise AdapterFormatError(f"The metadata of {_MODEL} holds more than {KEY}: {names}.")
+        raise AdapterFormatError(f"The metadata of {_MODEL} holds more than {KEY}: {few(map(repr, more))}.")
     return Table(replace(header, tensors=_manifest(values, size - 8 - length)), 8 + length)
 
 
@@ -152,7 +153,7 @@ def tensors_of(data: bytearray, table: Table) -> dict[str, Tensor]:
         if not math.isfinite(float(run.sum(dtype=torch.float32))) and (
             bad := sorted(name for name, tensor in found.items() if not bool(torch.isfinite(tensor).all()))
         ):
-            raise AdapterFormatError(f"Tensors of {_MODEL} hold NaN or infinity: {', '.join(bad)}.")
+            raise AdapterFormatError(f"Tensors of {_MODEL} hold NaN or infinity: {few(bad)}.")
         tensors |= found
         place += count * size
     return tensors
@@ -164,7 +165,7 @@ def _manifest(values: Mapping[str, Any], size: int) -> tuple[TensorEntry, ...]:
     if wrong:
         raise AdapterFormatError(
             f"Tensors in the table of {_MODEL} are not described by a dtype of {', '.join(DTYPES)}, a shape "
-            f"of up to {_DIMENSIONS} sizes and a place of that many bytes: {', '.join(sorted(wrong))}."
+            f"of up to {_DIMENSIONS} sizes and a place of that many bytes: {few(sorted(wrong))}."
         )
     ordered = sorted(values.items(), key=lambda item: item[1]["data_offsets"])
     place = 0
@@ -172,7 +173,7 @@ def _manifest(values: Mapping[str, Any], size: int) -> tuple[TensorEntry, ...]:
         begin, end = value["data_offsets"]
         if begin != place:
             kind = "a hole before" if begin > place else "an overlap at"
-            raise AdapterFormatError(f"The tensors of {_MODEL} do not follow one another: {kind} {name}.")
+            raise AdapterFormatError(f"The tensors of {_MODEL} do not follow one another: {kind} {brief(name)}.")
         place = end
     if place != size:
         raise AdapterFormatError(f"The tensors of {_MODEL} take {place:,} bytes, {size:,} are there.")
@@ -180,15 +181,12 @@ def _manifest(values: Mapping[str, Any], size: int) -> tuple[TensorEntry, ...]:
 
 
 def _is_entry(value: Any) -> bool:
-    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
+    if not isinstance(value, dict) or value.keys() != _ENTRY:
         return False
-    shape, place = value["shape"], value["data_offsets"]
-    if not isinstance(value["dtype"], str) or value["dtype"] not in DTYPES:
+    dtype, shape, place = value["dtype"], value["shape"], value["data_offsets"]
+    if not (isinstance(dtype, str) and dtype in DTYPES and isinstance(shape, list) and isinstance(place, list)):
         return False
-    for numbers, least in ((shape, 1), (place, 0)):
-        if not isinstance(numbers, list) or not all(type(n) is int and n >= least for n in numbers):
-            return False
-    if len(shape) > _DIMENSIONS or len(place) != 2:
+    if len(shape) > _DIMENSIONS or len(place) != 2 or {*map(type, shape), *map(type, place)} != {int}:
         return False
-    size = DTYPES[value["dtype"]] * math.prod(shape)
-    return bool(place[1] - place[0] == size)
+    fits = place[1] - place[0] == DTYPES[dtype] * math.prod(shape)
+    return bool(fits and place[0] >= 0 and min(shape, default=1) >= 1)
