@@ -50,12 +50,12 @@ class Place:
         except OSError:
             return True
 
-    def open(self, name: str) -> BinaryIO:
+    def open(self, name: str, cap: int | None = None) -> BinaryIO:
         """The file ``name`` of the folder, opened for reading.
 
         Raises:
             AdapterNotFoundError: it is not there.
-            AdapterFormatError: it is a link, a folder or a device, or may not be read.
+            AdapterFormatError: it is a link, a folder or a device, may not be read, or is larger than ``cap`` bytes.
         """
         # Not blocking: a pipe in place of a file would wait for ever.
         flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -67,9 +67,16 @@ class Place:
         except OSError as error:
             kind = "a link" if error.errno == errno.ELOOP else f"not readable ({error.strerror})"
             raise AdapterFormatError(f"{name} in {self.folder} is {kind}, expected a plain file.") from error
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             os.close(descriptor)
             raise AdapterFormatError(f"{name} in {self.folder} is no plain file.")
+        if cap is not None and status.st_size > cap:
+            os.close(descriptor)
+            raise AdapterFormatError(
+                f"{name} in {self.folder} has {status.st_size:,} bytes; at most {cap:,} are read. For a larger "
+                "adapter that you trust raise file_cap, on the command line --file-cap (in GiB)."
+            )
         return os.fdopen(descriptor, "rb")
 
     def read(self, name: str, cap: int) -> bytes:
@@ -79,25 +86,15 @@ class Place:
             AdapterNotFoundError: it is not there.
             AdapterFormatError: it is no plain file, or larger than ``cap`` bytes.
         """
-        return bytes(self.read_writable(name, cap))
+        with self.open(name, cap) as file:
+            return bytes(contents(file, os.fstat(file.fileno()).st_size))
 
-    def read_writable(self, name: str, cap: int) -> bytearray:
-        """The bytes of the file ``name`` as memory that tensors can be views of.
 
-        Raises:
-            AdapterNotFoundError: it is not there.
-            AdapterFormatError: it is no plain file, or larger than ``cap`` bytes.
-        """
-        with self.open(name) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > cap:
-                raise AdapterFormatError(
-                    f"{name} in {self.folder} has {size:,} bytes; at most {cap:,} are read. For a larger "
-                    "adapter that you trust raise file_cap, on the command line --file-cap (in GiB)."
-                )
-            data = bytearray(size)
-            del data[file.readinto(data) :]  # type: ignore[attr-defined]
-            return data
+def contents(file: BinaryIO, size: int) -> bytearray:
+    """The first ``size`` bytes of ``file``, as memory that tensors can be views of."""
+    data = bytearray(size)
+    del data[file.readinto(data) :]  # type: ignore[attr-defined]
+    return data
 
 
 def read_from(folder: Path, read: Callable[[Place], T]) -> T:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from lora_clf.adapters.canonical import canonical, parse
 from lora_clf.adapters.rules import KNOWN, SCHEMA, names_in, problems
+from lora_clf.adapters.wording import few
 from lora_clf.errors import AdapterFormatError
 
 
@@ -134,7 +135,7 @@ def read_text(text: str, tensors: tuple[TensorEntry, ...] = ()) -> Header:
     if unknown := sorted(names_in(values.get("requires")) - set(KNOWN)):
         raise AdapterFormatError(
             f"The adapter cannot be used rightly without fields that this version of lora_clf does not know: "
-            f"{', '.join(unknown)}. Upgrade lora_clf."
+            f"{few(unknown)}. Upgrade lora_clf."
         )
     if wrong := problems(values):
         lines = "".join(f"\n  {problem}" for problem in wrong)

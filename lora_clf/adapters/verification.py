@@ -13,11 +13,12 @@ from lora_clf.adapters.canary import verify as verify_canaries
 from lora_clf.adapters.card import card
 from lora_clf.adapters.classifier import build
 from lora_clf.adapters.disk import Place, read_from
-from lora_clf.adapters.file import CARD, CONFIG, FILE_CAP, MODEL, check_config
+from lora_clf.adapters.file import CARD, CONFIG, FILE_CAP, MODEL, check_config, read_model
 from lora_clf.adapters.finding import Finding
 from lora_clf.adapters.header import Header
 from lora_clf.adapters.layout import config_of, has_head, layout_of
-from lora_clf.adapters.safetensors_file import HEADER_CAP, Table, read_table, tensors_of
+from lora_clf.adapters.safetensors_file import HEADER_CAP, Table, tensors_of
+from lora_clf.adapters.wording import few
 from lora_clf.errors import AdapterFormatError, AdapterNotFoundError, LoraClfError
 
 if TYPE_CHECKING:
@@ -93,8 +94,7 @@ def _steps(read: _Read, open_base: Callable[[Header], Base], file_cap: int) -> l
 
 
 def _file(read: _Read, file_cap: int) -> str:
-    read.data = read.place.read_writable(MODEL, file_cap)
-    read.table = read_table(read.data, len(read.data))
+    read.data, read.table = read_model(read.place, file_cap)
     header = read.header
     more = f", kept but not known here: {', '.join(sorted(header.extra))}" if header.extra else ""
     return f"schema {header.schema}, {len(header.tensors)} tensors, {len(read.data):,} bytes{more}"
@@ -115,7 +115,7 @@ def _digest(read: _Read) -> str:
     tensors = tensors_of(read.data, read.table)
     layout = layout_of(read.header)
     if strange := sorted(name for name in tensors if not layout.knows(name)):
-        raise AdapterFormatError(f"Names of tensors belong nowhere: {', '.join(strange)}.")
+        raise AdapterFormatError(f"Names of tensors belong nowhere: {few(strange)}.")
     read.state = {layout.in_memory(name): tensor for name, tensor in tensors.items()}
     return f"{read.header.digest}; all {read.header.parameters:,} numbers finite"
 
