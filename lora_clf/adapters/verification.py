@@ -107,6 +107,8 @@ def _config(read: _Read) -> str:
         of_card = "the card is as written" if written == card(read.header) else "the card was edited, which is fine"
     except AdapterNotFoundError:
         of_card = "there is no card, which is fine"
+    except AdapterFormatError:  # a link or a folder, say: loading never looks at it
+        of_card = "the card is no file that can be read, which is fine"
     return f"{len(config_of(read.header))} fields agree; {of_card}"
 
 

@@ -11,7 +11,7 @@ import pytest
 from lora_clf.adapters import disk, file
 from lora_clf.adapters.adapter import load_adapter
 from lora_clf.adapters.canonical import parse
-from lora_clf.adapters.file import CONFIG, MODEL
+from lora_clf.adapters.file import CARD, CONFIG, MODEL
 from lora_clf.adapters.verification import verify_folder
 from lora_clf.adapters.wording import brief, few
 from lora_clf.errors import AdapterFormatError
@@ -56,6 +56,15 @@ def test_messages_stay_short_and_printable(folder: Path) -> None:
     said = str(caught.value)
     assert len(said) < 1_000 and said.isprintable()
     assert "and 50" in said and " more" in said
+
+
+def test_a_card_that_is_no_file_is_no_fault_of_the_adapter(folder: Path) -> None:
+    (folder / CARD).unlink()
+    (folder / CARD).symlink_to("/dev/zero")
+    assert load_adapter(folder, make("bert").base).labels == ("ham", "spam")
+    steps = verify_folder(folder, lambda header: make("bert").base)
+    assert len(steps) == 7 and all(step.passed for step in steps)
+    assert "no file that can be read" in steps[1].found
 
 
 def test_brief_and_few() -> None:
