@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 from lora_clf.adapters.header import Header
@@ -134,6 +135,13 @@ def _use(header: Header) -> str:
     ]
     if header.low_rank:
         lines += ["", _with_peft(header)]
+        left = [name for name in ("temperature", "threshold") if getattr(header, name) is not None]
+        if left:
+            lines += [
+                "",
+                f"Those lines print the label of the largest logit: the {' and the '.join(left)} of this adapter "
+                "(below) are applied by lora_clf, not by peft.",
+            ]
     return "\n".join(lines)
 
 
@@ -179,12 +187,16 @@ print(LABELS[logits.argmax()])"""
 
 
 def _making(header: Header) -> str:
+    recipe = dict(header.training)
+    found = {name: recipe.pop(name) for name in ("temperature", "threshold") if isinstance(recipe.get(name), dict)}
     rows: dict[str, Any] = {
         "data": header.data_name,
         "data digest": header.data_digest,
         "licence of the data": header.licence,
         "settings": _settings(header.settings),
-        "training": _settings(header.training),
+        "training": _settings(recipe),
+        "temperature": _temperature(header, found.get("temperature", {})),
+        "threshold": _threshold(header, found.get("threshold", {})),
         "seed": header.seed,
         "head": f"{header.head}, pooling {header.pooling}",
         "longest text": f"{header.max_length} tokens, cut on the {header.truncation}",
@@ -197,6 +209,33 @@ def _making(header: Header) -> str:
     }
     lines = [f"| {name} | {_cell(value)} |" for name, value in rows.items() if value not in (None, "")]
     return "\n".join(["## How it was made", "", "| | |", "|---|---|", *lines])
+
+
+def _temperature(header: Header, found: Mapping[str, Any]) -> str:
+    """What logits are divided by, and what that is good for."""
+    if header.temperature is None:
+        return ""
+    text = f"{header.temperature:g}"
+    if found.get("rows") is None:
+        return text
+    before, after = _number(found.get("calibration_error_before")), _number(found.get("calibration_error_after"))
+    return f"{text}, fitted on {found['rows']} validation rows: calibration error there {before} before, {after} after"
+
+
+def _threshold(header: Header, found: Mapping[str, Any]) -> str:
+    """From which probability on the positive label is answered, how that was chosen, and on how many rows."""
+    if header.threshold is None:
+        return ""
+    text = f"{header.threshold:g}"
+    if found.get("rows") is None:
+        return text
+    rules = {"given": "as given", "precision": f"the lowest with a precision of {found.get('target')}"}
+    rule = rules.get(str(found.get("rule")), f"the best {found.get('rule')}")
+    return (
+        f"{text}, {rule} on {found['rows']} validation rows, {found.get('positives')} of them {header.positive_label}: "
+        f"precision {_number(found.get('precision'))} (95 % lower bound {_number(found.get('precision_bound'))}), "
+        f"recall {_number(found.get('recall'))}"
+    )
 
 
 def _settings(values: Any) -> str:

@@ -94,7 +94,12 @@ def extract(adapter: Adapter, rank: int) -> Extraction:
         data_name=old.data_name,
         data_digest=old.data_digest,
         licence=old.licence,
-        training={**old.training, "extracted_from": old.strategy, "extracted_digest": old.digest},
+        training={
+            # Threshold and temperature were found for the original, and so was what is said of them.
+            **{name: value for name, value in old.training.items() if name not in ("temperature", "threshold")},
+            "extracted_from": old.strategy,
+            "extracted_digest": old.digest,
+        },
     )
     left_out = {"rank": max(0.0, linear - kept), **others}
     return Extraction(

@@ -101,8 +101,8 @@ def inspect(
             ("size", f"{size(found['adapter_bytes'])} ({found['dtypes']})"),
             ("head, pooling", f"{found['head']}, {found['pooling']}"),
             ("tokens read", f"{found['max_length']:,}, cut on the {found['truncation']}"),
-            ("threshold", found["threshold"]),
-            ("temperature", found["temperature"]),
+            ("threshold", _found(found, "threshold")),
+            ("temperature", _found(found, "temperature")),
             ("data", f"{found['data_name']} ({found['licence'] or 'licence not known'})"),
             ("seed", str(found["seed"])),
             ("precision", found["precision"]),
@@ -118,6 +118,21 @@ def inspect(
     line(f'Use it:   lora-clf predict {quoted} "..."')
     line(f"In Python: load_adapter({str(adapter)!r}, load_base({found['base_name']!r})).predict([...])")
     line(f"Check it: lora-clf adapters verify {quoted}")
+
+
+def _found(facts: dict[str, Any], name: str) -> str | None:
+    """A threshold or a temperature, and the validation rows behind it where they are known."""
+    value, behind = facts[name], facts["training"].get(name)
+    if value is None:
+        return None
+    rows = behind.get("rows") if isinstance(behind, dict) else None
+    if not isinstance(rows, int):
+        return f"{value:g}"
+    text = f"{value:g}, found on {rows:,} validation rows"
+    bound, positives = behind.get("precision_bound"), behind.get("positives")
+    if isinstance(bound, float) and isinstance(positives, int):
+        text += f", {positives:,} of them {facts['positive_label']}; precision there at least {percent(bound)} (95 %)"
+    return text
 
 
 def _where(base: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lora_clf.cli.decisions import DecisionFlags, decision_lines
 from lora_clf.cli.flags import AdapterDtype, BaseFlags, DataFlags, Force, Json, Seed, StrategyFlags, TrainFlags, takes
 from lora_clf.cli.opening import weightless
 from lora_clf.cli.output import document, line, note, percent, seconds, share, size, table, training_progress
@@ -41,6 +42,7 @@ def train(
     shared: BaseFlags,
     columns: DataFlags,
     loop: TrainFlags,
+    answers: DecisionFlags,
 ) -> None:
     """Tune a base into your classifier with one strategy, and save it as a small adapter."""
     quiet_third_parties()
@@ -48,6 +50,7 @@ def train(
     from lora_clf.adapters.file import check_free
 
     tuner = tuning.create(strategy)
+    decision = answers.decision()
     folder = out or HOME / f"{file_name(origin)}-{strategy}"
     check_free(folder, force=force)  # before an hour of training, not after it
     check_writable(folder, "--out")
@@ -65,6 +68,7 @@ def train(
     if shared.pooling is not None:
         check_pooling(shared.pooling)
     dataset = load_data(origin, **columns.settings(), seed=seed)
+    decision.check(dataset.labels, dataset.positive_label)
     for warning in dataset.warnings:
         note(f"Warning: {warning.rstrip('.')}.")
     base = load_base(
@@ -82,7 +86,7 @@ def train(
         line(f"Base: {base.name}, {base.total_parameters:,} parameters, on {base.device}.")
         line()
     with training_progress() as progress:
-        result = run_training(base, dataset, tuner, settings, progress=progress)
+        result = run_training(base, dataset, tuner, settings, decision=decision, progress=progress)
     for warning in set(result.warnings) - set(dataset.warnings):  # those were told before it began
         note(f"Warning: {warning.rstrip('.')}.")
     saved = result.save(folder, force=force, dtype=adapter_dtype)
@@ -100,6 +104,8 @@ def _json(result: Result, dataset: Dataset, saved: Path) -> dict[str, Any]:
         "validation": result.validation,
         "test": result.test,
         "hard": hard_scores(result, dataset),
+        "temperature": result.decided and result.decided.temperature and result.decided.temperature.as_dict(),
+        "threshold": result.decided and result.decided.threshold and result.decided.threshold.as_dict(),
         "history": result.history,
         "trainable_parameters": result.trainable_parameters,
         "total_parameters": result.total_parameters,
@@ -137,6 +143,8 @@ def _show(result: Result, dataset: Dataset, saved: Path) -> None:
     show_scores({"validation": result.validation, "test": result.test}, dataset.positive_label)
     for name, hard in hard_scores(result, dataset).items():
         line(f"Of the {hard['n']} rows of {name} marked hard: accuracy {percent(hard['accuracy'])}.")
+    for said in decision_lines(result.decided, dataset.positive_label) if result.decided else ():
+        line(said)
     tuned = result.adapter.tuned
     if tuned.coverage is not None:
         line(f"Adapted: {tuned.coverage}.")

@@ -249,7 +249,7 @@ def assess(
     """
     scores = np.asarray(logits, dtype=np.float64)
     scaled = softmax(scores / (temperature or 1.0)) if scores.size else scores
-    column = list(names).index(positive) if positive in names else None
+    column = list(names).index(positive) if positive is not None and positive in names else None
     if column is None or len(names) != 2:
         threshold = None
     guess = chosen(scaled, column, threshold)

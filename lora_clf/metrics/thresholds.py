@@ -165,8 +165,10 @@ def best_threshold(hits: npt.ArrayLike, scores: npt.ArrayLike, rule: str = "f1")
         return None
     values = _objective(cuts, rule)
     best = np.flatnonzero(values >= values.max() - 1e-12)
-    value = min((cuts.between(int(cut)) for cut in best), key=lambda found: abs(found - 0.5))
-    return cuts.threshold(value, rule)
+    candidates = [cuts.between(int(cut)) for cut in best]
+    if cuts.scores[0] < 0.5 and values.max() <= (0.5 if rule == "balanced-accuracy" else 0.0) + 1e-12:
+        candidates.append(0.5)  # nothing is flagged there, and that is as good
+    return cuts.threshold(min(candidates, key=lambda found: abs(found - 0.5)), rule)
 
 
 def precise_threshold(hits: npt.ArrayLike, scores: npt.ArrayLike, target: float) -> Threshold | None:

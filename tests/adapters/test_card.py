@@ -119,3 +119,27 @@ def test_characters_of_any_plane_are_read_back() -> None:
     snippet = re.findall(r"```python\n(.*?)```", card(header), re.DOTALL)[1]
     line = next(line for line in snippet.splitlines() if line.startswith("BASE, FOLDER, LABELS = "))
     assert eval(line.split(" = ")[1])[2] == ["a", "\U0001f600"]
+
+
+def test_temperature_and_threshold_say_what_stands_behind_them() -> None:
+    threshold = {
+        "value": 0.62, "rule": "precision", "target": 0.95, "rows": 150, "positives": 21, "flagged": 19, "hits": 19,
+        "precision": 1.0, "precision_bound": 0.8541, "recall": 0.9048,
+    }  # fmt: skip
+    temperature = {"value": 1.4, "rows": 150, "calibration_error_before": 0.04, "calibration_error_after": 0.01}
+    training = {"epochs": 3, "threshold": threshold, "temperature": temperature}
+    header = make(threshold=0.62, temperature=1.4, training=training, pooling="family").header
+    text = card(header)
+    assert "| threshold | 0.62, the lowest with a precision of 0.95 on 150 validation rows, 21 of them spam" in text
+    assert "precision 1.0000 (95 % lower bound 0.8541), recall 0.9048 |" in text
+    assert (
+        "| temperature | 1.4, fitted on 150 validation rows: calibration error there 0.0400 before, 0.0100 after"
+        in text
+    )
+    assert "| training | epochs 3 |" in text
+    assert "the temperature and the threshold of this adapter (below) are applied by lora_clf, not by peft" in text
+    # as another program may have written it: nothing known, or nonsense
+    for other in ({}, {"threshold": {"rows": "x"}, "temperature": {"rows": []}}, {"threshold": 3}):
+        assert "| threshold | 0.62" in card(replace(header, training=other))
+    plain = card(replace(header, threshold=None, temperature=None))
+    assert "| threshold" not in plain and "by lora_clf, not by peft" not in plain

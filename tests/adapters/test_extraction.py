@@ -43,7 +43,12 @@ def test_all_ranks_hold_the_whole_change_of_the_linear_layers(name: str, strateg
 
 
 def test_a_file_of_it_loads_and_names_only_what_changed(tmp_path: Path) -> None:
-    adapter = make("bert", "last-block", threshold=0.7)
+    adapter = make(
+        "bert",
+        "last-block",
+        threshold=0.7,
+        training={"epochs": 3, "threshold": {"rows": 9}, "temperature": {"rows": 9}},
+    )
     found = extract(adapter, 5)
     found.adapter.save(tmp_path / "a")
     loaded = load_adapter(tmp_path / "a", adapter.base, verify=True)
@@ -52,6 +57,7 @@ def test_a_file_of_it_loads_and_names_only_what_changed(tmp_path: Path) -> None:
     assert header.settings["blocks"] == 1 and found.layers == 6 and header.metrics == {}
     assert header.labels == LABELS and header.data_digest == adapter.header.data_digest and header.threshold is None
     assert header.training["extracted_from"] == "last-block" and header.training["epochs"] == 3
+    assert not {"threshold", "temperature"} & set(header.training)
     old, new = (each.tuned.view.head.state_dict() for each in (adapter, loaded))
     assert all(torch.equal(old[key], new[key]) for key in old)
 

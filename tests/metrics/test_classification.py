@@ -12,7 +12,9 @@ from sklearn import metrics as reference
 from lora_clf.errors import UsageError
 from lora_clf.metrics.classification import (
     accuracy,
+    assess,
     average_precision,
+    balanced_accuracy,
     confusion_matrix,
     false_positive_rate,
     macro_f1,
@@ -20,6 +22,7 @@ from lora_clf.metrics.classification import (
     per_class,
     summarise,
 )
+from lora_clf.metrics.probability import softmax
 
 CLASSES = 4
 PAIRS = st.lists(st.tuples(st.integers(0, CLASSES - 1), st.integers(0, CLASSES - 1)), min_size=1, max_size=60)
@@ -36,6 +39,9 @@ def test_scores_equal_scikit_learn(pairs: list[tuple[int, int]]) -> None:
         assert matthews(labels, predicted) == pytest.approx(reference.matthews_corrcoef(labels, predicted), abs=1e-12)
         assert macro_f1(labels, predicted) == pytest.approx(
             reference.f1_score(labels, predicted, average="macro", zero_division=0)
+        )
+        assert balanced_accuracy(labels, predicted) == pytest.approx(
+            reference.balanced_accuracy_score(labels, predicted)
         )
         matrix = reference.confusion_matrix(labels, predicted, labels=every)
         columns = reference.precision_recall_fscore_support(labels, predicted, labels=every, zero_division=0)
@@ -116,6 +122,41 @@ def test_summary_is_whole_and_json() -> None:
         *("precision", "recall", "f1", "pr_auc", "false_positive_rate"),
     }
     assert "pr_auc" not in summarise([0, 0, 1, 1], PROBABILITIES, ["ham", "spam"])
+    assert summary["brier"] == pytest.approx(np.mean([0.01, 0.36, 0.25, 0.04]), rel=1e-6)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 5), st.integers(1, 40))
+def test_areas_of_each_class_equal_scikit_learn(seed: int, classes: int, rows: int) -> None:
+    """Few rows, so that classes are absent; few different probabilities, so that there are ties."""
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, classes, rows)
+    table = softmax(draw.integers(0, 3, (rows, classes)).astype(np.float64))
+    summary = summarise(labels, table, [f"c{number}" for number in range(classes)])
+    areas = [scores["pr_auc"] for scores in summary["per_class"].values()]  # type: ignore[attr-defined]
+    there = [number for number in range(classes) if (labels == number).any()]
+    expected = {n: reference.average_precision_score(labels == n, table[:, n]) for n in there}
+    assert areas == pytest.approx([expected.get(number, 0.0) for number in range(classes)])
+    assert summary["macro_pr_auc"] == pytest.approx(np.mean(list(expected.values())))
+
+
+def test_a_threshold_decides_and_a_temperature_only_scales() -> None:
+    labels = np.array([0, 0, 1, 1, 1])
+    logits = np.array([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 3.0], [0.0, 0.2]], dtype=np.float32)
+    plain = assess(labels, logits, ["ham", "spam"], "spam")
+    assert plain == summarise(labels, softmax(logits), ["ham", "spam"], "spam")
+    scaled = assess(labels, logits, ["ham", "spam"], "spam", temperature=2.0)
+    calibrated = scaled.pop("calibrated")
+    assert scaled == plain and calibrated["temperature"] == 2.0  # type: ignore[index]
+    assert calibrated["loss"] == summarise(labels, softmax(logits / 2), ["ham", "spam"])["loss"]  # type: ignore[index]
+    # spam from 0.3 on: the third text (0.27 as trained, 0.38 at temperature 2) is flagged only when scaled
+    recalls = [
+        assess(labels, logits, ["ham", "spam"], "spam", temperature=temperature, threshold=0.3)["recall"]
+        for temperature in (None, 2.0)
+    ]
+    assert recalls == pytest.approx([2 / 3, 1.0])
+    assert assess(labels, logits, ["ham", "spam"], "ham", threshold=0.95)["recall"] == 0.0
+    assert assess([], np.zeros((0, 2)), ["ham", "spam"], "spam", temperature=2.0, threshold=0.4)["n"] == 0
 
 
 def test_summary_of_nothing() -> None:
