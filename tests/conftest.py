@@ -1,4 +1,4 @@
-"""What every test gets: no network, one thread, a fixed seed and a cache of its own."""
+"""What every test gets: no network, no pickle, one thread, a fixed seed and a cache of its own."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ import socket  # noqa: E402
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+
+from tests import pickles  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -64,6 +66,14 @@ def _no_network() -> Iterator[None]:
 
         patch.setattr(socket, "getaddrinfo", lookup)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_pickle() -> Iterator[None]:
+    pickles.watch()
+    pickles.found.clear()
+    yield
+    assert not pickles.found  # also where something took the error for another
 
 
 @pytest.fixture(scope="session", autouse=True)
