@@ -70,11 +70,11 @@ def layout(lengths: NDArray[np.int64], labels: NDArray[np.int64], window: int, s
 def trained(base: Base, data: Dataset, window: int, seed: int) -> dict[str, Any]:
     """The validation part's accuracy and loss after training in batches of that window: best epoch and last."""
     from lora_clf.inference.batches import training_rows
-    from lora_clf.training import loop
+    from lora_clf.training import loop, run
     from lora_clf.training.settings import TrainSettings
     from lora_clf.tuners import create
 
-    with patch.object(loop, "training_rows", partial(training_rows, window=window)):
+    with patch.object(run, "training_rows", partial(training_rows, window=window)):
         settings = TrainSettings(epochs=EPOCHS, batch_size=BATCH, seed=seed)
         result = loop.train(base, data, create(STRATEGY), settings)
     last = result.history[-1]["validation"]

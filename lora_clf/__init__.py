@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         AdapterNotFoundError,
         BaseError,
         BaseNotFoundError,
+        CheckpointError,
         DataError,
         DownloadError,
         LoraClfError,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         UsageError,
         WrongBaseError,
     )
+    from lora_clf.training.checkpoints import Checkpoints
     from lora_clf.training.loop import train
     from lora_clf.training.settings import TrainSettings
     from lora_clf.tuners import strategies
@@ -68,6 +70,8 @@ __all__ = [
     "Base",
     "BaseError",
     "BaseNotFoundError",
+    "CheckpointError",
+    "Checkpoints",
     "DataError",
     "Dataset",
     "DownloadError",
@@ -100,6 +104,7 @@ _HOME = {
     "Adapter": "lora_clf.adapters.adapter",
     "AdapterPool": "lora_clf.adapters.pool",
     "Base": "lora_clf.base.base",
+    "Checkpoints": "lora_clf.training.checkpoints",
     "Dataset": "lora_clf.data.dataset",
     "Full": "lora_clf.tuners.full",
     "HeadOnly": "lora_clf.tuners.head_only",

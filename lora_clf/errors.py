@@ -18,7 +18,8 @@
     │   ├── AdapterExistsError (FileExistsError)
     │   ├── AdapterFormatError (ValueError)
     │   └── WrongBaseError (ValueError)
-    └── TrainingError (RuntimeError)     a run that cannot go on (a loss that is not finite)
+    ├── TrainingError (RuntimeError)     a run that cannot go on (a loss that is not finite)
+    └── CheckpointError (RuntimeError)   a checkpoint cannot be written, read or gone on from
 
 Each message says what came, what was expected, what exists and what to do.
 """
@@ -131,6 +132,10 @@ class WrongBaseError(AdapterError, ValueError):
 
 class TrainingError(LoraClfError, RuntimeError):
     """A run cannot go on."""
+
+
+class CheckpointError(LoraClfError, RuntimeError):
+    """A checkpoint cannot be written or read, or belongs to another run."""
 
 
 def unknown(kind: str, came: str, exists: Iterable[str]) -> UsageError:

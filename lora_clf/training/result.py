@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lora_clf.adapters.adapter import Adapter
+    from lora_clf.training.checkpoints import CheckpointFolder
     from lora_clf.training.decision import Decided
 
 
@@ -56,6 +57,8 @@ class Result:
         seconds: everything after the base and the data were loaded.
         warnings: what a person should know about this run.
         decided: temperature and threshold, as found on the validation part.
+        resumed_step: the step from which the run went on after an interruption; None where there was none.
+        checkpoints: those of the run, which `save` removes.
     """
 
     adapter: Adapter
@@ -72,6 +75,8 @@ class Result:
     seconds: float
     warnings: tuple[str, ...] = field(default=())
     decided: Decided | None = None
+    resumed_step: int | None = None
+    checkpoints: CheckpointFolder | None = None
 
     @property
     def share(self) -> float:
@@ -79,7 +84,7 @@ class Result:
         return self.trainable_parameters / self.total_parameters
 
     def save(self, folder: str | Path, *, force: bool = False, dtype: str | None = None) -> Path:
-        """Write the adapter to ``folder``.
+        """Write the adapter to ``folder``; checkpoints of the run are removed once it is there.
 
         Args:
             folder: where to.
@@ -90,4 +95,7 @@ class Result:
             AdapterExistsError: there is something there already and ``force`` was not given.
             UsageError: unknown ``dtype``.
         """
-        return self.adapter.save(folder, force=force, dtype=dtype)
+        saved = self.adapter.save(folder, force=force, dtype=dtype)
+        if self.checkpoints is not None:
+            self.checkpoints.drop()
+        return saved

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tables
 
-from lora_clf.training import loop
+from lora_clf.training import run
 
 
 def test_a_larger_window_pads_less_and_mixes_less() -> None:
@@ -47,12 +47,12 @@ def test_every_window_trains_with_every_seed_and_a_stopped_search_goes_on(
         return real(base, data, window, seed)
 
     monkeypatch.setattr(batching, "trained", spied)
-    before = loop.training_rows
+    before = run.training_rows
     flags = ["--quick", "--windows", "1", "all", "--out", str(tmp_path / "batching.json"), "--seeds"]
     assert batching.main([*flags, "1", "--budget", "0.001"]) == 0 and used == [1]
     assert batching.main([*flags, "1"]) == 0 and used == [1, 2**40]
     assert batching.main([*flags, "2"]) == 0 and used == [1, 2**40, 1, 2**40]
-    assert loop.training_rows is before
+    assert run.training_rows is before
     value = json.loads((tmp_path / "batching.json").read_text())
     assert {name: [run["seed"] for run in row["runs"]] for name, row in value["windows"].items()} == {
         "1": [0, 1],

@@ -1,0 +1,298 @@
+"""One run of training: the view, the optimizer, and where it stands between two steps.
+
+It knows nothing of what a strategy trains. Random numbers of a step depend on the seed and the step alone, and the
+order of the data on the seed and the epoch: so a run can go on from any step. Shapes: B batch, T tokens, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lora_clf.base.base import Base
+from lora_clf.base.generator import GENERATOR
+from lora_clf.base.tokenizer import Tokens
+from lora_clf.data.dataset import Dataset
+from lora_clf.errors import CheckpointError, TrainingError
+from lora_clf.inference.batches import training_rows
+from lora_clf.inference.runner import Runner
+from lora_clf.metrics.classification import assess
+from lora_clf.training.checkpoints import USUAL, CheckpointFolder
+from lora_clf.training.interruption import Interruption
+from lora_clf.training.result import Progress
+from lora_clf.training.schedule import warmup_decay
+from lora_clf.training.settings import TrainSettings
+from lora_clf.training.snapshot import Best, snapshot
+from lora_clf.training.solver import inner_folds, linear_of, solve_head
+from lora_clf.tuners.base import Tuned
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Run:
+    """The moving parts of one run.
+
+    Attributes:
+        step: optimizer steps done, of ``steps``.
+        epoch: the running epoch, from 1; one more than there are when all are done.
+        batch: batches of the running epoch that are done, and ``rows`` in them, with ``loss_sum`` over those rows.
+        history: an entry for each epoch that is done.
+        best: the best epoch so far.
+        resumed_step: where the run went on from a checkpoint; None where it began at the start.
+        notes: what a person should know about that.
+    """
+
+    def __init__(
+        self,
+        *,
+        base: Base,
+        data: Dataset,
+        settings: TrainSettings,
+        learning_rate: float,
+        precision: str,
+        tokens: dict[str, Tokens],
+        tuned: Tuned,
+        progress: Callable[[Progress], None] | None,
+        identity: dict[str, Any],
+        checkpoints: CheckpointFolder | None,
+        interruption: Interruption,
+    ) -> None:
+        self.base = base
+        self.data = data
+        self.settings = settings
+        self.learning_rate = learning_rate
+        self.tuned = tuned
+        self.view = tuned.view
+        self.tokens = tokens
+        self.precision = precision
+        self.progress = progress
+        self.identity = identity
+        self.checkpoints = checkpoints
+        self.interruption = interruption
+        self.device = base.device
+        self.runner = Runner(base, tuned, precision, tokens, cache=settings.cache)
+        self.labels = {name: data.label_ids(part) for name, part in data.parts.items()}
+        self.lengths = tokens["train"].lengths
+        self.history: list[dict[str, Any]] = []
+        self.solved: dict[str, Any] = {}
+        self.best: Best | None = None
+        self.notes: tuple[str, ...] = ()
+        self.resumed_step: int | None = None
+        self.training_seconds = 0.0
+        self._since: float | None = None  # when the steps of the running epoch began
+        batches = math.ceil(len(self.lengths) / settings.batch_size)
+        self.steps_per_epoch = math.ceil(batches / settings.accumulate)
+        self.epochs = settings.epochs
+        self.steps = self.steps_per_epoch * settings.epochs
+        self.step, self.epoch, self.batch, self.rows = 0, 1, 0, 0
+        self.loss_sum = torch.zeros((), device=self.device)
+        groups = tuned.parameter_groups(learning_rate, settings.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=self.device.type in ("cpu", "cuda"))
+        self.peaks = [group["lr"] for group in self.optimizer.param_groups]
+        # Gradients of fp16 would vanish: the loss is scaled up, the gradients down again before they are used.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    @property
+    def convex(self) -> bool:
+        """Whether training is a convex problem: a linear head on a frozen backbone, and no hook of the strategy's."""
+        hooks = ("penalty", "after_step", "parameter_groups")
+        plain = all(getattr(type(self.tuned), hook) is getattr(Tuned, hook) for hook in hooks)
+        head = {f"head.{name}" for name, _ in self.view.head.named_parameters()}
+        whole = set(self.tuned.trainable()) == head
+        return plain and whole and self.runner.cut.pooled and linear_of(self.view.head) is not None
+
+    def recipe(self) -> dict[str, Any]:
+        """How the weights came about, for the record: only settings that had an effect."""
+        if self.solved:
+            return {**self.solved, "precision": self.precision, "seed": self.settings.seed}
+        return replace(self.settings, lr=self.learning_rate, precision=self.precision).as_dict()
+
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should know about this run."""
+        found = [*self.notes, *self.runner.warnings]
+        if self.checkpoints is not None and self.checkpoints.failures:
+            count, last = len(self.checkpoints.failures), self.checkpoints.failures[-1]
+            found.append(f"{count:,} {'checkpoint' if count == 1 else 'checkpoints'} could not be written: {last}")
+        if self.solved:
+            usual = TrainSettings()
+            names = ("epochs", "batch_size", "weight_decay", "warmup", "clip", "accumulate", "patience")
+            idle = [f"--{n.replace('_', '-')}" for n in names if getattr(self.settings, n) != getattr(usual, n)]
+            if self.checkpoints is not None and self.checkpoints.settings.every != USUAL:
+                idle.append("--checkpoint-every")
+            if idle:
+                found.append(f"The head was solved for, so {', '.join(idle)} had no effect; --lr trains it in steps.")
+        for name, tokens in self.tokens.items():
+            if count := int(tokens.truncated.sum()):
+                found.append(f"{count:,} of {len(tokens):,} {name} texts were longer than is read and were cut.")
+        return tuple(found)
+
+    def solve(self) -> Best:
+        """Solve for the head; one entry of history, as if it had taken one epoch."""
+        linear, features = linear_of(self.view.head), self.runner.features("train")
+        assert linear is not None and features is not None
+        started = time.perf_counter()
+        texts, labels = self.data.train.texts, self.labels["train"]
+        folds = inner_folds(texts, labels, self.settings.seed)
+        solution = solve_head(features, labels, self.view.classes, folds, bias=linear.bias is not None)
+        with torch.no_grad():
+            linear.weight.copy_(torch.from_numpy(solution.weight))
+            if linear.bias is not None:
+                linear.bias.copy_(torch.from_numpy(solution.bias))
+        self.training_seconds = time.perf_counter() - started
+        self.solved = {"solver": "l-bfgs", "l2": solution.strength}
+        _, metrics = self.evaluate("validation")
+        self.history.append({"epoch": 1, "train_loss": solution.loss, "examples": len(texts), "validation": metrics})
+        self.step = self.steps = self.epochs = 1
+        self._report(1, solution.loss, metrics)
+        return Best(1, metrics["loss"], self.tuned.state_dict())
+
+    def fit(self) -> Best:
+        """Train for all epochs that are left, or until patience runs out; the best epoch's weights."""
+        patience = self.settings.patience
+        while self.epoch <= self.epochs:
+            if patience is not None and self.best is not None and self.epoch - 1 - self.best.epoch >= patience:
+                break
+            loss = self._rest_of_epoch()
+            _, metrics = self.evaluate("validation")
+            epoch = self.epoch
+            with self.interruption.held():
+                if self.best is None or metrics["loss"] < self.best.loss:
+                    self.best = Best(epoch, metrics["loss"], self.tuned.state_dict())
+                examples = epoch * len(self.lengths)
+                entry = {"epoch": epoch, "train_loss": loss, "examples": examples, "validation": metrics}
+                self.history.append(entry)
+                self.epoch, self.batch, self.rows = epoch + 1, 0, 0
+                self.loss_sum = torch.zeros((), device=self.device)
+            self._report(epoch, loss, metrics)
+            self._checkpoint_where_due()
+        assert self.best is not None
+        return self.best
+
+    def _rest_of_epoch(self) -> float:
+        """What is left of one pass over the training part; the mean loss of all of it."""
+        settings = self.settings
+        batches = training_rows(self.lengths, settings.batch_size, settings.seed, self.epoch - 1)
+        self.view.train()
+        self._since = time.perf_counter()
+        while self.batch < len(batches):
+            with self.interruption.held():
+                self._step_on(batches[self.batch : self.batch + settings.accumulate])
+            if self.device.type == "cpu" or self.step % 20 == 0 or self.step % self.steps_per_epoch == 0:
+                self._check_finite(float(self.loss_sum), self.epoch)
+                self._report(self.epoch, float(self.loss_sum) / self.rows, None)
+            self._checkpoint_where_due()
+        mean = float(self.loss_sum) / self.rows
+        self.training_seconds, self._since = self.elapsed(), None
+        return mean
+
+    def _step_on(self, group: list[NDArray[np.int64]]) -> None:
+        """One optimizer step on one batch, or on some whose gradients are added up."""
+        # The mean over all rows of the step, so that accumulated batches weigh as their sizes.
+        rows_in_step = sum(len(rows) for rows in group)
+        self._set_rate()
+        with self._seeded():
+            for rows in group:
+                self.loss_sum += self._backward(rows, rows_in_step)
+        penalty = self.tuned.penalty()
+        if penalty is not None:
+            self.scaler.scale(penalty).backward()
+        moved = self._move()
+        self.step += 1
+        if moved:
+            self.tuned.after_step(self.step, self.steps)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.batch += len(group)
+        self.rows += rows_in_step
+
+    def elapsed(self) -> float:
+        """Seconds of training so far: without evaluations, and without writing checkpoints."""
+        return self.training_seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
+
+    def _checkpoint_where_due(self) -> None:
+        if self.checkpoints is not None and self.checkpoints.due(self.step):
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Write a checkpoint, where there is something to go on from; a disk that does not take it ends no run."""
+        if self.checkpoints is None or self.solved or not self.step or not math.isfinite(float(self.loss_sum)):
+            return
+        started = time.perf_counter()
+        try:
+            self.checkpoints.write(snapshot(self))
+        except CheckpointError as error:
+            self.checkpoints.failures.append(str(error))
+            self.checkpoints.settings.say(f"Warning: {error} Training goes on without it.")
+        if self._since is not None:
+            self._since += time.perf_counter() - started
+
+    def _move(self) -> bool:
+        """Clip the gradients and move the weights; False where scaled gradients overflowed, and nothing moved."""
+        scale = self.scaler.get_scale()
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(self.optimizer)
+        if self.settings.clip:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return self.scaler.get_scale() >= scale
+
+    @contextmanager
+    def _seeded(self) -> Iterator[None]:
+        """Random numbers of a step, which depend on the seed and the step alone, whatever was drawn before."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with GENERATOR, torch.random.fork_rng(devices=devices):
+            torch.manual_seed((self.settings.seed * 1_000_003 + self.step) % 2**63)
+            yield
+
+    def _backward(self, rows: NDArray[np.int64], rows_in_step: int) -> Tensor:
+        """Add the gradients of one batch; the sum of its losses."""
+        labels = torch.from_numpy(self.labels["train"][rows]).to(self.device)  # (B,)
+        answers = self.runner.logits("train", rows, training=True)  # (B, C)
+        loss = F.cross_entropy(answers.float(), labels, reduction="sum")
+        self.scaler.scale(loss / rows_in_step).backward()
+        return loss.detach()
+
+    def _set_rate(self) -> None:
+        share = warmup_decay(self.step, self.steps, self.settings.warmup)
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * share
+
+    def _check_finite(self, loss: float, epoch: int) -> None:
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"The loss became {loss} at step {self.step} of {self.steps} (epoch {epoch}) with a learning rate of "
+                f"{self.learning_rate:g}. Nothing was saved. Try --lr {self.learning_rate / 10:g}."
+            )
+
+    def evaluate(self, part: str) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Logits (N, C) and metrics of "validation" or "test"."""
+        return self.score(part, self.runner.all_logits(part))
+
+    def score(
+        self, part: str, answers: NDArray[np.float32], temperature: float | None = None, threshold: float | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """``answers`` (N, C) to a part, and their metrics.
+
+        Raises:
+            TrainingError: they are not finite.
+        """
+        if not np.isfinite(answers).all():
+            self._check_finite(math.nan, len(self.history) + 1)
+        names, positive = self.data.labels, self.data.positive_label
+        truth = self.labels[part]
+        return answers, assess(truth, answers, names, positive, temperature=temperature, threshold=threshold)
+
+    def _report(self, epoch: int, loss: float, validation: dict[str, Any] | None) -> None:
+        if self.progress is not None:
+            self.progress(Progress(self.step, self.steps, epoch, self.epochs, loss, self.elapsed(), validation))

@@ -1,0 +1,275 @@
+"""What a checkpoint holds of a run, and how a run goes on from one: bit for bit as if it had never stopped.
+
+Random numbers depend on the seed and the step alone (`lora_clf.training.run`), and the order of the data on the seed
+and the epoch, so neither has a state to keep. What is kept: the weights that train, the optimizer's moments and step
+counts, the loss scaler, what the strategy carries from step to step, the best epoch so far with its weights, the
+position inside the epoch with the loss so far, and the history. Loading is not resuming: it is checked that what was
+loaded trains, and that the loss of the first training texts is the one that was stored with the checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lora_clf.base.base import Base
+from lora_clf.data.dataset import Dataset
+from lora_clf.errors import CheckpointError, StateError
+from lora_clf.inference.attention import kernel_rule
+from lora_clf.inference.cache import facts_of
+from lora_clf.inference.prefix import NOTHING
+from lora_clf.training.checkpoint import Checkpoint
+from lora_clf.training.settings import TrainSettings
+from lora_clf.tuners.base import Tuner
+
+if TYPE_CHECKING:
+    from lora_clf.training.run import Run
+
+_PROBE_TEXTS: Final = 4
+# A loss may differ by so much of max(1, loss): on the same machine, elsewhere.
+_TOLERANCE, _TOLERANCE_ELSEWHERE = 1e-4, 0.02
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The weights of the best epoch so far."""
+
+    epoch: int
+    loss: float
+    state: dict[str, Tensor]
+
+
+def identity(
+    base: Base, data: Dataset, tuner: Tuner, settings: TrainSettings, *, precision: str, pooling: str
+) -> dict[str, Any]:
+    """All that a run is, by the names that people know: what differs in one of them is another run.
+
+    Args:
+        base: the base.
+        data: the data.
+        tuner: the strategy.
+        settings: of the loop.
+        precision: "fp32", "bf16" or "fp16", resolved.
+        pooling: of the view.
+    """
+    flags = {**tuner.settings(), **settings.as_dict()}
+    flags |= {
+        "lr": settings.lr or tuner.learning_rate,
+        "max_length": base.check_length(settings.max_length),
+        "precision": precision,
+        "pooling": pooling,
+        "strategy": tuner.name,
+    }
+    return {
+        **{f"--{name.replace('_', '-')}": value for name, value in flags.items()},
+        "base": base.name,
+        "base digest": base.digest,
+        "tokenizer digest": base.tokenizer_digest,
+        "data": data.name,
+        "data digest": data.digest,
+        "labels": list(data.labels),
+        "positive label": data.positive_label,
+        "kernels": f"{base.device.type}/{kernel_rule(base.device)}",
+    }
+
+
+def check_identity(checkpoint: Checkpoint, mine: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of another run.
+
+    Raises:
+        CheckpointError: settings, data, base or strategy are others; all of them are named.
+    """
+    theirs = checkpoint.facts["identity"]
+    different = [
+        f"{name} is {_short(mine.get(name))}, the checkpoint has {_short(theirs.get(name))}"
+        for name in sorted(mine.keys() | theirs.keys())
+        if _plain(mine.get(name)) != theirs.get(name)
+    ]
+    if different:
+        raise CheckpointError(
+            f"This is not the run that was interrupted: {'; '.join(different)}. Repeat its command with --resume, or "
+            "start anew with --force in place of --resume."
+        )
+
+
+def snapshot(run: Run) -> Checkpoint:
+    """The moment at which ``run`` stands, between two steps; tensors are the run's own, to be written at once."""
+    trainable = run.tuned.trainable()
+    names = {id(parameter): name for name, parameter in trainable.items()}
+    moments: dict[str, Tensor] = {}
+    numbers: dict[str, Any] = {}
+    for parameter in run.parameters:
+        for key, value in run.optimizer.state.get(parameter, {}).items():
+            kind: dict[str, Any] = moments if isinstance(value, Tensor) else numbers
+            kind[f"{key}/{names[id(parameter)]}"] = value
+    carried = run.tuned.run_state()
+    facts = {
+        "identity": _plain(run.identity),
+        "environment": _plain(environment(run)),
+        "position": {
+            "step": run.step,
+            "steps": run.steps,
+            "epoch": run.epoch,
+            "batch": run.batch,
+            "rows": run.rows,
+            "loss_sum": float(run.loss_sum),
+        },
+        "history": run.history,
+        "best": None if run.best is None else {"epoch": run.best.epoch, "loss": run.best.loss},
+        "optimizer": numbers,
+        "scaler": run.scaler.state_dict(),
+        "strategy": {name: value for name, value in carried.items() if not isinstance(value, Tensor)},
+        "seconds": run.elapsed(),
+        "probe": probe(run),
+    }
+    tensors = {
+        "weights": {name: parameter.detach() for name, parameter in trainable.items()},
+        "optimizer": moments,
+        "best": {} if run.best is None else run.best.state,
+        "strategy": {name: value for name, value in carried.items() if isinstance(value, Tensor)},
+    }
+    return Checkpoint(facts, tensors)
+
+
+def restore(run: Run, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Put ``run``, which has not begun, where the checkpoint stands; what a person should know about that.
+
+    Raises:
+        CheckpointError: it does not fit the run, nothing would train, or the loss is another one.
+    """
+    facts, tensors = checkpoint.facts, checkpoint.tensors
+    try:
+        _load_weights(run, tensors.get("weights", {}))
+        _load_optimizer(run, {**tensors.get("optimizer", {}), **facts["optimizer"]})
+        run.tuned.load_run_state({**tensors.get("strategy", {}), **facts["strategy"]})
+        if run.scaler.is_enabled():
+            run.scaler.load_state_dict(facts["scaler"])
+        at = facts["position"]
+        run.step, run.epoch, run.batch, run.rows = at["step"], at["epoch"], at["batch"], at["rows"]
+        run.loss_sum = torch.tensor(at["loss_sum"], device=run.device)
+        run.history = facts["history"]
+        if facts["best"] is not None:
+            run.best = Best(facts["best"]["epoch"], facts["best"]["loss"], tensors["best"])
+        run.training_seconds = facts["seconds"]
+    except StateError as error:
+        raise CheckpointError(f"The checkpoint does not fit this run: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"The checkpoint does not hold what a run needs ({error!r}).") from error
+    _check_trains(run)
+    return _check_loss(run, facts)
+
+
+def environment(run: Run) -> dict[str, Any]:
+    """What besides the run itself decides the last bits: versions, code, machine, threads, what is kept of the base."""
+    facts = facts_of(run.base, run.view.pooling, NOTHING, run.precision)
+    names = ("torch", "transformers", "code", "machine")
+    return {name: facts[name] for name in names} | {
+        "peft": version("peft"),
+        "training code": _code_digest(),
+        "threads": torch.get_num_threads(),
+        "frozen blocks kept": run.runner.cut.blocks,
+    }
+
+
+def probe(run: Run) -> float:
+    """The loss of the first training texts, without dropout; nothing of the run changes."""
+    rows = np.arange(min(_PROBE_TEXTS, len(run.lengths)))
+    was_training = run.view.training
+    run.view.eval()
+    try:
+        with torch.no_grad():
+            answers = run.runner.logits("train", rows, training=False).float().cpu()  # (B, C)
+    finally:
+        run.view.train(was_training)
+    return float(F.cross_entropy(answers, torch.from_numpy(run.labels["train"][rows])))
+
+
+def _load_weights(run: Run, weights: Mapping[str, Tensor]) -> None:
+    """Take over what trains as it is: not by the strategy's own state, which may be what is saved in the end."""
+    mine = run.tuned.trainable()
+    misshapen = [
+        f"{name} is {tuple(weights[name].shape)}, expected {tuple(mine[name].shape)}"
+        for name in sorted(mine.keys() & weights.keys())
+        if weights[name].shape != mine[name].shape or weights[name].dtype != mine[name].dtype
+    ]
+    missing, unexpected = sorted(mine.keys() - weights.keys()), sorted(weights.keys() - mine.keys())
+    if missing or unexpected or misshapen:
+        raise StateError("its weights are others", missing=missing, unexpected=unexpected, misshapen=misshapen)
+    with torch.no_grad():
+        for name, parameter in mine.items():
+            parameter.copy_(weights[name])
+
+
+def _load_optimizer(run: Run, values: Mapping[str, Any]) -> None:
+    names = {id(parameter): name for name, parameter in run.tuned.trainable().items()}
+    places = {names[id(parameter)]: place for place, parameter in enumerate(run.parameters)}
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in values.items():
+        key, _, parameter = name.partition("/")
+        if parameter not in places:
+            raise StateError("its optimizer is another", unexpected=[name])
+        own = value.clone() if isinstance(value, Tensor) else value
+        state.setdefault(places[parameter], {})[key] = own
+    run.optimizer.load_state_dict({"state": state, "param_groups": run.optimizer.state_dict()["param_groups"]})
+
+
+def _check_trains(run: Run) -> None:
+    optimized = {id(parameter) for parameter in run.parameters}
+    trainable = run.tuned.trainable()
+    idle = [name for name, p in trainable.items() if not p.requires_grad or id(p) not in optimized]
+    if idle or not trainable:
+        raise CheckpointError(f"After loading the checkpoint nothing would train: {', '.join(idle) or 'no weights'}.")
+
+
+def _check_loss(run: Run, facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """Hold the loss to the stored one; what a person should know."""
+    found, stored = probe(run), facts["probe"]
+    mine, theirs = _plain(environment(run)), facts["environment"]
+    other = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
+    tolerance = _TOLERANCE_ELSEWHERE if other else _TOLERANCE
+    if not abs(found - stored) <= tolerance * max(1.0, abs(stored)):
+        changed = f"; other than then: {', '.join(other)}" if other else ""
+        raise CheckpointError(
+            f"The loss of the first training texts is {found:.6g} after loading the checkpoint and was {stored:.6g} "
+            f"when it was written{changed}. Start anew with --force in place of --resume."
+        )
+    if other:
+        return (f"Resumed with another {', '.join(other)}: the last bits may not be those of a run without a break.",)
+    if found != stored:
+        return ("The last bits of the first loss are not those of the checkpoint, so those of the result may differ.",)
+    return ()
+
+
+@lru_cache(maxsize=1)
+def _code_digest() -> str:
+    """A digest of the code of the loop and the strategies."""
+    digest = hashlib.sha256()
+    for file in sorted(path for room in ("training", "tuners") for path in (_PACKAGE / room).glob("*.py")):
+        content = file.read_bytes()
+        digest.update(f"{file.name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as it comes back from JSON."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return value
+
+
+def _short(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 40 else f"{text[:12]}..."
