@@ -11,16 +11,21 @@ from lora_clf.cli.flags import AdapterFlags, DataFlags, Json, Precision, takes
 from lora_clf.cli.opening import open_adapter
 from lora_clf.cli.output import document, line, note
 from lora_clf.cli.quiet import quiet_third_parties
+from lora_clf.cli.scorecard import show_breakdown
 from lora_clf.cli.scores import show_scores
 from lora_clf.cli.sources import one_source, show_source
-from lora_clf.errors import DataError, unknown
+from lora_clf.errors import DataError, UsageError, unknown
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from lora_clf.adapters.adapter import Adapter
     from lora_clf.data.corpus import Part
     from lora_clf.data.dataset import Dataset
+    from lora_clf.evaluation.breakdown import Answered
 
 app = typer.Typer(add_completion=False)
+GROUPED = 20_000  # rows; above, near copies are not looked for and every row counts as a stranger
 
 
 @app.command()
@@ -34,16 +39,32 @@ def evaluate(
     ] = False,
     precision: Precision = "fp32",
     seed: Annotated[int | None, typer.Option(help="Of the split; by default found: the adapter's own, or 0.")] = None,
+    by: Annotated[
+        list[str] | None, typer.Option("--by", metavar="COLUMN", help="Scores apart for each value of this column.")
+    ] = None,
+    drop_rows: Annotated[
+        list[str] | None,
+        typer.Option("--drop-rows", metavar="COLUMN=VALUE", help="Leave these rows out of what is scored."),
+    ] = None,
+    errors: Annotated[int, typer.Option(help="How many errors are shown, the worst first; --json has all.")] = 10,
     as_json: Json = False,
     *,
     how: AdapterFlags,
     columns: DataFlags,
 ) -> None:
-    """Score a saved adapter on labelled data: on the validation and test parts, or on every row."""
+    """Score a saved adapter on labelled data: on the validation and test parts, or on every row.
+
+    Scores by class, by length and by column come with intervals; then calibration, other thresholds and the errors.
+    """
     quiet_third_parties()
+    if errors < 0:
+        raise UsageError(f"--errors {errors}: expected 0 or more.")
+    rules = [drop_rule(text) for text in drop_rows or ()]
+    extra = tuple(dict.fromkeys([*(by or ()), *(column for column, _ in rules)]))
     from lora_clf.adapters.file import read_header
     from lora_clf.adapters.origin import adapter_folder
     from lora_clf.data.dataset import load_table
+    from lora_clf.evaluation.breakdown import breakdown
     from lora_clf.inference.precision import resolve_precision
 
     origin = one_source(source, data)
@@ -51,15 +72,19 @@ def evaluate(
     if columns.positive_label is not None and columns.positive_label not in header.labels:
         raise unknown("label", columns.positive_label, header.labels)
     if all_rows:
-        parts = {"all": load_table(origin, **columns.table_settings())}
+        parts = {"all": load_table(origin, **columns.table_settings(), columns=extra)}
         protocol, same = "all rows", False
         positive = columns.positive_label or header.positive_label
     else:
         seeds = dict.fromkeys((header.seed, 0)) if seed is None else (seed,)
-        dataset = split_of(origin, columns.settings(), tuple(seeds), header.data_digest)
+        settings = {**columns.settings(), "columns": extra}
+        dataset = split_of(origin, settings, tuple(seeds), header.data_digest)
         parts = {"validation": dataset.validation, "test": dataset.test}
         protocol, same = dataset.protocol, dataset.digest == header.data_digest
         positive = columns.positive_label or header.positive_label or dataset.positive_label
+    dropped: dict[str, int] = {}
+    if rules:
+        parts, dropped = without(parts, rules)
     for name, part in parts.items():
         check_labels(part, name, header.labels)
     if not all_rows:
@@ -74,7 +99,15 @@ def evaluate(
         )
     loaded = open_adapter(adapter, how, "evaluate")
     number = resolve_precision(precision, loaded.base.device)
-    scores = {name: score(loaded, part, positive, number) for name, part in parts.items()}
+    grouped = columns.group_column if not all_rows else None
+    answers = {
+        name: answered(loaded, part, positive, number, groups=True, column=grouped) for name, part in parts.items()
+    }
+    scores = {name: scores_of(each) for name, each in answers.items()}
+    reports = {
+        name: breakdown(each, {column: parts[name].columns[column] for column in by or ()})
+        for name, each in answers.items()
+    }
     if as_json:
         document(
             {
@@ -86,12 +119,64 @@ def evaluate(
                 "positive_label": positive,
                 "protocol": protocol,
                 "same_split_as_training": same,
+                "threshold": header.threshold,
+                "temperature": header.temperature,
+                "dropped": dropped,
+                "reports": reports,
             }
         )
         return
     line(f"Adapter: {adapter}, {header.strategy} on {header.base_name}, labels {', '.join(header.labels)}.")
+    for name, count in dropped.items():
+        line(f"Left out of {name}: {count:,} rows ({', '.join(drop_rows or ())}).")
     line()
     show_scores(scores, positive)
+    detailed = list(scores)[-1]
+    show_breakdown(detailed, scores[detailed], reports[detailed], positive, errors)
+
+
+def drop_rule(text: str) -> tuple[str, str]:
+    """Column and value of ``COLUMN=VALUE``.
+
+    Raises:
+        UsageError: there is no ``=`` in it, or no column.
+    """
+    column, equals, value = text.partition("=")
+    if not equals or not column.strip():
+        raise UsageError(f'--drop-rows {text!r}: expected column=value, as --drop-rows "speaker=host".')
+    return column.strip(), value.strip()
+
+
+def without(parts: Mapping[str, Part], rules: Sequence[tuple[str, str]]) -> tuple[dict[str, Part], dict[str, int]]:
+    """The parts without the rows that any rule names, and how many each lost.
+
+    Raises:
+        UsageError: a rule names no row; the message lists what the column holds.
+        DataError: no row of a part is left.
+    """
+    from collections import Counter
+
+    for column, value in rules:
+        there = Counter(_value(each) for part in parts.values() for each in part.columns[column])
+        if value not in there:
+            shown = ", ".join(f"{name!r} ({count:,})" for name, count in there.most_common(10))
+            more = f" and {len(there) - 10} more" if len(there) > 10 else ""
+            raise UsageError(f"--drop-rows {column}={value}: no row has it. Column {column!r} holds {shown}{more}.")
+    kept: dict[str, Part] = {}
+    for name, part in parts.items():
+        places = [
+            place
+            for place in range(len(part))
+            if not any(_value(part.columns[column][place]) == value for column, value in rules)
+        ]
+        if not places:
+            raise DataError(f"No row of {name} is left: --drop-rows leaves out all {len(part):,}.")
+        kept[name] = part.take(places)
+    return kept, {name: len(part) - len(kept[name]) for name, part in parts.items()}
+
+
+def _value(cell: str | None) -> str:
+    return (cell or "").strip()
 
 
 def split_of(origin: str, settings: dict[str, Any], seeds: tuple[int, ...], digest: str | None) -> Dataset:
@@ -124,17 +209,54 @@ def unlike(origin: str, seeds: tuple[int, ...]) -> str:
 
 def score(adapter: Adapter, part: Part, positive: str | None, precision: str) -> dict[str, Any]:
     """The scores of ``adapter`` on ``part``."""
+    return scores_of(answered(adapter, part, positive, precision))
+
+
+def scores_of(found: Answered) -> dict[str, Any]:
+    """The scores of answers, temperature and threshold applied."""
+    from lora_clf.metrics.classification import assess
+
+    return assess(
+        found.truth,
+        found.logits,
+        found.names,
+        found.positive,
+        temperature=found.temperature,
+        threshold=found.threshold,
+        threshold_label=found.threshold_label,
+    )
+
+
+def answered(
+    adapter: Adapter,
+    part: Part,
+    positive: str | None,
+    precision: str,
+    *,
+    groups: bool = False,
+    column: str | None = None,
+) -> Answered:
+    """What ``adapter`` makes of ``part``; with ``groups`` near copies are found, and rows of ``column`` go together."""
     import numpy as np
 
-    from lora_clf.metrics.classification import summarise
+    from lora_clf.data.partition import groups_of
+    from lora_clf.evaluation.breakdown import Answered
 
     numbers = {label: number for number, label in enumerate(adapter.labels)}
-    truth = np.array([numbers[label] for label in part.labels], dtype=np.int64)
-    answers = adapter.predict(part.texts, precision=precision)
-    probabilities = np.array([[answer.probabilities[label] for label in adapter.labels] for answer in answers])
-    if positive not in adapter.labels:
-        positive = None
-    return summarise(truth, probabilities, adapter.labels, positive)
+    header = adapter.header
+    return Answered(
+        names=adapter.labels,
+        truth=np.array([numbers[label] for label in part.labels], dtype=np.int64),
+        logits=adapter.logits(part.texts, precision=precision),
+        texts=part.texts,
+        rows=part.rows,
+        lengths=adapter.encode(part.texts).lengths if groups else np.zeros(len(part), dtype=np.int64),
+        positive=positive if positive in adapter.labels else None,
+        temperature=header.temperature,
+        threshold=header.threshold,
+        threshold_label=header.positive_label,
+        groups=groups_of(part, "near-copy-free", column) if groups and len(part) <= GROUPED else None,
+    )
 
 
 def check_labels(part: Part, name: str, labels: tuple[str, ...]) -> None:

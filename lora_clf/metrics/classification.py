@@ -228,6 +228,7 @@ def assess(
     *,
     temperature: float | None = None,
     threshold: float | None = None,
+    threshold_label: str | None = None,
 ) -> dict[str, object]:
     """Every score of a classifier's logits, before and after temperature scaling.
 
@@ -241,7 +242,8 @@ def assess(
         names: the C class names, in the order of the columns.
         positive: the name of the class that is looked for, or None.
         temperature: what logits are divided by, or None.
-        threshold: the probability from which on ``positive`` is answered, or None; used where ``positive`` came.
+        threshold: the probability from which on ``threshold_label`` is answered, or None.
+        threshold_label: one of two names; by default ``positive``, and without either there is no threshold.
 
     Returns:
         What `summarise` returns; with a temperature also ``calibrated``: ``temperature`` and the `probability_scores`
@@ -249,7 +251,8 @@ def assess(
     """
     scores = np.asarray(logits, dtype=np.float64)
     scaled = softmax(scores / (temperature or 1.0)) if scores.size else scores
-    column = list(names).index(positive) if positive is not None and positive in names else None
+    label = threshold_label if threshold_label is not None else positive
+    column = list(names).index(label) if label is not None and label in names else None
     if column is None or len(names) != 2:
         threshold = None
     guess = chosen(scaled, column, threshold)

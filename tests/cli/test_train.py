@@ -132,6 +132,47 @@ def test_small_classes_are_warned_of(cli: Cli, base: Path, tmp_path: Path) -> No
     assert ran.json()["positive_label"] is None
 
 
+def test_a_threshold_for_a_precision(cli: Cli, base: Path, table: Path, tmp_path: Path) -> None:
+    """Chosen, said with what stands behind it, stored, shown by inspect, used by predict and evaluate."""
+    args = (
+        "train", table, "--base", base, "--strategy", "head-only", "--precision", "fp32", "--split", "30/50/20",
+    )  # fmt: skip
+    folder = tmp_path / "a"
+    said = cli(*args, "--target-precision", 0.9, "--out", folder, "--json").ok()
+    found = said.json()["threshold"]
+    assert found["rule"] == "precision" and found["target"] == 0.9 and found["rows"] == 90 and found["positives"] == 30
+    assert found["precision"] >= 0.9 > found["precision_bound"] > 0
+    assert "Warning: A precision of 0.9 for spam is not shown: " in said.err
+    shown = cli(*args, "--target-precision", 0.9, "--out", tmp_path / "b").ok().out
+    assert f"Threshold: spam from a probability of {found['value']:g} on (the lowest with a precision of 0.9)." in shown
+    assert f"Of 90 validation rows, 30 of them spam, it flags {found['flagged']}, {found['hits']} rightly" in shown
+    assert "Temperature: " in shown
+    inspected = cli("adapters", "inspect", folder).ok().out
+    assert f"{found['value']:g}, found on 90 validation rows, 30 of them spam; precision there at least" in inspected
+    texts = [line.split(",")[0] for line in table.read_text(encoding="utf-8").splitlines()[1:40]]
+    answers = cli("predict", folder, *texts, "--base", base, "--json").ok().json()
+    assert len(answers) == 39
+    assert all((each["label"] == "spam") == (each["probabilities"]["spam"] >= found["value"]) for each in answers)
+    again = cli("evaluate", folder, table, "--base", base, "--split", "30/50/20", "--json").ok().json()
+    assert again["test"]["precision"] == said.json()["test"]["precision"]
+    assert again["test"]["threshold"] == found["value"] and again["validation"]["recall"] == found["recall"]
+
+
+def test_a_threshold_that_nothing_reaches_is_told_and_not_stored(cli: Cli, base: Path, tmp_path: Path) -> None:
+    """Labels that have nothing to do with the texts: no threshold is always right."""
+    file = tmp_path / "noise.csv"
+    lines = [f"{number * 7919 % 100_003} {number * 31 % 97},{'spam' if number % 3 else 'ham'}" for number in range(90)]
+    file.write_text("\n".join(["text,label", *lines]), encoding="utf-8")
+    args = ("train", file, "--base", base, "--strategy", "head-only", "--precision", "fp32", "--split", "30/50/20")
+    ran = cli(*args, "--target-precision", 1, "--positive-label", "ham", "--out", tmp_path / "a", "--json").ok()
+    if ran.json()["threshold"] is None:
+        assert "No threshold has a precision of 1 for ham" in ran.err
+    else:  # the surest row happened to be right
+        assert "no number of rows would lift it to 1" in ran.err
+    free = cli(*args, "--threshold", 0.3, "--no-temperature", "--out", tmp_path / "b", "--json").ok().json()
+    assert free["threshold"]["value"] == 0.3 and free["temperature"] is None
+
+
 def test_evaluate_repeats_what_training_said(cli: Cli, trained: tuple[Path, Any], base: Path, table: Path) -> None:
     folder, said = trained
     found = cli("evaluate", folder, table, "--base", base, "--json").ok()
