@@ -3,17 +3,18 @@
 With the backbone frozen and a linear head, training is multinomial logistic regression on the kept features: a loss
 with one minimum for every strength of L2 regularisation. It is solved to convergence by L-BFGS (Liu and Nocedal 1989)
 instead of being approached for some epochs; the strength is chosen by folds inside the training part, near copies
-kept on one side. Shapes: N texts, D width, C classes.
+kept on one side. Shapes: N texts, D width, C classes, F folds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lora_clf.base.head import FreeHead, Head, PoolerHead, ScoreHead
 from lora_clf.data.near_copies import components
@@ -27,6 +28,18 @@ if TYPE_CHECKING:
 # L2 strengths in units of the mean loss, on features of unit variance, strongest first.
 STRENGTHS = tuple(float(f"{10.0**-k:.3g}") for k in np.arange(0.0, 5.01, 0.5))
 FOLDS = 5
+WORSE = 1.02  # times the lowest held-out loss: from two of these on weaker strengths are not tried
+
+
+class Tolerance(NamedTuple):
+    """When to stop: a step gains less than ``loss`` of the loss, or no slope is above ``slope``."""
+
+    loss: float
+    slope: float
+
+
+CONVERGED = Tolerance(1e-12, 1e-6)
+PATH = Tolerance(1e-6, 1e-4)  # on the way there, and to tell strengths apart
 
 
 @dataclass(frozen=True)
@@ -38,7 +51,7 @@ class Solution:
         bias: (C,), zeros where the head has none.
         strength: the L2 strength that was chosen.
         loss: the mean training loss without the L2 term.
-        fold_losses: the mean held-out loss at each strength of `STRENGTHS`.
+        fold_losses: the mean held-out loss at the strengths of `STRENGTHS`, from the strongest on, that were tried.
     """
 
     weight: Matrix
@@ -84,55 +97,97 @@ def solve_head(
     scale = np.sqrt(((x - centre) ** 2).mean(axis=0))
     # A dimension that hardly moves is noise: brought to unit variance it would get a weight of millions.
     scale = np.maximum(scale, 1e-3 * np.median(scale) + 1e-12)
-    x = (x - centre) / scale  # (N, D) of unit variance: one strength fits all directions, and few iterations do.
-    targets = np.eye(classes)[labels]  # (N, C)
-    losses = np.zeros(len(STRENGTHS))
-    for fold in np.unique(folds) if folds.any() else ():
-        held_out = folds == fold
-        start = np.zeros((classes, x.shape[1] + 1))
-        for index, strength in enumerate(STRENGTHS):
-            start = _minimise(x[~held_out], targets[~held_out], strength, start, bias)
-            losses[index] += _loss(x[held_out], targets[held_out], start) * held_out.sum() / len(x)
-    best = int(np.argmin(losses)) if folds.any() else len(STRENGTHS) // 2
-    solved = np.zeros((classes, x.shape[1] + 1))
-    for strength in STRENGTHS[: best + 1]:
-        solved = _minimise(x, targets, strength, solved, bias)
-    weight = solved[:, :-1] / scale
+    # Of unit variance: one strength fits all directions, and few iterations do.
+    problem = _Problem((x - centre) / scale, np.eye(classes)[labels], bias)
+    losses = _fold_losses(problem, folds) if folds.any() else ()
+    best = int(np.argmin(losses)) if losses else len(STRENGTHS) // 2
+    solved = np.zeros((1, classes, x.shape[1] + 1))
+    everything = np.ones((1, len(x)), dtype=bool)
+    for strength in STRENGTHS[:best]:  # from the strongest on: each starts near where the next one ends
+        solved = problem.minimum(everything, strength, solved, PATH)
+    solved = problem.minimum(everything, STRENGTHS[best], solved, CONVERGED)
+    weight = solved[0, :, :-1] / scale
     return Solution(
         weight=weight,
-        bias=solved[:, -1] - weight @ centre,
+        bias=solved[0, :, -1] - weight @ centre,
         strength=STRENGTHS[best],
-        loss=_loss(x, targets, solved),
-        fold_losses=tuple(losses.tolist()),
+        loss=float(problem.losses(solved).mean()),
+        fold_losses=losses,
     )
 
 
-def _log_softmax(x: Matrix, weights: Matrix) -> Matrix:
-    logits = x @ weights[:, :-1].T + weights[:, -1]  # (N, C)
-    logits -= logits.max(axis=1, keepdims=True)
-    logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    return logits
+def _fold_losses(problem: _Problem, folds: NDArray[np.int64]) -> tuple[float, ...]:
+    """The mean held-out loss at each strength, until weaker ones only get worse."""
+    held_out = np.stack([folds == fold for fold in np.unique(folds)])  # (F, N)
+    solved = np.zeros((len(held_out), *problem.shape))
+    losses: list[float] = []
+    for strength in STRENGTHS:
+        solved = problem.minimum(~held_out, strength, solved, PATH)
+        losses.append(float(problem.losses(solved)[held_out].mean()))
+        if len(losses) > 2 and min(losses[-2:]) > WORSE * min(losses):
+            break
+    return tuple(losses)
 
 
-def _loss(x: Matrix, targets: Matrix, weights: Matrix) -> float:
-    return float(-(targets * _log_softmax(x, weights)).sum() / len(x))
+class _Problem:
+    """Logistic regression of the same texts, several times at once: each time on some of them.
 
+    The texts are read once for all of them, and reading is what takes the time. Everything is torch's, whose threads
+    are there already: those of numpy's and scipy's own library would fight them for the cores.
 
-def _minimise(x: Matrix, targets: Matrix, strength: float, start: Matrix, bias: bool) -> Matrix:
-    """The minimum of mean loss + strength / 2 · ||W||², from ``start``; the bias is not regularised: (C, D + 1)."""
-    from scipy.optimize import minimize
+    Attributes:
+        shape: of one solution, weights and bias (C, D + 1).
+    """
 
-    def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        weights = flat.reshape(start.shape)
-        log_shares = _log_softmax(x, weights)
-        loss = -(targets * log_shares).sum() / len(x) + strength / 2 * (weights[:, :-1] ** 2).sum()
-        error = (np.exp(log_shares) - targets) / len(x)  # (N, C)
-        gradient = np.empty_like(weights)
-        gradient[:, :-1] = error.T @ x + strength * weights[:, :-1]
-        gradient[:, -1] = error.sum(axis=0) if bias else 0.0
-        return loss, gradient.ravel()
+    def __init__(self, x: Matrix, targets: Matrix, bias: bool) -> None:
+        self.x, self.targets, self.bias = torch.from_numpy(x), torch.from_numpy(targets), bias
+        self.shape = (targets.shape[1], x.shape[1] + 1)
 
-    options = {"maxiter": 1000, "ftol": 1e-12, "gtol": 1e-6}
-    found = minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options=options)
-    solved: Matrix = found.x.reshape(start.shape)
-    return solved
+    def _log_shares(self, weights: Tensor) -> Tensor:
+        """Log-softmax of the logits: (F, C, D + 1) -> (F, N, C)."""
+        logits = self.x @ weights[..., :-1].flatten(0, 1).t()  # (N, F C)
+        return (logits.view(len(self.x), *weights.shape[:2]).movedim(0, 1) + weights[:, None, :, -1]).log_softmax(-1)
+
+    def losses(self, weights: NDArray[np.float64]) -> Matrix:
+        """The loss of each text: (F, C, D + 1) -> (F, N)."""
+        found: Matrix = -(self.targets * self._log_shares(torch.from_numpy(weights))).sum(-1).numpy()
+        return found
+
+    def minimum(
+        self, chosen: NDArray[np.bool_], strength: float, start: NDArray[np.float64], tolerance: Tolerance
+    ) -> NDArray[np.float64]:
+        """The minima of mean loss + strength / 2 · ||W||², the bias not regularised: (F, C, D + 1).
+
+        Args:
+            chosen: which texts each of them sees (F, N).
+            strength: of the L2 term.
+            start: where to begin (F, C, D + 1).
+            tolerance: when to stop.
+        """
+        shares = torch.from_numpy(chosen / chosen.sum(axis=1, keepdims=True))[..., None]  # (F, N, 1)
+        weights = nn.Parameter(torch.from_numpy(start).clone())
+        search = torch.optim.LBFGS(
+            [weights],
+            max_iter=1000,
+            max_eval=1250,
+            tolerance_grad=tolerance.slope,
+            tolerance_change=tolerance.loss,
+            line_search_fn="strong_wolfe",
+        )
+
+        @torch.no_grad()
+        def objective() -> float:
+            logs = self._log_shares(weights)  # (F, N, C)
+            loss = -(shares * self.targets * logs).sum() + strength / 2 * weights[..., :-1].square().sum()
+            error = shares * (logs.exp() - self.targets)  # (F, N, C)
+            slope = error.movedim(1, 2).flatten(0, 1) @ self.x  # (F C, D)
+            gradient = torch.zeros_like(weights)
+            gradient[..., :-1] = slope.view(*start.shape[:2], -1) + strength * weights[..., :-1]
+            if self.bias:
+                gradient[..., -1] = error.sum(1)
+            weights.grad = gradient
+            return float(loss)
+
+        search.step(objective)
+        solved: NDArray[np.float64] = weights.detach().numpy()
+        return solved
