@@ -61,6 +61,8 @@ class Job:
         blocks: how many to measure.
         quality: whether --quality compares what both sides predict; "equal" or "non-inferior" by 0.5 points.
         about: what each side is, by name.
+        within: the job in whose blocks this one is measured, as its side "ours-NAME" with the precision for a name:
+            the other side of both is the same, and long.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Job:
     blocks: int = 7
     quality: str | None = None
     about: dict[str, str] | None = None
+    within: str | None = None
 
 
 def _ours(bench: Bench, tuner: Tuner, precision: str, epochs: int = EPOCHS, **more: Any) -> OurTraining:
@@ -83,13 +86,17 @@ def _ours(bench: Bench, tuner: Tuner, precision: str, epochs: int = EPOCHS, **mo
     return OurTraining(bench.base, bench.data, tuner, precision=precision, epochs=epochs, **more)
 
 
-def _book(trains: str, precision: str) -> Callable[[Bench], Sides]:
+def _book(trains: str, precision: str, *also: str) -> Callable[[Bench], Sides]:
     def sides(bench: Bench) -> Sides:
         tuner: Tuner = LastBlock() if trains == "last-block" else Full()
         # Five epochs of full tuning take as long as the peer: one is timed.
         timed = 1 if trains == "full" and bench.steps is not None else None
+        names = {"ours": precision, **{f"ours-{each}": each for each in also}}
         return {
-            "ours": _ours(bench, tuner, precision, BOOK_EPOCHS, evaluated=True, timed_epochs=timed),
+            **{
+                name: _ours(bench, tuner, each, BOOK_EPOCHS, evaluated=True, timed_epochs=timed)
+                for name, each in names.items()
+            },
             "theirs": BookLoop(
                 bench.base, bench.data, trains, steps=bench.steps, epochs=BOOK_EPOCHS, width=bench.width
             ),
@@ -228,10 +235,10 @@ JOBS = {
     job.name: job
     for job in (
         Job("last-block-fp32", "last-block, 5 epochs, against the book's loop, fp32", "gpt2", "fp32",
-            _book("last-block", "fp32"), _book_flops("last-block"), 12, quality="cache",
+            _book("last-block", "fp32", "auto"), _book_flops("last-block"), 12, quality="cache",
             about=_about("last-block, last pooling, fp32", _BOOK)),
         Job("last-block-auto", "last-block, 5 epochs, against the book's loop, auto with native bf16", "gpt2", "auto",
-            _book("last-block", "auto"), _book_flops("last-block"), 30, native_bf16=True,
+            _book("last-block", "auto"), _book_flops("last-block"), 30, native_bf16=True, within="last-block-fp32",
             about=_about("last-block, last pooling, auto", _BOOK)),
         Job("full-book", "full, 5 epochs, against the book's loop, auto", "gpt2", "auto",
             _book("full", "auto"), _book_flops("full"), None, about=_about("full, last pooling, auto", _BOOK)),

@@ -105,13 +105,13 @@ def measured(job: Job, bench: Bench, flags: argparse.Namespace) -> dict[str, Any
     """The result of all blocks; None where the budget ended before the last of them."""
     started = time.monotonic()
     facts = provenance(bench.base.device)
-    kept = flags.work / f"{job.name}{'-quick' if flags.quick else ''}.json"
-    key = key_of({k: v for k, v in facts.items() if k != "commit"}, job.name, bench, flags)
-    before = read_json(kept)
-    if before and before["key"] != key:
-        print(f"{job.name}: code, versions or settings have changed; {len(before['blocks'])} blocks are dropped.")
-    state: dict[str, Any] = before if before.get("key") == key else {"key": key, "blocks": []}
+    kept, state = blocks_of(job, bench, flags, facts)
     total = flags.blocks or (2 if flags.quick else job.blocks)
+    if job.within is not None:
+        if len(state["blocks"]) < total:
+            print(f"{job.name} is measured in the blocks of {job.within}, of which there are {len(state['blocks'])}.")
+            return None
+        return result(job, bench, of_side(state, f"ours-{job.precision}"), facts)
     sides = job.sides(bench)
     if len(state["blocks"]) < total and job.unit == "seconds":
         for side in job.sides(bench.small()).values():
@@ -127,6 +127,23 @@ def measured(job: Job, bench: Bench, flags: argparse.Namespace) -> dict[str, Any
         state["timings"] = {name: timing_of(side) for name, side in sides.items()}
         write_json(kept, state)
     return result(job, bench, state, facts)
+
+
+def blocks_of(job: Job, bench: Bench, flags: argparse.Namespace, facts: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """Where a job's blocks are kept, and those that were measured with this very code."""
+    name = job.within or job.name
+    kept = flags.work / f"{name}{'-quick' if flags.quick else ''}.json"
+    key = key_of({k: v for k, v in facts.items() if k != "commit"}, name, bench, flags)
+    before = read_json(kept)
+    if before and before["key"] != key:
+        print(f"{name}: code, versions or settings have changed; {len(before['blocks'])} blocks are dropped.")
+    return kept, before if before.get("key") == key else {"key": key, "blocks": []}
+
+
+def of_side(state: dict[str, Any], name: str) -> dict[str, Any]:
+    """The same blocks with another side as ours."""
+    timings = {"ours": state["timings"][name], "theirs": state["timings"]["theirs"]}
+    return {"blocks": [{"ours": b[name], "theirs": b["theirs"]} for b in state["blocks"]], "timings": timings}
 
 
 def result(job: Job, bench: Bench, state: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
