@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -63,6 +64,9 @@ class Bases:
             raise _no_weights(name)
         if reason := unsupported(row, base.config, base.architecture):
             raise Refused(reason)
+        needed, there = needed_bytes(base, row), memory_bytes()
+        if base.device.type == "cpu" and there is not None and needed > there:
+            raise Refused(f"takes {needed / 1e9:.0f} GB of memory, and there are {there / 1e9:.0f}")
         return base
 
     @property
@@ -85,6 +89,20 @@ class Bases:
                     raise Refused("needs GPT-2's tokenizer", "--tokenizer FOLDER") from None
                 self._held[name] = untrained(name, self.tokenizer, self.device), False
         return self._held[name]
+
+
+def needed_bytes(base: Base, row: Row) -> int:
+    """What the weights of a row take in fp32: once for the base; where all train, a copy, gradients, two moments."""
+    times = 1 + (4 if row.trains == "all" else 0) + (1 if row.weights == "random" else 0)
+    return base.total_parameters * 4 * times
+
+
+def memory_bytes() -> int | None:
+    """The memory of this machine; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def _no_weights(name: str) -> Refused:

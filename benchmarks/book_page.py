@@ -130,7 +130,8 @@ def differences(value: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str,
 
 
 def _points(gap: Any) -> str:
-    return f"{100 * gap.value:+.1f} ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})"
+    low, high = max(-1.0, gap.low), min(1.0, gap.high)
+    return f"{100 * gap.value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def _failed(entry: Mapping[str, Any], name: str) -> str | None:

@@ -120,9 +120,8 @@ def measured(flags: argparse.Namespace, folder: Path) -> int:
             if flags.steps is not None and row.recipe == LIBRARY:
                 raise Refused("lora_clf's own loop is timed by speed_training.py")
         except Refused as refusal:
-            print(
-                f"Row {row.name} ({row.question}) refused: {refusal.reason}. {refusal.todo}".rstrip(), file=sys.stderr
-            )
+            advice = f" ({refusal.todo})" if refusal.todo else ""
+            print(f"Row {row.name}, {row.question}, refused: {refusal.reason}{advice}", file=sys.stderr)
             if not has_runs(entry, row) and flags.steps is None:
                 entry["refused"][row.name] = {"reason": refusal.reason, "todo": refusal.todo}
                 write_json(flags.out, found)

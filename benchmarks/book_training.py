@@ -123,7 +123,8 @@ def timed(base: Base, data: Dataset, row: Row, seed: int, recipe: Recipe, steps:
 
 def _optimizer(model: Classifier, recipe: Recipe) -> tuple[torch.optim.Optimizer, float]:
     rate = recipe.learning_rate or strategy(model.row).learning_rate
-    return torch.optim.AdamW(model.parameters, lr=rate, weight_decay=recipe.weight_decay), rate
+    fused = model.device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(model.parameters, lr=rate, weight_decay=recipe.weight_decay, fused=fused), rate
 
 
 def _stepped(model: Classifier, optimizer: torch.optim.Optimizer, order: Sequence[NDArray[np.int64]]) -> float:

@@ -36,6 +36,7 @@ OWN = {
     "adapter_dtype": "adapter_dtype",
     "canary_cost": "canary_cost",
     "pooling_cost": "pooling_cost",
+    "book_table": "book_table",
 }
 SECTION = re.compile(r"(<!-- begin ([\w-]+) -->\n)(.*?)(<!-- end \2 -->)", re.DOTALL)
 DASH = "–"
