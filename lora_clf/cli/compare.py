@@ -36,10 +36,29 @@ def compare(
         str | None,
         typer.Option(help="Comma-separated names, or all; by default the five best known."),
     ] = None,
-    seeds: Annotated[str, typer.Option(help="How many (3), or which (0,1,5).")] = "3",
+    seeds: Annotated[
+        str | None, typer.Option(help="How many (3), or which (0,1,5); 3 by default.", show_default=False)
+    ] = None,
     folds: Annotated[int | None, typer.Option(help="Cut all rows into so many folds, each the test part once.")] = None,
+    repeats: Annotated[
+        int | None, typer.Option(help="Split, or cut into folds, anew so many times, each with a seed of its own.")
+    ] = None,
     resplit: Annotated[bool, typer.Option("--resplit", help="A new split with every seed.")] = False,
     seed: Annotated[int, typer.Option(help="Of the split that all seeds share.")] = 0,
+    curve: Annotated[
+        str | None,
+        typer.Option(metavar="K,K,...", help="Learn from so many examples of each class as well, as 16,32,64,all."),
+    ] = None,
+    draws: Annotated[
+        int | None,
+        typer.Option(help="Of the examples of --curve: 10 by default up to 64 a class, of more fewer.", min=1),
+    ] = None,
+    tune: Annotated[
+        int | None,
+        typer.Option(help="Choose each strategy's hyperparameters in so many trials inside the training part."),
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Runs at a time, each in a process of its own.")] = 1,
+    threads: Annotated[int | None, typer.Option(help="Of each run; by default the cores, divided by --jobs.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where results, plots and report go; by default runs/DATA.")] = None,
     save_adapters: Annotated[bool, typer.Option("--save-adapters", help="Keep the trained adapters.")] = False,
     adapter_dtype: AdapterDtype = "fp32",
@@ -54,15 +73,21 @@ def compare(
 ) -> None:
     """Try every strategy on the same footing and show what each costs and buys.
 
-    Strategy flags go to those of the strategies that have them. Finished runs are kept in --out: the same
-    command again does only what is missing. The results of another comparison there are overwritten with
-    --force only.
+    Strategy flags go to those of the strategies that have them; what is set by a flag is not tuned. Finished runs
+    are kept in --out: the same command again does only what is missing. The results of another comparison there are
+    overwritten with --force only.
     """
     quiet_third_parties()
     origin = one_source(source, data)
     names = chosen(strategies)
     settings = tuning.each(names)
-    counted = numbers(seeds)
+    if repeats is not None and (seeds is not None or resplit):
+        raise UsageError("--repeats gives each repeat a split and a seed of its own; it takes no --seeds or --resplit.")
+    if repeats is not None and repeats < 1:
+        raise UsageError(f"--repeats {repeats}: expected at least 1.")
+    if draws is not None and curve is None:
+        raise UsageError(f"--draws {draws} is about --curve, which was not given.")
+    counted = numbers(seeds or "3") if repeats is None else list(range(seed, seed + repeats))
     from lora_clf.adapters.adapter import check_dtype
     from lora_clf.base.base import pick_device
     from lora_clf.comparison.plan import BaseArguments
@@ -85,8 +110,13 @@ def compare(
                 training=dict(loop),
                 data_settings=columns.settings() if folds is None else fold_settings(columns),
                 folds=folds,
-                resplit=resplit,
+                resplit=resplit or repeats is not None,
                 split_seed=seed,
+                curve=curve,
+                draws=draws or 10,
+                tune=tune,
+                jobs=jobs,
+                threads=threads,
                 save_adapters=save_adapters,
                 adapter_dtype=adapter_dtype,
                 force=force,
@@ -147,7 +177,7 @@ def numbers(seeds: str) -> int | list[int]:
 
 def fold_settings(columns: DataFlags) -> dict[str, Any]:
     """What says how a table is read and how it is cut into folds."""
-    cut = ("protocol", "group_column", "positive_label")
+    cut = ("protocol", "group_column", "balance", "positive_label")
     given = {name: value for name in cut if (value := getattr(columns, name)) is not None}
     return {**columns.table_settings(beside=cut), **given}
 
@@ -165,6 +195,14 @@ def show(found: Comparison, folder: Path) -> None:
     line()
     for remark in footnotes(found):
         line(remark)
+    if found.curve is not None:
+        from lora_clf.comparison.chapters import curve_table
+        from lora_clf.comparison.curve import sentence_of
+
+        line()
+        line("Test accuracy, %, by examples of each class, with the 95 % interval over draws:")
+        table(*curve_table(found, "accuracy"))
+        line(sentence_of(found))
     line()
     line(found.verdict)
     line(f"Report, table, plots and results: {folder}")

@@ -1,22 +1,14 @@
-"""One cell of a comparison in a process of its own: ``python -m lora_clf.comparison.cell``.
+"""One cell of a comparison: a strategy trained with one seed, scored, and put into the cell's folder.
 
-A child, because that is the only way to know what one run costs: peak memory is the process's, and no run profits
-from what another left warm. What frozen layers computed may come from the disk, where another cell left it: its
-recorded seconds are charged (``cold_seconds``) whoever spent them.
-
-The request comes as JSON on stdin. Events go to stdout, one JSON object a line: first some with
-``"event": "progress"``, at last one with ``"done"`` or ``"failed"``. What was found lies in the cell's folder
-(`lora_clf.comparison.outcome`). When the parent is gone the next event cannot be written, and the child ends.
+`lora_clf.comparison.child` starts it in a process of its own, because that is the only way to know what one run
+costs: peak memory is the process's. What frozen layers computed may come from the disk, where another cell left it:
+its recorded seconds are charged (``cold_seconds``) whoever spent them.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -25,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lora_clf.comparison.environment import environment
+from lora_clf.comparison.materials import Materials
 from lora_clf.comparison.memory import current_bytes, peak_bytes, restart_peak
 from lora_clf.comparison.outcome import Outcome, Predictions, digest_file, mark_of, write_outcome
 from lora_clf.comparison.plan import Cell
 from lora_clf.comparison.size import folder_bytes
-from lora_clf.errors import BaseError, DataError, LoraClfError
+from lora_clf.errors import BaseError, DataError
 from lora_clf.metrics.probability import softmax
 
 if TYPE_CHECKING:
@@ -42,7 +35,12 @@ EVERY = 0.2  # seconds between two progress events
 
 
 def run_cell(
-    cell: Cell, folder: Path, adapter: Path | None = None, say: Say | None = None, dtype: str = "fp32"
+    cell: Cell,
+    folder: Path,
+    adapter: Path | None = None,
+    say: Say | None = None,
+    dtype: str = "fp32",
+    materials: Materials | None = None,
 ) -> Outcome:
     """Train one strategy with one seed and put what was found at ``folder``.
 
@@ -52,6 +50,7 @@ def run_cell(
         adapter: where the trained adapter goes; None measures its size and drops it.
         say: told about the progress.
         dtype: what the adapter is saved in.
+        materials: base and data, where other cells of this process have loaded them.
 
     Raises:
         DataError: the same arguments now give other data.
@@ -60,9 +59,10 @@ def run_cell(
     from lora_clf.training.loop import train
     from lora_clf.training.settings import TrainSettings
 
-    base = cell.base.load()
-    data = cell.data.load(cell.split_seed, cell.fold)
-    _check(cell, base, data)
+    materials = materials or Materials()
+    base = materials.base(cell.base)
+    data = materials.data(cell)
+    check(cell, base, data)
     held, loading = current_bytes(), peak_bytes()
     restarted = restart_peak()
     result = train(
@@ -70,7 +70,7 @@ def run_cell(
         data,
         cell.contender.tuner(),
         TrainSettings(**cell.training, seed=cell.seed),
-        progress=_throttled(say) if say else None,
+        progress=throttled(say) if say else None,
     )
     peak = peak_bytes()
     with tempfile.TemporaryDirectory() as place:
@@ -109,12 +109,18 @@ def run_cell(
         scores={"validation": result.validation, "test": result.test},
         test=predictions_of(data, data.test, softmax(result.test_logits)),
         validation=predictions_of(data, data.validation, softmax(result.validation_logits)),
+        k=cell.k,
     )
     write_outcome(outcome, folder)
     return outcome
 
 
-def _check(cell: Cell, base: Base, data: Dataset) -> None:
+def check(cell: Cell, base: Base, data: Dataset) -> None:
+    """Hold base and data to what the comparison began with.
+
+    Raises:
+        DataError, BaseError: they were changed meanwhile.
+    """
     if base.digest != cell.base_digest or base.tokenizer_digest != cell.tokenizer_digest:
         raise BaseError(
             f"The base {base.name} has digest {base.digest[:12]} and tokenizer {base.tokenizer_digest[:12]}; "
@@ -143,7 +149,8 @@ def _device_memory(base: Base) -> int | None:
     return int(torch.cuda.max_memory_allocated(base.device)) if base.device.type == "cuda" else None
 
 
-def _throttled(say: Say) -> Callable[[Progress], None]:
+def throttled(say: Say) -> Callable[[Progress], None]:
+    """Hand on some of the progress of a run, not all of it."""
     last = 0.0
 
     def tell(progress: Progress) -> None:
@@ -154,36 +161,3 @@ def _throttled(say: Say) -> Callable[[Progress], None]:
             say({"event": "progress", **asdict(progress)})
 
     return tell
-
-
-def main() -> int:
-    """Do what the request on stdin says; 0 where the cell is done, 1 where it failed."""
-    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever else is printed must not mix with the events
-
-    def say(event: dict[str, Any]) -> None:
-        channel.write(json.dumps(event) + "\n")
-        channel.flush()
-
-    request = json.load(sys.stdin)
-    try:
-        run_cell(
-            Cell.from_json(request["cell"]),
-            Path(request["folder"]),
-            Path(request["adapter"]) if request["adapter"] else None,
-            say,
-            request["dtype"],
-        )
-    except BrokenPipeError:  # nobody listens any more
-        return 1
-    except Exception as error:
-        if not isinstance(error, LoraClfError):
-            traceback.print_exc()
-        say({"event": "failed", "error": type(error).__name__, "message": str(error)})
-        return 1
-    say({"event": "done"})
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from lora_clf.base.base import Base
     from lora_clf.comparison.baselines import Baseline
+    from lora_clf.comparison.curve import CurveRuns, Point
     from lora_clf.comparison.standing import Standing
+    from lora_clf.comparison.tuning import Tuning
     from lora_clf.data.dataset import Dataset
 
 DIGITS = 4  # of a probability in results.json; the cells keep them whole
@@ -83,6 +85,8 @@ class Comparison:
         failures: the cells that gave nothing.
         facts: base, data, environment and command line, ready for JSON.
         datasets: by split seed and fold.
+        curve: the runs of the learning curve, where one was asked for.
+        tunings: what was tried and chosen before the comparison, where tuning was asked for.
     """
 
     plan: Plan
@@ -91,6 +95,8 @@ class Comparison:
     failures: tuple[Failure, ...]
     facts: dict[str, Any]
     datasets: dict[tuple[int, int | None], Dataset] = field(repr=False)
+    curve: CurveRuns | None = None
+    tunings: tuple[Tuning, ...] = ()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -171,6 +177,13 @@ class Comparison:
         return rival_of(self)
 
     @cached_property
+    def curve_points(self) -> tuple[Point, ...]:
+        """The points of the learning curve; none where none was asked for."""
+        from lora_clf.comparison.curve import points_of
+
+        return points_of(self) if self.curve is not None else ()
+
+    @cached_property
     def verdict(self) -> str:
         """The answer in a sentence or two."""
         return " ".join(self.verdict_lines)
@@ -182,8 +195,18 @@ class Comparison:
 
         return verdict_of(self)
 
+    def tuning_seconds(self, label: str) -> float | None:
+        """What choosing the hyperparameters of one contender took, mean over training parts; None without tuning."""
+        mine = [tuning.seconds for tuning in self.tunings if tuning.label == label]
+        return float(np.mean(mine)) if mine else None
+
     def to_json(self) -> dict[str, Any]:
         """Everything but the texts, ready for JSON; row numbers and probabilities stand for predictions."""
+        from lora_clf.comparison.curve import curve_json
+
+        more: dict[str, Any] = {} if self.curve is None else {"curve": curve_json(self)}
+        if self.plan.tune is not None:
+            more["tuning"] = [tuning.to_json() for tuning in self.tunings]
         return {
             "schema": SCHEMA,
             "verdict": self.verdict,
@@ -193,6 +216,7 @@ class Comparison:
             "failures": [asdict(failure) for failure in self.failures],
             "plan": portable(self.plan, self.facts["base"]["name"], self.facts["data"]["name"]),
             "facts": self.facts,
+            **more,
             "cells": [outcome.to_json() for outcome in self.outcomes],
             "predictions": self._predictions(),
         }

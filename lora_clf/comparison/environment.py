@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,17 @@ if TYPE_CHECKING:
     from lora_clf.base.base import Base
 
 
-def environment(base: Base) -> dict[str, Any]:
-    """Versions, instruction set, threads. Nothing that names a host."""
-    return machine_facts(base.device)
+def environment(base: Base, threads: int | None = None) -> dict[str, Any]:
+    """Versions, instruction set, threads. Nothing that names a host.
+
+    Args:
+        base: its device counts.
+        threads: of the processes that do the work, where they are others than this one's.
+    """
+    return machine_facts(base.device, threads)
 
 
-def machine_facts(device: torch.device) -> dict[str, Any]:
+def machine_facts(device: torch.device, threads: int | None = None) -> dict[str, Any]:
     """The `environment` of any base on ``device``."""
     import platform
     from importlib.metadata import version
@@ -34,7 +40,7 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
         "processor": platform.machine(),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count() or 1,
-        "threads": torch.get_num_threads(),
+        "threads": threads or torch.get_num_threads(),
         "device": device.type,
     }
     return {
@@ -43,17 +49,18 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
     }
 
 
-def environment_digest(base: Base, precision: str) -> str:
+def environment_digest(base: Base, precision: str, threads: int | None = None) -> str:
     """SHA-256 of all that makes a result of before another one than a result of now.
 
     Args:
         base: its device counts.
         precision: as in `TrainSettings`; what it means on that device counts.
+        threads: of the processes that do the work, where they are others than this one's.
     """
     from lora_clf.inference.precision import resolve_precision
 
     return digest_of(
-        {**environment(base), "precision": resolve_precision(precision, base.device), "code": code_digest()}
+        {**environment(base, threads), "precision": resolve_precision(precision, base.device), "code": code_digest()}
     )
 
 
@@ -69,3 +76,31 @@ def code_digest() -> str:
         content = file.read_bytes()
         found.update(f"{file.relative_to(root).as_posix()}\0{len(content)}\0".encode() + content)
     return found.hexdigest()
+
+
+def provenance(base: Base, precision: str, jobs: int = 1) -> dict[str, Any]:
+    """Which code ran and how: version, digest of the code, git commit where there is one, precision, processes."""
+    from lora_clf import __version__
+    from lora_clf.inference.precision import resolve_precision
+
+    commit = _git("rev-parse", "HEAD")
+    return {
+        "lora_clf": __version__,
+        "code_digest": code_digest(),
+        "git_commit": commit,
+        "changed_since_commit": None if commit is None else bool(_git("status", "--porcelain", "--", PACKAGE.name)),
+        "precision": resolve_precision(precision, base.device),
+        "jobs": jobs,
+    }
+
+
+def _git(*words: str) -> str | None:
+    """What git says in the checkout that this package is part of; None where it is none, or there is no git."""
+    root = PACKAGE.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        ran = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return ran.stdout.strip() if ran.returncode == 0 else None

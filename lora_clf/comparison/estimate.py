@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_clf.comparison.plan import Cell, Contender, Plan
+from lora_clf.comparison.plan import Contender, Plan, price_of
+from lora_clf.comparison.tuning import INNER_FOLDS, trial_price
 
 if TYPE_CHECKING:
     from lora_clf.base.base import Base
@@ -24,7 +25,7 @@ VERY_SLOW = 15.0  # seconds after which a run is not repeated, not even the firs
 def estimate(
     plan: Plan, base: Base, datasets: Mapping[tuple[int, int | None], Dataset], start_up: float
 ) -> dict[str, float]:
-    """Seconds a cell of each contender, by label.
+    """Seconds of a cell of each contender, by its price: of the whole training part, of k a class, of a trial.
 
     A step of each strategy and a pass without gradients are timed on a batch of texts of average length. What is
     frozen below the trained part costs one pass over all texts, whatever the number of epochs. Nothing trains and
@@ -44,16 +45,28 @@ def estimate(
     data = next(iter(datasets.values()))
     tokens = base.encode(data.train.texts, settings.max_length).ids
     batch = _typical([len(ids) for ids in tokens], settings.batch_size)
-    steps = math.ceil(len(data.train) / settings.batch_size)
-    evaluations = (settings.epochs * len(data.validation) + len(data.test)) / settings.batch_size
-    texts = sum(len(part) for part in data.parts.values()) / settings.batch_size
+    train, validation, test = (len(part) for part in data.parts.values())
     found = {}
     for contender in plan.contenders:
         step, once, frozen = _timed(contender, base, [tokens[place] for place in batch], len(data.labels), precision)
         # With the whole backbone frozen a step is the head alone; the difference of two clocks would be noise.
         rest = max(0.0, step - once * frozen) if frozen < 1 else 0.0
-        training = settings.epochs * steps * rest + texts * once * frozen
-        found[contender.label] = START + start_up + training + evaluations * once * (1 - frozen)
+
+        def run(
+            train: float, validation: float, test: float, rest: float = rest, once: float = once, frozen: float = frozen
+        ) -> float:
+            steps = math.ceil(train / settings.batch_size)
+            evaluations = (settings.epochs * validation + test) / settings.batch_size
+            texts = (train + validation + test) / settings.batch_size
+            return settings.epochs * steps * rest + texts * once * frozen + evaluations * once * (1 - frozen)
+
+        found[price_of(contender.label)] = START + start_up + run(train, validation, test)
+        for k in plan.curve.sizes if plan.curve else ():
+            rows = k * len(data.labels)
+            found[price_of(contender.label, k)] = run(0.75 * rows, 0.25 * rows, test)
+        if plan.tune:
+            held = train / INNER_FOLDS
+            found[trial_price(contender.label)] = INNER_FOLDS * run(0.9 * (train - held), 0.1 * (train - held), held)
     return found
 
 
@@ -118,37 +131,60 @@ def _fastest(work: Callable[[], None]) -> float:
 
 
 class Clock:
-    """The time that is left, from the estimate and from what finished cells really took."""
+    """The time that is left, from the estimate and from what finished runs really took.
 
-    def __init__(self, seconds: Mapping[str, float], cells: Sequence[Cell]) -> None:
+    Args:
+        seconds: what a run takes, by its price.
+        prices: of each run that is to be done.
+        jobs: how many are at work at a time.
+    """
+
+    def __init__(self, seconds: Mapping[str, float], prices: Sequence[str], jobs: int = 1) -> None:
         self._estimate = dict(seconds)
-        self._waiting = list(cells)
+        self._waiting = Counter(prices)
+        self._jobs = jobs
         self._taken: dict[str, list[float]] = defaultdict(list)
-        self._begin = 0.0
+        self._begun: dict[str, tuple[str, float, float]] = {}  # by name: price, when, share done
 
-    def start(self, cell: Cell) -> None:
-        """``cell`` begins now."""
-        self._begin = time.perf_counter()
+    def start(self, name: str, price: str) -> None:
+        """The run ``name`` begins now."""
+        self._begun[name] = price, time.perf_counter(), 0.0
+        self._waiting[price] -= 1
 
-    def stop(self, cell: Cell) -> None:
-        """``cell`` has ended now."""
-        self._taken[cell.contender.label].append(time.perf_counter() - self._begin)
-        self._waiting.remove(cell)
+    def step(self, name: str, share: float) -> None:
+        """``share`` of the steps of a run are done."""
+        price, begin, _ = self._begun[name]
+        self._begun[name] = price, begin, share
 
-    def left(self, fraction: float = 0.0) -> float:
-        """Seconds to the end of the plan, ``fraction`` of the steps of the cell at work being done."""
-        expected = [self._expected(cell.contender.label) for cell in self._waiting]
-        return sum(expected) - (expected[0] * fraction if expected else 0.0)
+    def stop(self, name: str) -> None:
+        """The run ``name`` has ended now."""
+        price, begin, _ = self._begun.pop(name)
+        self._taken[price].append(time.perf_counter() - begin)
 
-    def _expected(self, label: str) -> float:
-        if self._taken[label]:
-            return float(np.mean(self._taken[label]))
-        ratios = [np.mean(taken) / self._estimate[name] for name, taken in self._taken.items() if taken]
-        return self._estimate[label] * float(np.mean(ratios) if ratios else 1.0)
+    def drop(self, price: str) -> None:
+        """A run of that price need not be done after all."""
+        self._waiting[price] -= 1
+
+    def left(self) -> float:
+        """Seconds to the end of the plan."""
+        expected = sum(count * self._expected(price) for price, count in self._waiting.items() if count > 0)
+        expected += sum(self._expected(price) * (1 - share) for price, _, share in self._begun.values())
+        count = self._waiting.total() + len(self._begun)
+        return expected / max(1, min(self._jobs, count))
+
+    def _expected(self, price: str) -> float:
+        if self._taken[price]:
+            return float(np.mean(self._taken[price]))
+        ratios = [
+            float(np.mean(taken)) / self._estimate[name]
+            for name, taken in self._taken.items()
+            if taken and self._estimate.get(name)
+        ]
+        return self._estimate.get(price, 0.0) * float(np.mean(ratios) if ratios else 1.0)
 
     def sentence(self) -> str:
         """What is ahead, for people: ``15 runs, about 12 min``."""
-        count = len(self._waiting)
+        count = self._waiting.total()
         if not count:
             return "Nothing is left to do: every run is there already."
         return f"{count} run{'s' if count > 1 else ''}, {duration(self.left())}"

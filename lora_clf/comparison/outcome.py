@@ -66,6 +66,7 @@ class Outcome:
         environment: versions, threads, precision and the like.
         scores: `metrics.summarise` of the parts "validation" and "test".
         validation, test: the predictions.
+        k: examples of each class it learnt from, on a learning curve; None for the whole training part.
     """
 
     digest: str
@@ -93,6 +94,7 @@ class Outcome:
     scores: dict[str, dict[str, Any]]
     test: Predictions = field(repr=False)
     validation: Predictions = field(repr=False)
+    k: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the predictions, as plain JSON values."""

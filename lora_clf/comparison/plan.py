@@ -107,14 +107,14 @@ class Cell:
     def name(self) -> str:
         """The cell's folder: the contender, the seed and the fold, or the size and the draw."""
         if self.k is not None:
-            return f"{_file_name(self.contender.label)}-k-{self.k}-draw-{self.seed}"
-        parts = [_file_name(self.contender.label), f"seed-{self.seed}"]
+            return f"{file_name(self.contender.label)}-k-{self.k}-draw-{self.seed}"
+        parts = [file_name(self.contender.label), f"seed-{self.seed}"]
         return "-".join(parts if self.fold is None else [*parts, f"fold-{self.fold}"])
 
     @property
     def price(self) -> str:
         """Cells of one price take about as long as each other."""
-        return self.contender.label if self.k is None else f"{self.contender.label} k={self.k}"
+        return price_of(self.contender.label, self.k)
 
     @property
     def digest(self) -> str:
@@ -273,6 +273,11 @@ def with_digests(cell: Cell, base: Base, data: Dataset, environment: str) -> Cel
     )
 
 
+def price_of(label: str, k: int | None = None) -> str:
+    """What a run is called where only its price counts: the contender and the size of its training part."""
+    return label if k is None else f"{label} k={k}"
+
+
 def curve_of(asked: str | Sequence[int | str], draws: int = 10) -> Curve:
     """The learning curve of ``16,32,64,all``, in any order.
 
@@ -294,5 +299,6 @@ def _curve_from(value: Mapping[str, Any] | None) -> Curve | None:
     return None if value is None else Curve(**{**value, "sizes": tuple(value["sizes"])})
 
 
-def _file_name(label: str) -> str:
+def file_name(label: str) -> str:
+    """``label`` as part of a folder's name."""
     return "".join(letter if letter.isalnum() or letter in "-_.=" else "_" for letter in label)

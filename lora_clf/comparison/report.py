@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_clf.comparison import page
+from lora_clf.comparison.chapters import curve_blocks, provenance_lines, tuning_blocks, write_curve
 from lora_clf.comparison.page import Block, Grid, Heading, Notes, Paragraph, Plot
 from lora_clf.comparison.plots import AXES, render, write_plots
 from lora_clf.comparison.standing import Score, Standing, percent
@@ -48,7 +49,7 @@ def write_report(comparison: Comparison, out: Path, plot_format: str = "png") ->
         partial = out / f".{name}.partial"
         partial.write_text(text, encoding="utf-8", newline="\n")
         os.replace(partial, out / name)
-    return [*(out / name for name in texts), *plots]
+    return [*(out / name for name in texts), *plots, *write_curve(comparison, out, plot_format)]
 
 
 def document(comparison: Comparison, plot_format: str = "png") -> tuple[str, list[Block]]:
@@ -74,8 +75,10 @@ def document(comparison: Comparison, plot_format: str = "png") -> tuple[str, lis
         if (svg := render(comparison, axis, "svg")) is not None:
             blocks.append(Plot(axis.title, f"{axis.name}.{plot_format}", svg))
     blocks += _differences(rows, comparison.rival)
+    blocks += curve_blocks(comparison, plot_format)
     blocks += _classes(comparison, rows)
     blocks += _costs(rows)
+    blocks += tuning_blocks(comparison)
     blocks += _data(facts["data"])
     blocks += _provenance(comparison)
     return title, blocks
@@ -249,6 +252,7 @@ def _provenance(comparison: Comparison) -> list[Block]:
         ),
         f"versions: lora-clf {__version__}, {_pairs(environment['versions'])}",
         f"machine: {_pairs(environment['machine'])}",
+        *provenance_lines(comparison),
         _intervals(comparison),
     ]
     return [Heading("How it was made"), Notes([line for line in lines if line])]

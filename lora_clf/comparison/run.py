@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_clf.comparison.cell import predictions_of
-from lora_clf.comparison.child import start_cell
+from lora_clf.comparison.child import task_of
 from lora_clf.comparison.comparison import (
     BaselineOutcome,
     Comparison,
@@ -20,8 +20,10 @@ from lora_clf.comparison.comparison import (
     portable,
     without_folders,
 )
-from lora_clf.comparison.environment import environment, environment_digest
+from lora_clf.comparison.curve import CurveRuns
+from lora_clf.comparison.environment import environment, environment_digest, provenance
 from lora_clf.comparison.outcome import Outcome, is_adapter_of, read_outcome
+from lora_clf.comparison.parts import Datasets, draw_parts, load_parts
 from lora_clf.comparison.plan import (
     BaseArguments,
     Cell,
@@ -29,41 +31,16 @@ from lora_clf.comparison.plan import (
     Plan,
     canonical,
     contenders_of,
+    curve_of,
     with_digests,
 )
+from lora_clf.comparison.progress import PlanProgress as PlanProgress
+from lora_clf.comparison.progress import Tell
+from lora_clf.comparison.tuning import Trial, plan_trials, read_trial, trial_task, tuned, tunings_of
 from lora_clf.errors import UsageError
 
 if TYPE_CHECKING:
-    from lora_clf.data.dataset import Dataset
     from lora_clf.tuners.base import Tuner
-
-Datasets = dict[tuple[int, int | None], "Dataset"]
-
-
-@dataclass(frozen=True)
-class PlanProgress:
-    """Where a comparison stands.
-
-    Attributes:
-        cell: the cell at work, or what was just finished.
-        done, total: cells.
-        step, steps: of the cell at work.
-        seconds_left: for the whole plan; None before the first estimate.
-        event: "estimate", "start", "step", "done", "kept" (it was there already) or "failed".
-        message: one line for people, where there is something to say.
-    """
-
-    cell: str
-    done: int
-    total: int
-    step: int = 0
-    steps: int = 0
-    seconds_left: float | None = None
-    event: str = "step"
-    message: str = ""
-
-
-Tell = Callable[[PlanProgress], None]
 
 
 def compare(
@@ -79,6 +56,11 @@ def compare(
     folds: int | None = None,
     resplit: bool = False,
     split_seed: int = 0,
+    curve: str | Sequence[int | str] | None = None,
+    draws: int = 10,
+    tune: int | None = None,
+    jobs: int = 1,
+    threads: int | None = None,
     save_adapters: bool = False,
     adapter_dtype: str = "fp32",
     force: bool = False,
@@ -103,6 +85,12 @@ def compare(
         folds: cut all rows into so many folds, each the test part once, in place of one split.
         resplit: let the split vary with the seed; by default all seeds share one.
         split_seed: the seed of the split.
+        curve: examples of each class to learn from as well, as ``"16,32,64,all"``.
+        draws: how many subsets of each such size are drawn, up to 64 a class; of more fewer.
+        tune: how many choices of hyperparameters to try for each strategy, on folds inside the training part.
+        jobs: how many runs at a time, each in a process of its own. Seconds are then those of a shared machine.
+        threads: of each run; by default one a core, with several jobs the cores divided by them. Other threads may
+            give other last bits; the same threads give the same results, whatever ``jobs``.
         save_adapters: keep the trained adapters, in ``out/adapters``.
         adapter_dtype: what they are kept in: "fp32", or "bf16", half as large.
         force: overwrite the comparison of another plan in ``out``; runs of it that fit are kept.
@@ -122,10 +110,14 @@ def compare(
         training=dict(training or {}),
         resplit=resplit,
         split_seed=split_seed,
+        curve=None if curve is None else curve_of(curve, draws),
+        tune=tune,
     )
     return run_plan(
         plan,
         Path(out),
+        jobs=jobs,
+        threads=threads,
         save_adapters=save_adapters,
         adapter_dtype=adapter_dtype,
         force=force,
@@ -139,6 +131,8 @@ def run_plan(
     plan: Plan,
     out: Path,
     *,
+    jobs: int = 1,
+    threads: int | None = None,
     save_adapters: bool = False,
     adapter_dtype: str = "fp32",
     force: bool = False,
@@ -150,95 +144,118 @@ def run_plan(
     from lora_clf.comparison.estimate import Clock, estimate
     from lora_clf.comparison.plots import check_format
     from lora_clf.comparison.report import write_report
+    from lora_clf.comparison.work import Work, batched, threads_each
     from lora_clf.training.settings import TrainSettings
 
     check_format(plot_format)
     settings = TrainSettings(**plan.training)  # a wrong setting ends here, before anything is loaded
-    tell = progress or (lambda _: None)
+    threads = threads_each(jobs, threads)
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out.name} is a file; expected a folder, or a name where there is nothing yet.")
     begin = time.perf_counter()
     loaded = load_parts(plan)
+    drawn = draw_parts(plan, loaded)
     base = plan.base.load()
     facts = {
         "base": facts_of_base(base),
         "data": facts_of_data(plan, loaded),
-        "environment": environment(base),
+        "environment": environment(base, threads),
+        "provenance": provenance(base, settings.precision, jobs),
     }
     if not force:
         _refuse_another(plan, facts, out)
-    around = environment_digest(base, settings.precision)
+    _sweep(out)
+    around = environment_digest(base, settings.precision, threads)
     cells = [with_digests(cell, base, loaded[cell.split_seed, cell.fold], around) for cell in plan.cells()]
-    known = {cell.name: read_outcome(out / "cells" / cell.name, cell.digest) for cell in cells}
+    small = [with_digests(cell, base, drawn[cell.seed, cell.k], around) for cell in plan.curve_cells()]
+    classes = len(next(iter(loaded.values())).labels)
+    trials = plan_trials(plan, cells, base, classes)
     adapters = _adapter_names(plan) if save_adapters else {}
-    todo = [
-        cell
-        for cell in cells
-        if known[cell.name] is None
-        or (save_adapters and not is_adapter_of(cell.digest, out / "adapters" / adapters[cell.name], adapter_dtype))
-    ]
+
+    def kept(cell: Cell) -> bool:
+        target = adapters.get(cell.name)
+        whole = target is None or is_adapter_of(cell.digest, out / "adapters" / target, adapter_dtype)
+        return whole and read_outcome(out / "cells" / cell.name, cell.digest) is not None
+
+    def tried(trial: Trial) -> bool:
+        return read_trial(out / "tuning" / trial.name, trial.digest) is not None
+
+    open_trials = [trial for trial in trials if not tried(trial)]
+    if not open_trials:
+        cells = [tuned(cell, tunings_of(plan, trials, out)) for cell in cells]
+    todo: list[Cell] = [cell for cell in [*cells, *small] if open_trials or not kept(cell)]
     start_up = time.perf_counter() - begin
-    clock = Clock(estimate(plan, base, loaded, start_up) if todo else {}, todo)
+    prices = [*(trial.price for trial in open_trials), *(cell.price for cell in todo)]
+    clock = Clock(estimate(plan, base, loaded, start_up) if prices else {}, prices, jobs)
     del base  # the children load their own; two copies would be one too many
-    total = len(cells)
-    for cell in cells:
-        if cell not in todo:
-            tell(PlanProgress(cell.name, total - len(todo), total, event="kept"))
-    tell(
-        PlanProgress(
-            "",
-            total - len(todo),
-            total,
-            seconds_left=clock.left(),
-            event="estimate",
-            message=clock.sentence(),
+    work = Work(progress or (lambda _: None), clock, len(trials) + len(cells) + len(small), jobs=jobs, threads=threads)
+    work.keep(trial.name for trial in trials if trial not in open_trials)
+    work.keep(cell.name for cell in [*cells, *small] if cell not in todo)
+    work.estimate()
+    baselines = measure_baselines(loaded, work.failures)  # first, so that what fails is known before hours have passed
+    plain = measure_baselines(drawn, work.failures)
+    for lost in tuple(work.failures):
+        work.tell(PlanProgress(lost.cell, work.done, work.total, event="failed", message=lost.message))
+
+    if open_trials:
+        groups = batched(
+            open_trials, lambda trial: (trial.cell.contender.label, trial.cell.split_seed, trial.cell.fold)
         )
+        by_name = {trial.name: trial for trial in open_trials}
+        work.do(
+            [[trial_task(trial, out / "tuning" / trial.name) for trial in group] for group in groups],
+            {trial.name: trial.price for trial in open_trials},
+            lambda name: tried(by_name[name]),
+        )
+        cells = [tuned(cell, tunings_of(plan, trials, out)) for cell in cells]
+        todo = [cell for cell in [*cells, *small] if not kept(cell)]
+        there = [cell for cell in [*cells, *small] if cell not in todo]
+        work.keep([cell.name for cell in there], {cell.name: cell.price for cell in there})
+    tasks = {
+        cell.name: task_of(
+            cell,
+            out / "cells" / cell.name,
+            out / "adapters" / adapters[cell.name] if cell.name in adapters else None,
+            adapter_dtype,
+        )
+        for cell in todo
+    }
+    by_cell = {cell.name: cell for cell in todo}
+    groups_of_cells = batched([cell for cell in todo if cell.k is not None], lambda cell: cell.contender.label)
+    work.do(
+        [
+            *([tasks[cell.name]] for cell in todo if cell.k is None),
+            *([tasks[cell.name] for cell in group] for group in groups_of_cells),
+        ],
+        {cell.name: cell.price for cell in todo},
+        lambda name: kept(by_cell[name]),
     )
-    failures: list[Failure] = []
-    baselines = measure_baselines(loaded, failures)  # first, so that what fails is known before hours have passed
-    for lost in failures:
-        tell(PlanProgress(lost.cell, total - len(todo), total, event="failed", message=lost.message))
-    outcomes: list[Outcome] = [found for cell in cells if (found := known[cell.name]) and cell not in todo]
-    done = total - len(todo)
-    for cell in todo:
-        tell(PlanProgress(cell.name, done, total, seconds_left=clock.left(), event="start"))
 
-        def step(event: dict[str, Any], cell: Cell = cell, done: int = done) -> None:
-            left = clock.left(event["step"] / max(1, event["steps"]))
-            tell(PlanProgress(cell.name, done, total, event["step"], event["steps"], left))
+    def found(wanted: Sequence[Cell]) -> tuple[Outcome, ...]:
+        """In the order of the plan, whichever was done first."""
+        read = (read_outcome(out / "cells" / cell.name, cell.digest) for cell in wanted)
+        return tuple(outcome for outcome in read if outcome is not None)
 
-        place = out / "cells" / cell.name
-        target = out / "adapters" / adapters[cell.name] if save_adapters else None
-        clock.start(cell)
-        failure = start_cell(cell, place, target, step, adapter_dtype)
-        clock.stop(cell)
-        found = None if failure else read_outcome(place, cell.digest)
-        done += 1
-        if found is None:
-            failures.append(failure or Failure(cell.name, cell.contender.label, "LoraClfError", "no result came back"))
-            tell(PlanProgress(cell.name, done, total, event="failed", message=failures[-1].message))
-        else:
-            outcomes.append(found)
-            tell(PlanProgress(cell.name, done, total, seconds_left=clock.left(), event="done"))
+    names = [*(trial.name for trial in trials), *(cell.name for cell in [*cells, *small])]
+    order = {name: place for place, name in enumerate(names)}
     comparison = Comparison(
         plan=plan,
-        outcomes=tuple(outcomes),
+        outcomes=found(cells),
         baselines=tuple(baselines),
-        failures=tuple(failures),
+        failures=tuple(sorted(work.failures, key=lambda failure: order.get(failure.cell, -1))),
         facts=facts | {"command": without_folders(command)},
         datasets=loaded,
+        curve=None if plan.curve is None else CurveRuns(found(small), tuple(plain), drawn),
+        tunings=tunings_of(plan, trials, out),
     )
     write_report(comparison, out, plot_format)
     return comparison
 
 
-def load_parts(plan: Plan) -> Datasets:
-    """Every data set of the plan by split seed and fold."""
-    loaded: Datasets = {}
-    for seed in plan.split_seeds():
-        for number, data in enumerate(plan.data.load_all(seed)):
-            loaded[seed, None if plan.data.folds is None else number] = data
-    return loaded
+def _sweep(out: Path) -> None:
+    """Drop what runs that were killed had begun to write."""
+    for partial in (out / "cells").glob("*.partial-*"):
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def measure_baselines(datasets: Datasets, failures: list[Failure]) -> list[BaselineOutcome]:

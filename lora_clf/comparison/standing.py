@@ -63,6 +63,7 @@ class Standing:
         to_best, to_baseline: accuracy minus that of the best strategy and of the strongest baseline, as
             shares.
         tied: whether it cannot be told from the best strategy.
+        tuning_seconds: of choosing its hyperparameters, in no other figure; None without tuning.
     """
 
     label: str
@@ -88,6 +89,7 @@ class Standing:
     to_baseline: Score | None = None
     tied: bool = False
     best: bool = False
+    tuning_seconds: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -133,6 +135,7 @@ def standings_of(comparison: Comparison) -> list[Standing]:
                 to_baseline=to_baseline,
                 tied=tied,
                 best=label == best,
+                tuning_seconds=comparison.tuning_seconds(label),
             )
         )
     return rows

@@ -93,6 +93,7 @@ COLUMNS = (
     Column("share", lambda row: share_text(row.share)),
     Column("adapter", lambda row: bytes_text(row.adapter_bytes)),
     Column("training s", _seconds),
+    Column("tuning s", lambda row: seconds_text(row.tuning_seconds), shown=lambda c: c.plan.tune is not None),
     Column("peak memory", lambda row: bytes_text(row.peak_memory_bytes)),
 )
 
@@ -214,7 +215,7 @@ def flat(row: Standing) -> dict[str, Any]:
                 "tensor_bytes",
                 "seconds",
             ),
-            *("cold_seconds", "peak_memory_bytes", "training_memory_bytes", "device_memory_bytes"),
+            *("cold_seconds", "tuning_seconds", "peak_memory_bytes", "training_memory_bytes", "device_memory_bytes"),
         )
     }
     more = {name: row.scores.get(name) for name in ("mcc", "loss", "calibration_error", "precision", "f1", "pr_auc")}

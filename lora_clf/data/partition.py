@@ -65,8 +65,8 @@ def split_part(
 def evened(parts: Parts, seed: int) -> Parts:
     """The parts with as many training rows of every class as the smallest has; the others as they are."""
     train, validation, test = parts
-    kept = undersample(numbered(train.labels), seed) if len(train) else []
-    return train.take([int(place) for place in kept]), validation, test
+    kept = undersample(numbered(train.labels), seed).tolist() if len(train) else []
+    return train.take(kept), validation, test
 
 
 def by_column(part: Part, column: str, name: str) -> tuple[dict[str, Part], Part]:

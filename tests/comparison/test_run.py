@@ -261,11 +261,11 @@ def test_a_child_runs_this_package_and_not_the_installed_one(tmp_path: Path) -> 
     room.mkdir(parents=True)
     for folder in (room, room.parent):
         (folder / "__init__.py").write_text("")
-    (room / "cell.py").write_text("import random; print(random.__file__, __file__)")
+    (room / "worker.py").write_text("import random; print(random.__file__, __file__)")
     (tmp_path / "random.py").write_text("raise SystemExit('the wrong random')\n")
     words = [sys.executable, "-P", "-c", START, str(tmp_path)]
     ran = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
-    assert ran.returncode == 0 and str(room / "cell.py") in ran.stdout, ran.stderr
+    assert ran.returncode == 0 and str(room / "worker.py") in ran.stdout, ran.stderr
 
 
 def test_a_wrong_setting_ends_before_anything_is_loaded(tmp_path: Path) -> None:

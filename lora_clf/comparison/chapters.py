@@ -1,0 +1,148 @@
+"""What a report says of the learning curve, of tuning and of the code that ran."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lora_clf.comparison.curve import Level, Point, curve_csv, sentence_of, sizes_of
+from lora_clf.comparison.curve_plot import NAME, TITLE, render_curve
+from lora_clf.comparison.page import Block, Grid, Heading, Notes, Paragraph, Plot
+from lora_clf.comparison.table import NONE, seconds_text
+from lora_clf.data.subsets import RULE
+
+if TYPE_CHECKING:
+    from lora_clf.comparison.comparison import Comparison
+    from lora_clf.comparison.tuning import TrialOutcome, Tuning
+
+OVERLAP = (
+    "The intervals of the levels cover other draws and seeds, not other test rows; those of the differences both. The "
+    "nearer k comes to all rows the more the draws have in common, and the less their spread says."
+)
+
+
+def write_curve(comparison: Comparison, out: Path, plot_format: str) -> list[Path]:
+    """Write ``curve.csv`` and the plot into ``out``, where there is a curve; returns what was written."""
+    if comparison.curve is None:
+        return []
+    written = [out / "curve.csv"]
+    written[0].write_text(curve_csv(comparison), encoding="utf-8", newline="\n")
+    if (content := render_curve(comparison, plot_format)) is not None:
+        written.append(out / f"{NAME}.{plot_format}")
+        written[1].write_bytes(content)
+    return written
+
+
+def curve_blocks(comparison: Comparison, plot_format: str) -> list[Block]:
+    """The section on the learning curve; nothing where there is none."""
+    if comparison.curve is None:
+        return []
+    headings, accuracy = curve_table(comparison, "accuracy")
+    _, f1 = curve_table(comparison, "macro_f1")
+    gaps = [row for row in curve_table(comparison, "to_rival")[1] if set(row[1:]) != {NONE}]
+    left = [True] + [False] * (len(headings) - 1)
+    baselines = [place for place, row in enumerate(accuracy) if _kinds(comparison)[row[0]] == "baseline"]
+    rule = frozenset(baselines[:1])
+    blocks: list[Block] = [
+        Heading("With fewer examples"),
+        Paragraph(sentence_of(comparison)),
+    ]
+    if (svg := render_curve(comparison, "svg")) is not None:
+        blocks.append(Plot(TITLE, f"{NAME}.{plot_format}", svg))
+    blocks += [
+        Paragraph("Test accuracy, %: mean over draws, and its 95 % interval, by examples of each class."),
+        Grid(headings, accuracy, left, rule=rule),
+        Paragraph("Test macro-F1, %, likewise."),
+        Grid(headings, f1, left, rule=rule),
+    ]
+    if gaps:
+        blocks += [
+            Paragraph(
+                "Accuracy minus that of TF-IDF + LR on the same examples, points; the intervals are corrected for all "
+                "strategies and sizes."
+            ),
+            Grid(headings, gaps, left),
+        ]
+    curve = comparison.plan.curve
+    assert curve is not None
+    counts = ", ".join(f"{curve.draws_of(k)} draws of {k}" for k in curve.sizes)
+    warnings = sorted({line for data in comparison.curve.datasets.values() for line in data.warnings})
+    return [*blocks, Notes([RULE, f"{counts}; all points are tested on the same rows.", OVERLAP, *warnings])]
+
+
+def curve_table(comparison: Comparison, name: str) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows: a contender or baseline a row, a size a column; ``name`` is a field of `Point`."""
+    sizes = sizes_of(comparison)
+    points: dict[str, dict[int | None, Point]] = {}
+    for point in comparison.curve_points:
+        points.setdefault(point.label, {})[point.k] = point
+    rows = []
+    for label, mine in points.items():
+        levels: list[Level | None] = [getattr(mine[k], name) if k in mine else None for k in sizes]
+        rows.append([label, *(_level(level, signed=name == "to_rival") for level in levels)])
+    return ["strategy", *("all" if k is None else str(k) for k in sizes)], rows
+
+
+def _level(level: Level | None, *, signed: bool) -> str:
+    if level is None:
+        return NONE
+    sign = "+" if signed else ""
+    mean = f"{level.mean * 100:{sign}.1f}"
+    if level.low is None or level.high is None:
+        return mean
+    return f"{mean} ({level.low * 100:{sign}.1f} to {level.high * 100:{sign}.1f})"
+
+
+def _kinds(comparison: Comparison) -> dict[str, str]:
+    return {point.label: point.kind for point in comparison.curve_points}
+
+
+def tuning_blocks(comparison: Comparison) -> list[Block]:
+    """The section on what was tried and chosen before the comparison; nothing where there was no tuning."""
+    if comparison.plan.tune is None:
+        return []
+    headings = ["strategy", "training part", "trials", "chosen", "held-out accuracy %", "of the first %", "seconds"]
+    rows = []
+    for tuning in comparison.tunings:
+        part = f"split {tuning.split_seed}" + ("" if tuning.fold is None else f", fold {tuning.fold}")
+        first, chosen = (tuning.trials[0] if tuning.trials else None), tuning.chosen
+        failed = sum(trial.error is not None for trial in tuning.trials)
+        count = f"{len(tuning.trials)} of {tuning.budget}" + (f", {failed} diverged" if failed else "")
+        figures = [NONE if t is None or t.accuracy is None else f"{t.accuracy * 100:.1f}" for t in (chosen, first)]
+        rows.append([tuning.label, part, count, _chosen(tuning, chosen), *figures, seconds_text(tuning.seconds)])
+    return [
+        Heading("What was tuned"),
+        Paragraph(
+            f"{comparison.plan.tune} trials for every strategy on every training part: the first with its usual "
+            "settings, the others drawn at random from what it declares, without repeats; one that declares less has "
+            "fewer. Each was scored on folds inside the training part. Seconds of tuning are in no other column."
+        ),
+        Grid(headings, rows, [True, True, False, True, False, False, False]),
+    ]
+
+
+def _chosen(tuning: Tuning, chosen: TrialOutcome | None) -> str:
+    if chosen is None:
+        return "usual settings: every trial failed"
+    usual: dict[str, Any] = tuning.trials[0].settings
+    changed = {name: value for name, value in chosen.settings.items() if value != usual.get(name)}
+    if chosen.rate is not None:
+        changed["lr"] = chosen.rate
+    return (
+        ", ".join(
+            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in changed.items()
+        )
+        or "usual settings"
+    )
+
+
+def provenance_lines(comparison: Comparison) -> list[str]:
+    """Which code ran, in which precision and how many runs at a time."""
+    facts = comparison.facts.get("provenance")
+    if not facts:
+        return []
+    commit = facts["git_commit"]
+    changed = ", with changes since" if facts["changed_since_commit"] else ""
+    code = f"code: digest {facts['code_digest'][:16]}" + (f", git commit {commit[:12]}{changed}" if commit else "")
+    jobs = f"; {facts['jobs']} runs at a time, so seconds are those of a shared machine" if facts["jobs"] > 1 else ""
+    return [code, f"precision: {facts['precision']}{jobs}"]

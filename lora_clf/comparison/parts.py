@@ -1,0 +1,43 @@
+"""The data sets of a plan: one for each split and fold, and one for each draw of a learning curve."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lora_clf.comparison.plan import Plan
+from lora_clf.errors import UsageError
+
+if TYPE_CHECKING:
+    from lora_clf.data.dataset import Dataset
+
+Datasets = dict[tuple[int, int | None], "Dataset"]
+
+
+def load_parts(plan: Plan) -> Datasets:
+    """Every data set of the plan by split seed and fold."""
+    loaded: Datasets = {}
+    for seed in plan.split_seeds():
+        for number, data in enumerate(plan.data.load_all(seed)):
+            loaded[seed, None if plan.data.folds is None else number] = data
+    return loaded
+
+
+def draw_parts(plan: Plan, loaded: Datasets) -> Datasets:
+    """The data sets of the learning curve, by draw and k.
+
+    Raises:
+        UsageError: a size that no class has.
+        DataError: all examples of a draw are copies of each other.
+    """
+    if plan.curve is None:
+        return {}
+    from lora_clf.data.subsets import Draws
+
+    group_column = plan.data.settings.get("group_column")
+    draws = Draws(loaded[plan.split_seed, None], group_column, plan.split_seed)
+    if (most := plan.curve.sizes[-1]) > draws.largest:
+        raise UsageError(
+            f"--curve {most}: no class has so many rows for training and validation; the largest has {draws.largest}. "
+            "Write all for the whole training part."
+        )
+    return {(draw, k): draws.subset(k, draw) for k in plan.curve.sizes for draw in range(plan.curve.draws_of(k))}
