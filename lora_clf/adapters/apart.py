@@ -69,4 +69,4 @@ def _described(adapter: Adapter, rank: int, alpha: float, tensors: dict[str, Ten
     """A header from which the layout makes PEFT's config; it is not written."""
     entries = tuple(TensorEntry(name, "F32", tuple(tensor.shape)) for name, tensor in sorted(tensors.items()))
     settings = {**adapter.header.settings, "rank": rank, "alpha": alpha}
-    return replace(adapter.header, settings=settings, tensors=entries)
+    return replace(adapter.header, settings=settings, scaling=alpha / rank, tensors=entries)

@@ -21,6 +21,7 @@ from lora_clf.adapters.header import Header
 from lora_clf.adapters.layout import HEAD
 from lora_clf.adapters.provenance import make_header
 from lora_clf.errors import UsageError
+from lora_clf.tuners import strategies
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,10 +117,16 @@ def _check_alike(adapters: Sequence[Adapter]) -> None:
         for number, each in enumerate(adapters[1:], start=2)
         if kind(each.header) != kind(first)
     ]
+    if not strategies()[first.strategy].averages:
+        problems.append(
+            f"{first.strategy} trains no change of weights, so the mean of its numbers is not the mean of what they do"
+        )
     if any(each.base is not adapters[0].base for each in adapters):
         problems.append("they are loaded on different bases")
     if problems:
-        advice = " `lora-clf adapters extract` makes a LoRA of each." if "strategy" in " ".join(problems) else ""
+        kind = strategies()[first.strategy]
+        asks = "strategy" in " ".join(problems) or (kind.mergeable and not kind.averages)
+        advice = " `lora-clf adapters extract` makes a LoRA of each." if asks else ""
         raise UsageError(f"These adapters cannot be averaged: {'; '.join(problems)}.{advice}")
 
 
@@ -152,9 +159,14 @@ def _low_rank(adapters: Sequence[Adapter], shares: Sequence[float], rank: int | 
         classes=view.classes,
         pooling=view.pooling,
         seed=view.seed,
-        engine=adapters[0].header.strategy,
+        engine=_engine(adapters[0].header.strategy),
     )
     return tuned, kept / total if total else 1.0
+
+
+def _engine(strategy: str) -> str:
+    """What computes an average: the strategy itself, or `lora` where that scales the factors in its own way."""
+    return strategy if getattr(strategies()[strategy], "plain", False) else "lora"
 
 
 def _head(adapter: Adapter) -> dict[str, Tensor]:

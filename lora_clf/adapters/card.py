@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from lora_clf.adapters.header import Header
-from lora_clf.adapters.layout import hub_name
+from lora_clf.adapters.layout import hub_name, in_peft_layout
 from lora_clf.base.architecture import ARCHITECTURES
 from lora_clf.base.catalogue import CATALOGUE
 
@@ -43,7 +43,7 @@ def _metadata(header: Header) -> str:
         lines += ["license: other", f"license_name: {_quoted(licence)}"]
     tags = ["lora-clf", header.strategy, *(["lora"] if header.low_rank and header.strategy != "lora" else [])]
     lines += [
-        f"library_name: {'peft' if header.low_rank else 'lora-clf'}",
+        f"library_name: {'peft' if in_peft_layout(header) else 'lora-clf'}",
         "pipeline_tag: text-classification",
         "metrics:",
         "- accuracy",
@@ -133,7 +133,7 @@ def _use(header: Header) -> str:
         'print(classifier.predict(["Your text"]))',
         "```",
     ]
-    if header.low_rank:
+    if in_peft_layout(header):
         lines += ["", _with_peft(header)]
         left = [name for name in ("temperature", "threshold") if getattr(header, name) is not None]
         if left:

@@ -14,6 +14,7 @@ from lora_clf.tuners.base import Tuned
 
 if TYPE_CHECKING:
     from lora_clf.base.base import Base
+    from lora_clf.tuners.low_rank import LowRank
 
 
 def build(base: Base, header: Header, *, engine: str | None = None) -> Tuned:
@@ -36,7 +37,7 @@ def build(base: Base, header: Header, *, engine: str | None = None) -> Tuned:
             f"know. It knows: {', '.join(strategies())}."
         )
     if engine is not None and engine != name:
-        known = [other for other, kind in strategies().items() if issubclass(kind, _low_rank())]
+        known = [other for other, kind in strategies().items() if issubclass(kind, _low_rank()) and kind.plain]
         if engine not in known or name not in known:
             raise UsageError(
                 f"A {name} adapter cannot be computed by {engine!r}: these take each other's adapters: "
@@ -98,7 +99,7 @@ def rebuilt(base: Base, tuned: Tuned) -> Tuned:
     return fresh
 
 
-def _low_rank() -> type:
+def _low_rank() -> type[LowRank]:
     from lora_clf.tuners.low_rank import LowRank
 
     return LowRank

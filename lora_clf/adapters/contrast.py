@@ -95,7 +95,7 @@ def layers_apart(
             f"The adapters stand on different bases ({first[0].base_name}, {first[0].base_digest[:12]}; "
             f"{second[0].base_name}, {second[0].base_digest[:12]}), so their changes cannot be compared layer by layer."
         )
-    for name in sorted({*_changed(first[1]), *_changed(second[1])}, key=_by_number):
+    for name in sorted({*_changed(*first), *_changed(*second)}, key=_by_number):
         yield _contrast(name, _change(name, *first, base), _change(name, *second, base))
     heads = [
         {name: tensor for name, tensor in state.items() if name.startswith("head.")} for _, state in (first, second)
@@ -116,9 +116,12 @@ def _contrast(name: str, first: Tensor | None, second: Tensor | None) -> LayerCo
     return LayerContrast(name, a, b, float((one - other).norm()), cosine)
 
 
-def _changed(state: State) -> set[str]:
-    """The parameters of the backbone that an adapter changes."""
-    names = (name for name in state if not name.startswith("head.") and not name.endswith(_B))
+def _changed(header: Header, state: State) -> set[str]:
+    """The parameters of the backbone that an adapter changes, and those that it puts beside them."""
+    names = {name for name in state if not name.startswith("head.")}
+    if not header.low_rank:
+        return names
+    names = {name for name in names if not name.endswith(_B)}
     return {name.removesuffix(_A) + ".weight" if name.endswith(_A) else name for name in names}
 
 
@@ -134,7 +137,10 @@ def _change(name: str, header: Header, state: State, base: Base | None) -> Tenso
     if name not in state:
         return None
     assert base is not None
-    return state[name].double() - base.backbone.get_parameter(name).detach().cpu().double()
+    before = dict(base.backbone.named_parameters()).get(name)
+    if before is None:  # what a strategy put beside the base's weights
+        return state[name].double()
+    return state[name].double() - before.detach().cpu().double()
 
 
 def _flat(header: Header) -> dict[str, Any]:

@@ -11,18 +11,22 @@ what other programs expect, here for BERT::
 
 LoRA with a family head is what PEFT writes for ``AutoModelForSequenceClassification`` (SEQ_CLS), LoRA with a
 free head what it writes for ``AutoModel`` (FEATURE_EXTRACTION); PEFT passes over the free head, which only we
-and the card's snippet read. The others are named as in transformers' ``ForSequenceClassification`` class.
+and the card's snippet read. Strategies that declare a ``peft_ending`` are laid out as LoRA is. The others are named
+as in transformers' ``ForSequenceClassification`` class.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lora_clf.adapters.header import Header
 from lora_clf.base.architecture import ARCHITECTURES
 from lora_clf.base.catalogue import CATALOGUE
-from lora_clf.errors import AdapterFormatError
+from lora_clf.errors import AdapterFormatError, UsageError
+
+if TYPE_CHECKING:
+    from lora_clf.tuners.base import Tuner
 
 PEFT = "base_model.model."
 HEAD = "head."
@@ -77,12 +81,28 @@ def layout_of(header: Header) -> Layout:
         )
     architecture = ARCHITECTURES[header.architecture]
     family = header.pooling == "family"
-    if not header.low_rank:
+    if not in_peft_layout(header):
         return Layout(f"{architecture.prefix}.", "" if family else HEAD)
     if family:
         return Layout(f"{PEFT}{architecture.prefix}.", PEFT)
     # AutoModel is the backbone itself; of an encoder-decoder it is the whole of which we have the encoder.
     return Layout(f"{PEFT}{architecture.part}." if architecture.part else PEFT, HEAD)
+
+
+def in_peft_layout(header: Header) -> bool:
+    """Whether the folder of the adapter that ``header`` describes is one that PEFT reads."""
+    if header.low_rank:
+        return True
+    if header.tensors and not any(entry.name.startswith(PEFT) for entry in header.tensors):
+        return False  # and no strategy need be imported to know
+    return _kind(header).peft_ending is not None
+
+
+def _kind(header: Header) -> type[Tuner]:
+    from lora_clf.tuners import strategies
+    from lora_clf.tuners.base import Tuner
+
+    return strategies().get(header.strategy, Tuner)
 
 
 def has_head(header: Header) -> bool:
@@ -105,25 +125,30 @@ def config_of(header: Header) -> dict[str, Any]:
     and newer versions of it read the file without a warning.
     """
     repository, revision = hub_name(header.base_name)
-    if not header.low_rank:
+    if not in_peft_layout(header):
         where = {"base_model_name_or_path": repository, "revision": revision}
         return {name: value for name, value in header.as_dict().items() if name in _REPEATED} | where
     family = header.pooling == "family"
-    return {
-        "peft_type": "LORA",
+    common = {
         "peft_version": header.versions.get("peft", ""),
         "task_type": "SEQ_CLS" if family else "FEATURE_EXTRACTION",
         "base_model_name_or_path": repository,
         "revision": revision,
         "inference_mode": True,
+        "modules_to_save": _modules_to_save(header) if family else None,
+    }
+    if not header.low_rank:
+        return {**common, **_method_of(header)}
+    return {
+        **common,
+        "peft_type": "LORA",
         "r": header.settings["rank"],
         "lora_alpha": _whole(header.settings["alpha"]),
         "lora_dropout": header.settings.get("dropout", 0.0),
-        "target_modules": _targets(header),
-        "modules_to_save": _modules_to_save(header) if family else None,
+        "target_modules": list(_adapted(header, ".lora_A.weight")),
         "fan_in_fan_out": header.fan_in_fan_out,
         "bias": "none",
-        "use_rslora": False,
+        "use_rslora": _rank_stabilised(header),
         "use_dora": False,
         "rank_pattern": {},
         "alpha_pattern": {},
@@ -139,11 +164,39 @@ def hub_name(base_name: str) -> tuple[str, str | None]:
     return repository, revision or None
 
 
-def _targets(header: Header) -> list[str]:
-    """The adapted modules as PEFT finds them: full names, in the order of the blocks."""
-    ending = ".lora_A.weight"
-    names = (entry.name for entry in header.tensors if entry.name.endswith(ending))
-    return sorted((name.removesuffix(ending).removeprefix(PEFT) for name in names), key=_by_number)
+def _rank_stabilised(header: Header) -> bool:
+    """Whether the scaling is alpha / sqrt(rank), beside alpha / rank the one there is; at rank 1 they are the same."""
+    alpha, rank = header.settings["alpha"], header.settings["rank"]
+    sound = isinstance(alpha, (int, float)) and isinstance(rank, int) and rank > 0
+    return sound and header.scaling != alpha / rank
+
+
+def _method_of(header: Header) -> dict[str, Any]:
+    """What PEFT's config says of a method other than LoRA: its settings and the layers it adapts."""
+    kind = _kind(header)
+    assert kind.peft_ending is not None
+    try:
+        tuner = kind(**header.settings)
+    except (UsageError, TypeError) as error:
+        raise AdapterFormatError(f"The adapter's settings do not fit its strategy: {error}") from error
+    layers = _adapted(header, kind.peft_ending)
+    return {
+        "peft_type": kind.method,
+        **tuner.peft_settings(),
+        **tuner.peft_layers(layers),
+        "fan_in_fan_out": ARCHITECTURES[header.architecture].transposed,
+        "bias": "none",
+    }
+
+
+def _adapted(header: Header, ending: str) -> dict[str, tuple[int, ...]]:
+    """The adapted modules as PEFT finds them, with the shape of that tensor: full names, in the order of the blocks."""
+    found = {
+        entry.name.removesuffix(ending).removeprefix(PEFT): entry.shape
+        for entry in header.tensors
+        if entry.name.endswith(ending)
+    }
+    return {name: found[name] for name in sorted(found, key=_by_number)}
 
 
 def _modules_to_save(header: Header) -> list[str]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from lora_clf.tuners.base import Tuned
 
 _HEAD = "head."
-_LORA = frozenset({"lora", "lora-scratch"})  # By name: another low-rank strategy may compute something else.
+_LORA = frozenset({"lora", "lora-scratch", "rslora"})  # By name: another low-rank strategy may compute something else.
 
 
 @dataclass(eq=False)

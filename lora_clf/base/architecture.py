@@ -46,6 +46,7 @@ class Architecture:
         pooling: the default pooling of this architecture.
         causal: whether a token sees only those before it.
         resumable: whether a forward pass can start at a middle block from its input alone.
+        transposed: whether its linear layers hold their weight as (in, out).
         part: the part of the loaded model that is the backbone (the encoder of an encoder-decoder).
         post_norm: the parts of a block, where blocks are BERT's.
         pre_norm: the norms before attention and feed-forward, and the feed-forward part, where a block is just these
@@ -65,6 +66,7 @@ class Architecture:
     pooling: str = "mean"
     causal: bool = False
     resumable: bool = True
+    transposed: bool = False
     part: str | None = None
     post_norm: PostNorm | None = None
     pre_norm: tuple[str, str, str] | None = None
@@ -121,6 +123,7 @@ _TABLE = (
         pooling="family",
         causal=True,
         pre_norm=("ln_1", "ln_2", "mlp"),
+        transposed=True,
     ),
     _bert("bert", family="pooler"),
     _bert("roberta", family="roberta"),

@@ -37,6 +37,9 @@ class Tuner(ABC):
         order: where it stands in lists.
         search: what `compare --tune` may vary: values to try, the default among them, for each of some hyperparameters
             and for ``lr``, the learning rate (`rates_around`). Empty: there is nothing to tune.
+        averages: whether the mean of two trained states means something: the mean of what they change.
+        method: PEFT's name of the method, where it has it.
+        peft_ending: where its files are in PEFT's layout, the ending of the tensor that every adapted layer has one of.
     """
 
     name: ClassVar[str]
@@ -47,6 +50,9 @@ class Tuner(ABC):
     changes_inputs: ClassVar[bool] = False
     order: ClassVar[int] = 100
     search: ClassVar[dict[str, tuple[Any, ...]]] = {}
+    averages: ClassVar[bool] = True
+    method: ClassVar[str | None] = None
+    peft_ending: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
         """Check that every setting is of its declared type; a strategy adds its own checks to this one.
@@ -78,6 +84,14 @@ class Tuner(ABC):
         """
         if (reason := self.refusal(view)) is not None:
             raise UnsupportedBaseError(f"{self.name} cannot adapt this {view.architecture.model_type} base: {reason}.")
+
+    def peft_settings(self) -> dict[str, Any]:
+        """The fields of PEFT's config that say this strategy, the layers aside; nothing where it has no such layout."""
+        return {}
+
+    def peft_layers(self, layers: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+        """The fields of PEFT's config that say which layers, by their names and the shape of their `peft_ending`."""
+        return {"target_modules": list(layers)}
 
     def settings(self) -> dict[str, Any]:
         """The hyperparameters, ready for JSON."""
@@ -163,6 +177,11 @@ class Tuned:
     def penalty(self) -> Tensor | None:
         """A term to add to the loss, or None."""
         return None
+
+    @property
+    def settled(self) -> bool:
+        """Whether the weights of this moment may be kept: not while a strategy is still cutting down to its size."""
+        return True
 
     def after_step(self, step: int, total_steps: int) -> None:
         """Called after every optimizer step (1-based), while the gradients of that step are still there."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 
 from lora_clf.base.targets import last_blocks
 from lora_clf.base.view import View
-from lora_clf.tuners.base import Tuned, Tuner, unfreeze
+from lora_clf.tuners.base import Tuned, Tuner, rates_around, unfreeze
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class BitFit(Tuner):
     summary: ClassVar[str] = "the biases of the blocks and the head"
     learning_rate: ClassVar[float] = 1e-3
     order: ClassVar[int] = 60
+    search: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": rates_around(learning_rate)}
 
     def refusal(self, view: View) -> str | None:
         """Bases without biases (Llama, T5, ModernBERT) have nothing to train."""

@@ -24,7 +24,7 @@ from transformers.pytorch_utils import Conv1D
 from lora_clf.base.targets import Coverage, last_blocks, linear_shape, norms
 from lora_clf.base.view import View
 from lora_clf.errors import UsageError, unknown
-from lora_clf.tuners.base import Tuned, Tuner
+from lora_clf.tuners.base import Tuned, Tuner, rates_around
 from lora_clf.tuners.linear_layer import Around, AroundConv1D, AroundLinear, layers_of
 
 PLACEMENTS = ("houlsby", "pfeiffer")
@@ -84,6 +84,8 @@ class Bottleneck(Tuner):
     learning_rate: ClassVar[float] = 1e-3
     mergeable: ClassVar[bool] = False
     order: ClassVar[int] = 75
+    averages: ClassVar[bool] = False
+    search: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": rates_around(learning_rate), "bottleneck": (16, 32, 64)}
 
     def __post_init__(self) -> None:
         """Check the settings."""

@@ -12,6 +12,7 @@ also how peft does it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,7 +22,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lora_clf.base.targets import Coverage, linear_shape
 from lora_clf.base.view import View
-from lora_clf.tuners.base import Tuned, Tuner
+from lora_clf.tuners.base import Tuned, Tuner, rates_around
 from lora_clf.tuners.linear_layer import Around, AroundConv1D, AroundLinear, layers_of
 
 
@@ -68,6 +69,14 @@ class IA3(Tuner):
     summary: ClassVar[str] = "vectors that scale keys, values and inner activations, and the head"
     learning_rate: ClassVar[float] = 3e-3
     order: ClassVar[int] = 70
+    method: ClassVar[str] = "IA3"
+    peft_ending: ClassVar[str] = ".ia3_l"
+    search: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": rates_around(learning_rate)}
+
+    def peft_layers(self, layers: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+        """Those whose vector scales their input are the feed-forward ones."""
+        inputs = [name for name, shape in layers.items() if shape[0] == 1]
+        return {"target_modules": list(layers), "feedforward_modules": inputs}
 
     def prepare(self, view: View) -> Tuned:
         """Give each key, value and closing feed-forward layer its vector."""

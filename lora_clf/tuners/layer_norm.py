@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lora_clf.base.targets import last_blocks, norms
 from lora_clf.base.view import View
-from lora_clf.tuners.base import Tuned, Tuner, unfreeze
+from lora_clf.tuners.base import Tuned, Tuner, rates_around, unfreeze
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class LayerNorm(Tuner):
     summary: ClassVar[str] = "the gains and biases of the norms and the head"
     learning_rate: ClassVar[float] = 1e-3
     order: ClassVar[int] = 65
+    search: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": rates_around(learning_rate)}
 
     def prepare(self, view: View) -> Tuned:
         """Take the parameters of the norms as the view's own."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,9 @@ class LowRank(Tuner):
     dropout: float = 0.0
     targets: str = "all"
     blocks: int | None = None
+
+    plain: ClassVar[bool] = True
+    """Whether it computes what the others with this declaration compute from the same settings and factors."""
 
     def __post_init__(self) -> None:
         """Check the settings; all problems at once."""

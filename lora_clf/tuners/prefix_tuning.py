@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from lora_clf.base.targets import last_blocks, linear_shape
 from lora_clf.base.view import View
 from lora_clf.errors import UsageError
-from lora_clf.tuners.base import Tuned, Tuner
+from lora_clf.tuners.base import Tuned, Tuner, rates_around
 
 KERNEL = "lora_clf_prefix"
 DEVIATION = 0.02
@@ -113,6 +113,8 @@ class PrefixTuning(Tuner):
     identity_at_init: ClassVar[bool] = False
     mergeable: ClassVar[bool] = False
     order: ClassVar[int] = 80
+    averages: ClassVar[bool] = False
+    search: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": rates_around(learning_rate), "prefix_length": (8, 16, 32)}
 
     def __post_init__(self) -> None:
         """Check the settings."""

@@ -27,6 +27,8 @@ CASES = [(strategy, name) for name in ARCHITECTURE_NAMES for strategy in STRATEG
 # What a strategy cannot adapt: its refusal says so, and nothing else of the suite runs there.
 REFUSED = {
     "bitfit": {"llama", "qwen3", "modernbert", "t5"},  # no biases
+    "oft": {"gpt2"},  # Conv1D
+    "boft": {"gpt2"},  # Conv1D
 }
 HEADS = [(name, pooling) for name in ARCHITECTURE_NAMES for pooling in ("mean", "first", "last", "family")
          if pooling != "family" or name in FAMILY_NAMES]  # fmt: skip

@@ -1,0 +1,48 @@
+"""Rank-stabilised LoRA through the peft library: the change is scaled by alpha / sqrt(rank)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from lora_clf.base.view import View
+from lora_clf.tuners.base import rates_around
+from lora_clf.tuners.low_rank import RANKS, LowRank, LowRankTuned
+from lora_clf.tuners.peft_layers import inject
+
+
+@dataclass(frozen=True)
+class RsLoRA(LowRank):
+    """Train low-rank factors whose change is scaled by alpha / sqrt(rank), through peft (Kalajdzievski 2023).
+
+    With alpha / rank the change shrinks as the rank grows; with alpha / sqrt(rank) it does not (theorem 3.2). The
+    numbers that train are LoRA's. The default alpha gives the scaling that LoRA has by default at rank 8. The
+    learning rate is that of `lora`.
+    """
+
+    alpha: float = 5.656854249492381
+
+    name: ClassVar[str] = "rslora"
+    summary: ClassVar[str] = "low-rank factors scaled by alpha / sqrt(rank) (peft library) and the head"
+    learning_rate: ClassVar[float] = 2e-3
+    plain: ClassVar[bool] = False
+    order: ClassVar[int] = 52
+    search: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": rates_around(learning_rate), "rank": RANKS}
+
+    @property
+    def scaling(self) -> float:
+        """alpha / sqrt(rank)."""
+        return self.alpha / math.sqrt(self.rank)
+
+    def prepare(self, view: View) -> LowRankTuned:
+        """Have peft wrap each target layer."""
+        coverage = self.coverage(view)
+        settings = {"r": self.rank, "lora_alpha": self.alpha, "lora_dropout": self.dropout, "use_rslora": True}
+        inject(self, view, coverage, "LORA", settings)
+        factors = {}
+        for name in coverage.modules:
+            layer: Any = view.backbone.get_submodule(name)
+            layer.cast_input_dtype_enabled = False  # autocast picks the type
+            factors[name] = (layer.lora_A["default"].weight, layer.lora_B["default"].weight)
+        return LowRankTuned(self, view, coverage, factors)
