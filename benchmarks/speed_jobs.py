@@ -143,9 +143,19 @@ def _warm_flops(bench: Bench) -> tuple[float, float]:
 
 
 def _trainer(
-    kind: str, precision: str, *, tuned: bool = False, blocks: int | None = None, over: str | None = None
+    kind: str,
+    precision: str,
+    *,
+    tuned: bool = False,
+    blocks: int | None = None,
+    over: str | None = None,
+    batch: int = 16,
+    also: int | None = None,
 ) -> Callable[[Bench], Sides]:
-    """Ours against the Trainer; ``blocks`` and ``over`` where it trains something else."""
+    """Ours against the Trainer; ``blocks`` and ``over`` where it trains something else.
+
+    ``batch`` is the number of texts in a batch of ours, ``also`` that of one more side of ours, for the record.
+    """
 
     def sides(bench: Bench) -> Sides:
         tuner: Tuner = {"lora": bench.lora_tuner(blocks), "head": HeadOnly(), "full": Full()}[kind]
@@ -160,7 +170,10 @@ def _trainer(
             learning_rate=tuner.learning_rate,
             bf16=tuned and native,
         )
-        return {"ours": _ours(bench, tuner, precision), "theirs": theirs}
+        found: Sides = {"ours": _ours(bench, tuner, precision, batch_size=batch), "theirs": theirs}
+        if also is not None:
+            found[f"ours-{also}"] = _ours(bench, tuner, precision, batch_size=also)
+        return found
 
     return sides
 
@@ -243,14 +256,17 @@ JOBS = {
         Job("full-book", "full, 5 epochs, against the book's loop, auto", "gpt2", "auto",
             _book("full", "auto"), _book_flops("full"), None, about=_about("full, last pooling, auto", _BOOK)),
         Job("lora-auto", "LoRA r16 all linears, 3 epochs, against Trainer + peft, auto with native bf16", "minilm",
-            "auto", _trainer("lora", "auto"), _trainer_flops("lora"), 5, native_bf16=True, quality="equal",
-            about=_about("LoRA r16, mean pooling, auto", f"{_DEFAULT}, peft")),
+            "auto", _trainer("lora", "auto", also=32), _trainer_flops("lora"), 5, native_bf16=True, quality="equal",
+            about={**_about("LoRA r16, mean pooling, auto", f"{_DEFAULT}, peft"),
+                   "ours-32": "the same with batch 32"}),
         Job("lora-fp32", "LoRA r16 all linears, 3 epochs, against Trainer + peft, fp32", "minilm", "fp32",
             _trainer("lora", "fp32"), _trainer_flops("lora"), 2.5, quality="equal",
             about=_about("LoRA r16, mean pooling, fp32", f"{_DEFAULT}, peft")),
         Job("lora-tuned", "the same against Trainer + peft tuned, bf16 both", "minilm", "auto",
-            _trainer("lora", "auto", tuned=True), _trainer_flops("lora", tuned=True), 2.5, native_bf16=True,
-            quality="equal", about=_about("LoRA r16, mean pooling, auto", f"{_TUNED}, peft")),
+            _trainer("lora", "auto", tuned=True, batch=32, also=16), _trainer_flops("lora", tuned=True), 2.5,
+            native_bf16=True, quality="equal",
+            about={"ours": "lora_clf.train, batch 32 as theirs: LoRA r16, mean pooling, auto",
+                   "ours-16": "the same with batch 16, the default", "theirs": f"{_TUNED}, peft"}),
         Job("head-forward", "head-only: whole training over one forward pass of the same texts", "minilm", "auto",
             _forward("auto"), _forward_flops, 1.15, at_most=True,
             about=_about("head-only, mean pooling, auto", "one forward pass of the training texts, auto")),
