@@ -49,6 +49,7 @@ class CommandLine(TyperGroup):
     def main(self, args: Any = None, prog_name: str | None = None, *more: Any, **extra: Any) -> Any:
         """Run the command line and exit; errors become one line each."""
         extra["standalone_mode"] = False
+        extra["obj"] = [str(word) for word in (sys.argv[1:] if args is None else args)]  # for a command that repeats it
         run = super().main
         sys.exit(guard(lambda: run(args, "lora-clf", *more, **extra)))
 

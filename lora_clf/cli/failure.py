@@ -13,6 +13,7 @@ from lora_clf.errors import LoraClfError
 
 TRACEBACK = "LORA_CLF_TRACEBACK"
 INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
+TERMINATED = 143  # and for one that SIGTERM ended
 
 # typer brings its own copy of click's errors or uses click's, depending on its version.
 _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -20,6 +21,8 @@ _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 class Interrupted(Exception):
     """Ctrl-C, on its way past typer; its text, if any, is what the person is told."""
+
+    status = INTERRUPTED
 
 
 def guard(run: Callable[[], object]) -> int:
@@ -30,7 +33,7 @@ def guard(run: Callable[[], object]) -> int:
         return status if isinstance(status, int) else 0
     except (Interrupted, KeyboardInterrupt, typer.Abort) as interrupt:
         say(str(interrupt) or "Interrupted; nothing half-written is left behind.")
-        return INTERRUPTED
+        return interrupt.status if isinstance(interrupt, Interrupted) else INTERRUPTED
     except BrokenPipeError:
         _close_stdout()
         return 1

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lora_clf.cli.checkpoints import CheckpointFlags, going_on
 from lora_clf.cli.decisions import DecisionFlags, decision_lines
 from lora_clf.cli.flags import AdapterDtype, BaseFlags, DataFlags, Force, Json, Seed, StrategyFlags, TrainFlags, takes
 from lora_clf.cli.opening import weightless
@@ -27,6 +28,7 @@ HOME = Path("my-adapters")
 @app.command()
 @takes
 def train(
+    context: typer.Context,
     source: Annotated[str | None, typer.Argument(metavar="DATA", help="A table, or a corpus: sms-spam, demo.")] = None,
     data: Annotated[str | None, typer.Option(help="The same as DATA.", rich_help_panel="Data")] = None,
     strategy: Annotated[str, typer.Option(help="See `lora-clf strategies`.", rich_help_panel="Strategy")] = "lora",
@@ -43,6 +45,7 @@ def train(
     columns: DataFlags,
     loop: TrainFlags,
     answers: DecisionFlags,
+    breaks: CheckpointFlags,
 ) -> None:
     """Tune a base into your classifier with one strategy, and save it as a small adapter."""
     quiet_third_parties()
@@ -54,6 +57,7 @@ def train(
     folder = out or HOME / f"{file_name(origin)}-{strategy}"
     check_free(folder, force=force)  # before an hour of training, not after it
     check_writable(folder, "--out")
+    checkpoints = breaks.checkpoints(folder, force=force)
     from lora_clf.adapters.adapter import check_dtype
     from lora_clf.base.base import load_base, pick_device
     from lora_clf.base.pooling import check_pooling
@@ -85,11 +89,14 @@ def train(
         line(leak_lines(dataset))
         line(f"Base: {base.name}, {base.total_parameters:,} parameters, on {base.device}.")
         line()
-    with training_progress() as progress:
-        result = run_training(base, dataset, tuner, settings, decision=decision, progress=progress)
-    for warning in set(result.warnings) - set(dataset.warnings):  # those were told before it began
-        note(f"Warning: {warning.rstrip('.')}.")
-    saved = result.save(folder, force=force, dtype=adapter_dtype)
+    with going_on(checkpoints, context.find_root().obj or ()):
+        with training_progress() as progress:
+            result = run_training(
+                base, dataset, tuner, settings, decision=decision, progress=progress, checkpoints=checkpoints
+            )
+        for warning in set(result.warnings) - set(dataset.warnings):  # those were told before it began
+            note(f"Warning: {warning.rstrip('.')}.")
+        saved = result.save(folder, force=force, dtype=adapter_dtype)
     if as_json:
         document(_json(result, dataset, saved))
     else:
@@ -113,6 +120,7 @@ def _json(result: Result, dataset: Dataset, saved: Path) -> dict[str, Any]:
         "adapter": str(saved),
         "adapter_bytes": folder_bytes(saved),
         "best_epoch": result.best_epoch,
+        "resumed_step": result.resumed_step,
         "seconds": result.seconds,
         "training_seconds": result.training_seconds,
         "labels": list(dataset.labels),

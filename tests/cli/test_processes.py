@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -65,5 +67,8 @@ def test_ctrl_c(base: Path, table: Path, tmp_path: Path) -> None:
         child.send_signal(signal.SIGINT)
         said = child.stderr.read().splitlines()
         assert child.wait(60) == 130
-    assert said[-1] == "Interrupted; nothing half-written is left behind."
-    assert all(line.startswith("epoch ") for line in said[:-1]) and not list(tmp_path.iterdir())
+    found = re.fullmatch(r"Interrupted at step (\d+) of \d+\. Go on with: lora-clf (.*) --resume", said[-1])
+    assert found is not None and int(found[1]) >= 8 and shlex.split(found[2]) == words[3:]
+    assert all(line.startswith("epoch ") for line in said[:-1])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.checkpoints"]
+    assert [path.name for path in (tmp_path / "a.checkpoints").iterdir()] == ["checkpoint-000001"]
