@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 SCHEMA: Final = 1
 _SHOWN: Final = 80  # characters of a wrong value that an error shows
+_LARGEST: Final = 1e30  # so that a number and its products fit into any float; JSON has whole numbers of any length
 
 
 class _Rule(NamedTuple):
@@ -47,7 +48,7 @@ def is_name(value: Any) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return type(value) in (int, float)
+    return type(value) in (int, float) and -_LARGEST <= value <= _LARGEST
 
 
 def _object(value: Any) -> bool:
@@ -106,7 +107,7 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "fan_in_fan_out": _or_null(_Rule("true or false", lambda value: isinstance(value, bool))),
     "threshold": _or_null(_Rule("a number from 0 to 1", lambda v: _number(v) and 0 <= v <= 1)),
     "temperature": _or_null(_POSITIVE),
-    "seed": _Rule("a whole number", lambda value: type(value) is int),
+    "seed": _Rule("a whole number of up to 64 bits", lambda v: type(v) is int and -(2**63) <= v < 2**64),
     "data_name": _or_null(_NAME),
     "data_digest": _or_null(_TEXT),
     "licence": _or_null(_TEXT),
@@ -149,6 +150,11 @@ _BETWEEN: Final[tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...]] = 
         ("scaling", "fan_in_fan_out"),
         lambda scaling, transposed: (scaling is None) == (transposed is None),
         "a strategy has scaling and fan_in_fan_out, or neither",
+    ),
+    (
+        ("scaling", "settings"),
+        lambda scaling, settings: scaling is None or (_count(settings.get("rank")) and _number(settings.get("alpha"))),
+        "settings of a low-rank adapter do not fit, they have a whole number as rank and a number as alpha",
     ),
     (
         ("canaries", "labels"),
