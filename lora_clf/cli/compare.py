@@ -63,6 +63,7 @@ def compare(
     save_adapters: Annotated[bool, typer.Option("--save-adapters", help="Keep the trained adapters.")] = False,
     adapter_dtype: AdapterDtype = "fp32",
     plot_format: Annotated[str, typer.Option(help="png, svg or pdf.")] = "png",
+    margin: Annotated[float, typer.Option(help="Points that the recommended strategy may lose.")] = 1.0,
     force: Force = False,
     as_json: Json = False,
     *,
@@ -121,6 +122,7 @@ def compare(
                 adapter_dtype=adapter_dtype,
                 force=force,
                 plot_format=plot_format,
+                margin=margin,
                 command=shlex.join(["lora-clf", *sys.argv[1:]]),
                 progress=progress,
             )

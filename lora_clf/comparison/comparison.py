@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lora_clf.base.base import Base
     from lora_clf.comparison.baselines import Baseline
     from lora_clf.comparison.curve import CurveRuns, Point
+    from lora_clf.comparison.recommendation import Recommendation
     from lora_clf.comparison.standing import Standing
     from lora_clf.comparison.tuning import Tuning
     from lora_clf.data.dataset import Dataset
@@ -141,16 +142,17 @@ class Comparison:
 
     def clusters(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The near-copy group of each test row: (N,) row numbers to (N,) group numbers."""
-        return np.array([self._groups[int(row)] for row in rows], dtype=np.int64)
+        return np.array([self.groups[int(row)] for row in rows], dtype=np.int64)
 
     @cached_property
-    def _groups(self) -> dict[int, int]:
-        from lora_clf.data.near_copies import components
+    def groups(self) -> dict[int, int]:
+        """The near-copy group of each test row, by row number."""
+        from lora_clf.comparison.measurements import groups_of
 
         texts: dict[int, str] = {}
         for data in self.datasets.values():
             texts.update(zip(data.test.rows, data.test.texts, strict=True))
-        return dict(zip(texts, components(list(texts.values())).tolist(), strict=True))
+        return groups_of(texts)
 
     @cached_property
     def hard_rows(self) -> frozenset[int]:
@@ -177,6 +179,20 @@ class Comparison:
         return rival_of(self)
 
     @cached_property
+    def recommendation(self) -> Recommendation | None:
+        """Which strategy to take, from the validation part; None where there is nothing to choose from."""
+        from lora_clf.comparison.recommendation import recommendation_of
+
+        return recommendation_of(self)
+
+    @cached_property
+    def power(self) -> dict[str, float] | None:
+        """How often a true difference of 1 and of 2 points would be found; None with one strategy."""
+        from lora_clf.comparison.standing import power_of
+
+        return power_of(self)
+
+    @cached_property
     def curve_points(self) -> tuple[Point, ...]:
         """The points of the learning curve; none where none was asked for."""
         from lora_clf.comparison.curve import points_of
@@ -191,7 +207,7 @@ class Comparison:
     @cached_property
     def verdict_lines(self) -> list[str]:
         """The answer, a sentence a line; the first says the most."""
-        from lora_clf.comparison.standing import verdict_of
+        from lora_clf.comparison.verdict import verdict_of
 
         return verdict_of(self)
 
@@ -212,6 +228,8 @@ class Comparison:
             "verdict": self.verdict,
             "positive_label": self.positive_label,
             "labels": list(self.labels),
+            "recommendation": None if self.recommendation is None else self.recommendation.to_json(),
+            "power": self.power,
             "rows": [standing.to_json() for standing in self.standings],
             "failures": [asdict(failure) for failure in self.failures],
             "plan": portable(self.plan, self.facts["base"]["name"], self.facts["data"]["name"]),

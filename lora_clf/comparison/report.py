@@ -74,7 +74,8 @@ def document(comparison: Comparison, plot_format: str = "png") -> tuple[str, lis
     for axis in AXES:
         if (svg := render(comparison, axis, "svg")) is not None:
             blocks.append(Plot(axis.title, f"{axis.name}.{plot_format}", svg))
-    blocks += _differences(rows, comparison.rival)
+    blocks += _choice(comparison)
+    blocks += _differences(comparison, rows, comparison.rival)
     blocks += curve_blocks(comparison, plot_format)
     blocks += _classes(comparison, rows)
     blocks += _costs(rows)
@@ -90,27 +91,72 @@ def _points(score: Score | None) -> str:
     return f"{score.mean * 100:+.1f} ({score.low * 100:+.1f} to {score.high * 100:+.1f})"
 
 
-def _differences(rows: Sequence[Standing], rival: str | None) -> list[Block]:
+def _choice(comparison: Comparison) -> list[Block]:
+    """The evidence behind the recommendation."""
+    found = comparison.recommendation
+    if found is None:
+        return []
+    table = [
+        [
+            one.label,
+            count_text(one.trainable_parameters),
+            seconds_text(one.cold_seconds),
+            f"{one.accuracy * 100:.1f}",
+            f"{one.loss * 100:.1f}",
+            f"{one.bound * 100:.1f}",
+            "yes" if one.within else "not shown",
+            NONE if one.rows_needed is None else f"{one.rows_needed * found.labelled / found.rows:,.0f}",
+        ]
+        for one in found.candidates
+    ]
+    headings = ["strategy", "trainable", "training s", "validation accuracy %", "below the best, points", "at most"]
+    headings += [f"within {found.margin:g}", "labelled rows that would show it, about"]
+    chosen = frozenset(place for place, one in enumerate(found.candidates) if one.label == found.label)
+    return [
+        Heading("Which one to take"),
+        Paragraph(
+            f"From the cheapest to the dearest, by {found.rows:,} validation rows and {found.seeds} "
+            f"seed{'s' if found.seeds > 1 else ''}; the test rows have no say in the choice. The true loss against the "
+            "true best is at most the bound, with 95 % confidence for all strategies at once, whichever is the best. "
+            "The validation rows chose each run's epoch too, so their accuracies are a little too high."
+        ),
+        Grid(headings, table, [True] + [False] * 5 + [True, False], chosen),
+    ]
+
+
+def _differences(comparison: Comparison, rows: Sequence[Standing], rival: str | None) -> list[Block]:
     strategies = [row for row in rows if row.kind == "strategy"]
     best = next((row.label for row in rows if row.best), None)
     if best is None or (len(strategies) < 2 and rival is None):
         return []
-    headings = ["strategy", f"to {best}, points", "can be told apart"]
+    headings = ["strategy", "group", f"to {best}, points", "can be told apart"]
     if rival:
         headings += [f"to {rival}, points", "can be told apart"]
     table = []
-    for row in strategies:
-        line = [row.label, _points(row.to_best), _told(row.to_best)]
+    for row in [*strategies, *(row for row in rows if row.label == rival)]:
+        line = [row.label, row.group or NONE, _points(row.to_best), _told(row.to_best)]
         table.append(line + ([_points(row.to_baseline), _told(row.to_baseline)] if rival else []))
-    return [
+    blocks: list[Block] = [
         Heading("Is the difference real?"),
         Paragraph(
-            "Differences of accuracy on the same rows and seeds. The intervals hold for other rows and other "
-            "seeds and are widened for all pairs that could have been compared. An interval that holds zero does not "
-            "show that two strategies are equal; its ends say how far apart they may be."
+            "Differences of accuracy on the same test rows and seeds. The intervals hold for other rows and other seeds, "
+            "and for all pairs at once, whichever is the best. Those that share a letter cannot be told apart. That "
+            "does not show that they are equal; the interval's ends say how far apart they may be."
         ),
-        Grid(headings, table, [(place % 2 == 0 and place != 0) or place == 0 for place in range(len(headings))]),
+        Grid(headings, table, [True, True, False, True, False, True][: len(headings)]),
     ]
+    if comparison.power is not None:
+        chances = ", ".join(
+            f"{points} point{'' if points == '1' else 's'} in {percent(share, 0)}"
+            for points, share in comparison.power.items()
+        )
+        blocks.append(
+            Paragraph(
+                f"What a comparison of this size can see: two strategies that truly differ by {chances} of such "
+                "comparisons are told apart."
+            )
+        )
+    return blocks
 
 
 def _told(score: Score | None) -> str:
@@ -261,13 +307,17 @@ def _provenance(comparison: Comparison) -> list[Block]:
 def _intervals(comparison: Comparison) -> str:
     """By what rule the intervals of this comparison are made: `standing` has the rules."""
     crossed = "Student's t with the analytic variance of near-copy groups crossed with seeds (Satterthwaite's degrees)"
-    grouped = "Student's t with the analytic variance of near-copy groups (Satterthwaite's degrees)"
     split = "the wider of Student's t over near-copy groups, all splits together, and Student's t over seeds"
     several = any(len(pool.seeds) > 1 for pool in comparison.pools.values())
     over = split if comparison.plan.resplit else crossed
     rate = "Wilson's, its number of rows corrected for near-copy groups"
     rates = f"of a rate in one run {rate}, over several seeds {over}" if several else f"of a rate {rate}"
-    return f"intervals: {rates}; of a difference {over if several else grouped}, corrected for all pairs (Bonferroni)"
+    factors = "near-copy groups and seeds" if several else "near-copy groups"
+    return (
+        f"intervals: {rates}; of differences the variance of {factors}, with the largest ratio of any pair in 4,000 "
+        "joint draws as critical value (max-T); of the loss against the best the same draws, each strategy in turn in "
+        "the place of the best (Edwards and Hsu 1983)"
+    )
 
 
 def _how(comparison: Comparison, contender: Contender) -> dict[str, object]:

@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_clf.comparison.cell import predictions_of
-from lora_clf.comparison.child import task_of
 from lora_clf.comparison.comparison import (
     BaselineOutcome,
     Comparison,
     Failure,
     facts_of_base,
     facts_of_data,
-    portable,
     without_folders,
 )
 from lora_clf.comparison.curve import CurveRuns
 from lora_clf.comparison.environment import environment, environment_digest, provenance
-from lora_clf.comparison.outcome import Outcome, is_adapter_of, read_outcome
+from lora_clf.comparison.folder import Folder
 from lora_clf.comparison.parts import Datasets, draw_parts, load_parts
 from lora_clf.comparison.plan import (
     BaseArguments,
-    Cell,
     DataArguments,
     Plan,
-    canonical,
     contenders_of,
     curve_of,
     with_digests,
 )
 from lora_clf.comparison.progress import PlanProgress as PlanProgress
 from lora_clf.comparison.progress import Tell
-from lora_clf.comparison.tuning import Trial, plan_trials, read_trial, trial_task, tuned, tunings_of
-from lora_clf.errors import UsageError
+from lora_clf.comparison.recommendation import MARGIN, check_margin
+from lora_clf.comparison.tuning import plan_trials, tuned
 
 if TYPE_CHECKING:
     from lora_clf.tuners.base import Tuner
@@ -65,6 +59,7 @@ def compare(
     adapter_dtype: str = "fp32",
     force: bool = False,
     plot_format: str = "png",
+    margin: float = MARGIN,
     command: str | None = None,
     progress: Tell | None = None,
 ) -> Comparison:
@@ -95,6 +90,7 @@ def compare(
         adapter_dtype: what they are kept in: "fp32", or "bf16", half as large.
         force: overwrite the comparison of another plan in ``out``; runs of it that fit are kept.
         plot_format: of the plot files: "png", "svg" or "pdf".
+        margin: points that the recommended strategy may lose against the best.
         command: the command line, for the report.
         progress: told where the comparison stands.
 
@@ -122,6 +118,7 @@ def compare(
         adapter_dtype=adapter_dtype,
         force=force,
         plot_format=plot_format,
+        margin=margin,
         command=command,
         progress=progress,
     )
@@ -137,6 +134,7 @@ def run_plan(
     adapter_dtype: str = "fp32",
     force: bool = False,
     plot_format: str = "png",
+    margin: float = MARGIN,
     command: str | None = None,
     progress: Tell | None = None,
 ) -> Comparison:
@@ -144,14 +142,14 @@ def run_plan(
     from lora_clf.comparison.estimate import Clock, estimate
     from lora_clf.comparison.plots import check_format
     from lora_clf.comparison.report import write_report
-    from lora_clf.comparison.work import Work, batched, threads_each
+    from lora_clf.comparison.work import Work, batched, in_order, threads_each
     from lora_clf.training.settings import TrainSettings
 
     check_format(plot_format)
+    check_margin(margin)
     settings = TrainSettings(**plan.training)  # a wrong setting ends here, before anything is loaded
     threads = threads_each(jobs, threads)
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out.name} is a file; expected a folder, or a name where there is nothing yet.")
+    folder = Folder(out, plan, save_adapters, adapter_dtype)
     begin = time.perf_counter()
     loaded = load_parts(plan)
     drawn = draw_parts(plan, loaded)
@@ -163,99 +161,52 @@ def run_plan(
         "provenance": provenance(base, settings.precision, jobs),
     }
     if not force:
-        _refuse_another(plan, facts, out)
-    _sweep(out)
+        folder.refuse_another(facts)
+    folder.sweep()
     around = environment_digest(base, settings.precision, threads)
     cells = [with_digests(cell, base, loaded[cell.split_seed, cell.fold], around) for cell in plan.cells()]
     small = [with_digests(cell, base, drawn[cell.seed, cell.k], around) for cell in plan.curve_cells()]
-    classes = len(next(iter(loaded.values())).labels)
-    trials = plan_trials(plan, cells, base, classes)
-    adapters = _adapter_names(plan) if save_adapters else {}
-
-    def kept(cell: Cell) -> bool:
-        target = adapters.get(cell.name)
-        whole = target is None or is_adapter_of(cell.digest, out / "adapters" / target, adapter_dtype)
-        return whole and read_outcome(out / "cells" / cell.name, cell.digest) is not None
-
-    def tried(trial: Trial) -> bool:
-        return read_trial(out / "tuning" / trial.name, trial.digest) is not None
-
-    open_trials = [trial for trial in trials if not tried(trial)]
-    if not open_trials:
-        cells = [tuned(cell, tunings_of(plan, trials, out)) for cell in cells]
-    todo: list[Cell] = [cell for cell in [*cells, *small] if open_trials or not kept(cell)]
+    trials = plan_trials(plan, cells, base, len(next(iter(loaded.values())).labels))
+    untried = [trial for trial in trials if not folder.holds(trial)]
+    if not untried:
+        cells = [tuned(cell, folder.tunings(trials)) for cell in cells]
+    # What a cell is to do is known once its hyperparameters are chosen; until then none is there.
+    todo = [cell for cell in [*cells, *small] if untried or not folder.holds(cell)]
+    prices = [*(trial.price for trial in untried), *(cell.price for cell in todo)]
     start_up = time.perf_counter() - begin
-    prices = [*(trial.price for trial in open_trials), *(cell.price for cell in todo)]
     clock = Clock(estimate(plan, base, loaded, start_up) if prices else {}, prices, jobs)
     del base  # the children load their own; two copies would be one too many
     work = Work(progress or (lambda _: None), clock, len(trials) + len(cells) + len(small), jobs=jobs, threads=threads)
-    work.keep(trial.name for trial in trials if trial not in open_trials)
+    work.keep(trial.name for trial in trials if trial not in untried)
     work.keep(cell.name for cell in [*cells, *small] if cell not in todo)
     work.estimate()
     baselines = measure_baselines(loaded, work.failures)  # first, so that what fails is known before hours have passed
     plain = measure_baselines(drawn, work.failures)
     for lost in tuple(work.failures):
         work.tell(PlanProgress(lost.cell, work.done, work.total, event="failed", message=lost.message))
-
-    if open_trials:
-        groups = batched(
-            open_trials, lambda trial: (trial.cell.contender.label, trial.cell.split_seed, trial.cell.fold)
-        )
-        by_name = {trial.name: trial for trial in open_trials}
-        work.do(
-            [[trial_task(trial, out / "tuning" / trial.name) for trial in group] for group in groups],
-            {trial.name: trial.price for trial in open_trials},
-            lambda name: tried(by_name[name]),
-        )
-        cells = [tuned(cell, tunings_of(plan, trials, out)) for cell in cells]
-        todo = [cell for cell in [*cells, *small] if not kept(cell)]
+    if untried:
+        groups = batched(untried, lambda trial: trial.cell)
+        work.do(groups, folder)
+        cells = [tuned(cell, folder.tunings(trials)) for cell in cells]
+        todo = [cell for cell in [*cells, *small] if not folder.holds(cell)]
         there = [cell for cell in [*cells, *small] if cell not in todo]
-        work.keep([cell.name for cell in there], {cell.name: cell.price for cell in there})
-    tasks = {
-        cell.name: task_of(
-            cell,
-            out / "cells" / cell.name,
-            out / "adapters" / adapters[cell.name] if cell.name in adapters else None,
-            adapter_dtype,
-        )
-        for cell in todo
-    }
-    by_cell = {cell.name: cell for cell in todo}
-    groups_of_cells = batched([cell for cell in todo if cell.k is not None], lambda cell: cell.contender.label)
-    work.do(
-        [
-            *([tasks[cell.name]] for cell in todo if cell.k is None),
-            *([tasks[cell.name] for cell in group] for group in groups_of_cells),
-        ],
-        {cell.name: cell.price for cell in todo},
-        lambda name: kept(by_cell[name]),
-    )
-
-    def found(wanted: Sequence[Cell]) -> tuple[Outcome, ...]:
-        """In the order of the plan, whichever was done first."""
-        read = (read_outcome(out / "cells" / cell.name, cell.digest) for cell in wanted)
-        return tuple(outcome for outcome in read if outcome is not None)
-
-    names = [*(trial.name for trial in trials), *(cell.name for cell in [*cells, *small])]
-    order = {name: place for place, name in enumerate(names)}
+        work.keep([cell.name for cell in there], [cell.price for cell in there])
+    # Each in a process of its own, to know its memory; the many small runs of a curve share some.
+    alone = [[cell] for cell in todo if cell.k is None]
+    shared = batched([cell for cell in todo if cell.k is not None], lambda cell: cell)
+    work.do([*alone, *shared], folder)
     comparison = Comparison(
         plan=plan,
-        outcomes=found(cells),
+        outcomes=folder.outcomes(cells),
         baselines=tuple(baselines),
-        failures=tuple(sorted(work.failures, key=lambda failure: order.get(failure.cell, -1))),
-        facts=facts | {"command": without_folders(command)},
+        failures=in_order(work.failures, [*trials, *cells, *small]),
+        facts=facts | {"command": without_folders(command), "margin": float(margin)},
         datasets=loaded,
-        curve=None if plan.curve is None else CurveRuns(found(small), tuple(plain), drawn),
-        tunings=tunings_of(plan, trials, out),
+        curve=None if plan.curve is None else CurveRuns(folder.outcomes(small), tuple(plain), drawn),
+        tunings=folder.tunings(trials),
     )
     write_report(comparison, out, plot_format)
     return comparison
-
-
-def _sweep(out: Path) -> None:
-    """Drop what runs that were killed had begun to write."""
-    for partial in (out / "cells").glob("*.partial-*"):
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def measure_baselines(datasets: Datasets, failures: list[Failure]) -> list[BaselineOutcome]:
@@ -275,34 +226,3 @@ def measure_baselines(datasets: Datasets, failures: list[Failure]) -> list[Basel
             accuracy = float(validation.correct.mean()) if len(validation) else 0.0
             found.append(BaselineOutcome(label, seed, fold, baseline, test, accuracy))
     return found
-
-
-def _refuse_another(plan: Plan, facts: Mapping[str, Any], out: Path) -> None:
-    """Refuse a folder with the results of another plan or of other data.
-
-    Raises:
-        UsageError: the folder holds such results, or what cannot be read as results.
-    """
-    try:
-        there = json.loads((out / "results.json").read_text(encoding="utf-8"))
-        found = dict(there["plan"]), [split["digest"] for split in there["facts"]["data"]["splits"]]
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError, KeyError, TypeError):
-        found = None
-    mine = json.loads(canonical(portable(plan, facts["base"]["name"], facts["data"]["name"])))
-    if found is not None and found[0] != mine:
-        keys = sorted(key for key in mine if found[0].get(key) != mine[key])
-        what = f"another comparison (other {', '.join(keys).replace('_', ' ')})"
-    elif found is None or found[1] != [split["digest"] for split in facts["data"]["splits"]]:
-        what = "a file results.json that cannot be read" if found is None else "a comparison on other data"
-    else:
-        return
-    raise UsageError(f"{out.name} holds {what}. Choose another --out, or --force to overwrite its results.")
-
-
-def _adapter_names(plan: Plan) -> dict[str, str]:
-    """The adapter's folder for each cell: the strategy's name alone where there is one cell a strategy."""
-    cells = plan.cells()
-    alone = len(cells) == len(plan.contenders)
-    return {cell.name: cell.name.rsplit(f"-seed-{cell.seed}", 1)[0] if alone else cell.name for cell in cells}

@@ -1,8 +1,8 @@
 """Where each contender stands: scores with intervals, costs, and what can be told from what.
 
-Differences are paired: the same rows, the same seeds. Their intervals hold for other rows and other seeds alike
-(`evaluation.intervals.crossed_mean`) and are widened for the number of pairs that could have been compared,
-because which one is best is found out from the same rows. Shapes: S seeds, N rows.
+Differences are paired: the same rows, the same seeds. Their intervals hold for other rows and other seeds alike, and
+for all pairs of strategies and the strongest baseline at once (`evaluation.simultaneous`), because which one is best is
+found out from the same rows. Shapes: S seeds, N rows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lora_clf.comparison.measurements import tested
 from lora_clf.evaluation.intervals import Interval, clustered, crossed_mean, mean_spread
+from lora_clf.evaluation.simultaneous import Moments, all_pairs, letters, power
 from lora_clf.metrics.classification import summarise
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from lora_clf.comparison.comparison import Comparison, Pool
 
 CONFIDENCE = 0.95
+POINTS = (1, 2)  # true differences whose chance to be found is told
 Arrays = Sequence["NDArray[np.float64]"]
 
 
@@ -64,6 +67,10 @@ class Standing:
             shares.
         tied: whether it cannot be told from the best strategy.
         tuning_seconds: of choosing its hyperparameters, in no other figure; None without tuning.
+        group: letters; those that share one cannot be told apart. Empty for baselines that take no part.
+        recommended: whether the validation part says to take it (`recommendation`).
+        flops: of the whole training, about (`training.flops`); None where its cost has no formula.
+        texts_per_second: answered by the trained classifier, where that was measured.
     """
 
     label: str
@@ -90,6 +97,10 @@ class Standing:
     tied: bool = False
     best: bool = False
     tuning_seconds: float | None = None
+    group: str = ""
+    recommended: bool = False
+    flops: float | None = None
+    texts_per_second: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -109,21 +120,26 @@ def standings_of(comparison: Comparison) -> list[Standing]:
 
     best = max(strategies, key=rank, default=None)
     rival = comparison.rival
-    compared = len(strategies) + (1 if rival else 0)
-    # The best is picked from the same rows, so every pair counts as one that was looked at.
-    confidence = 1 - (1 - CONFIDENCE) / max(1, compared * (compared - 1) // 2)
+    members = [*strategies, *([rival] if rival else [])]
+    found = _moments(comparison, members)
+    family = None if found is None else all_pairs(found, CONFIDENCE)
+    groups = dict(zip(members, letters(family.apart, family.found.means), strict=True)) if family else {}
+    chosen = None if comparison.recommendation is None else comparison.recommendation.label
+
+    def gap(label: str, other: str | None) -> Score | None:
+        if other is None or label == other:
+            return None
+        if label not in members:
+            return None
+        if family is None:
+            return Score(_mean_accuracy(pools[label]) - _mean_accuracy(pools[other]), -1.0, 1.0)
+        mean, interval = family.difference(members.index(label), members.index(other))
+        return Score(mean, interval.low, interval.high, n=family.found.counted)
+
     rows = []
     for label in [*strategies, *baselines]:
-        to_best = (
-            _difference(comparison, pools[label], pools[best], confidence)
-            if best is not None and label != best
-            else None
-        )
-        to_baseline = (
-            _difference(comparison, pools[label], pools[rival], confidence)
-            if rival is not None and label in strategies
-            else None
-        )
+        to_best = gap(label, best)
+        to_baseline = gap(label, rival) if label in strategies else None
         tied = label in strategies and to_best is not None and to_best.high >= 0
         rows.append(
             Standing(
@@ -136,9 +152,29 @@ def standings_of(comparison: Comparison) -> list[Standing]:
                 tied=tied,
                 best=label == best,
                 tuning_seconds=comparison.tuning_seconds(label),
+                group=groups.get(label, ""),
+                recommended=label == chosen,
             )
         )
     return rows
+
+
+def _moments(comparison: Comparison, members: Sequence[str]) -> Moments | None:
+    """What is known of the differences of ``members`` on the test part; None where nothing can be said."""
+    measured = tested(comparison, members)
+    return None if measured is None else measured.moments(comparison.groups)
+
+
+def power_of(comparison: Comparison) -> dict[str, float] | None:
+    """How often this comparison would tell two strategies apart that truly differ by 1 and by 2 points, as shares.
+
+    By its own number of rows and seeds and the variances that were found, mean over pairs; None with one strategy.
+    """
+    strategies = [c.label for c in comparison.plan.contenders if c.label in comparison.pools]
+    found = _moments(comparison, strategies)
+    if found is None or found.size < 2:
+        return None
+    return {f"{points:g}": power(found, points / 100, CONFIDENCE) for points in POINTS}
 
 
 def rival_of(comparison: Comparison) -> str | None:
@@ -228,27 +264,6 @@ def _score(comparison: Comparison, values: Arrays, rows: Sequence[NDArray[np.int
     return Score(mean, max(0.0, interval.low), min(1.0, interval.high), n=n)
 
 
-def _difference(comparison: Comparison, one: Pool, other: Pool, confidence: float) -> Score:
-    """Accuracy of ``one`` minus that of ``other`` on the same rows and seeds."""
-    pairs = []
-    for seed, part in zip(one.seeds, one.predictions, strict=True):
-        if seed in other.seeds:
-            pairs.append((part, other.predictions[other.seeds.index(seed)]))
-        elif len(other.seeds) == 1 and np.array_equal(other.predictions[0].rows, part.rows):
-            pairs.append((part, other.predictions[0]))  # a baseline that draws nothing: the same for each seed
-    if not pairs and len(one.seeds) == 1:
-        pairs = [
-            (one.predictions[0], part)
-            for part in other.predictions
-            if np.array_equal(part.rows, one.predictions[0].rows)
-        ]
-    if not pairs:
-        return Score(_mean_accuracy(one) - _mean_accuracy(other), -1.0, 1.0)
-    values = [a.correct.astype(np.float64) - b.correct for a, b in pairs]
-    interval = _crossed(comparison, values, [a.rows for a, _ in pairs], confidence)
-    return Score(float(np.mean([v.mean() for v in values])), interval.low, interval.high, n=len(values[0]))
-
-
 def _crossed(comparison: Comparison, values: Arrays, rows: Sequence[NDArray[np.int64]], confidence: float) -> Interval:
     """The interval of a mean over seeds and rows; the widest there is where nothing can be said."""
     if all(np.array_equal(rows[0], other) for other in rows):
@@ -287,61 +302,6 @@ def _averaged(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
         else:
             mean[key] = value
     return mean
-
-
-def verdict_of(comparison: Comparison) -> list[str]:
-    """The answer for people: the first sentence says which strategy, how sure and what cannot be told from it."""
-    rows = comparison.standings
-    strategies = [row for row in rows if row.kind == "strategy"]
-    if not strategies:
-        return ["No strategy has a complete run, so there is nothing to compare."]
-    best = next(row for row in rows if row.best)
-    seeds = f", {best.seeds} seeds" if best.seeds > 1 else ""
-    first = (
-        f"{best.label} got most right: {percent(best.accuracy.mean)} of {best.accuracy.n:,} test rows "
-        f"({range_of(best.accuracy)}{seeds})"
-    )
-    tied = [row for row in strategies if row.tied]
-    worse = [row.label for row in strategies if not row.tied and not row.best]
-    lines = []
-    if tied:
-        gap = -min(row.to_best.low for row in tied if row.to_best is not None) * 100
-        first += f", but this data cannot tell it from {listed([row.label for row in tied])}"
-        lines.append(f"That does not make them equal: a gap of up to {gap:.1f} points remains possible.")
-        if worse:
-            lines.append(f"{listed(worse)} {_verb(worse, 'is', 'are')} worse by more than chance explains.")
-    elif worse:
-        first += f", more than {listed(worse)} by more than chance explains"
-    lines += _against_baseline(strategies, next((row for row in rows if row.label == comparison.rival), None))
-    if best.seeds == 1:
-        lines.append("One seed says nothing of how much another would differ: use --seeds 3 or more.")
-    return [f"{first}.", *lines]
-
-
-def _against_baseline(strategies: Sequence[Standing], rival: Standing | None) -> list[str]:
-    """Who beats the strongest baseline by more than the interval, and who does not."""
-    if rival is None:
-        return []
-    gaps = {row.label: row.to_baseline for row in strategies if row.to_baseline is not None}
-    above = [label for label, gap in gaps.items() if gap.low > 0]
-    below = [label for label, gap in gaps.items() if gap.high < 0]
-    level = [label for label in gaps if label not in {*above, *below}]
-    name = f"{rival.label} ({percent(rival.accuracy.mean)})"
-    if len(gaps) > 1 and not below and not (above and level):
-        whole = "Every strategy beats" if above else "No strategy beats"
-        return [f"{whole} {name} by more than the interval."]
-    lines = []
-    if above:
-        lines.append(f"{listed(above)} {_verb(above, 'beats', 'beat')} {name} by more than the interval.")
-    if level:
-        lines.append(f"{listed(level)} {_verb(level, 'does', 'do')} not beat {name} by more than the interval.")
-    if below:
-        lines.append(f"{listed(below)} {_verb(below, 'is', 'are')} worse than {name}.")
-    return lines
-
-
-def _verb(names: Sequence[str], one: str, several: str) -> str:
-    return one if len(names) == 1 else several
 
 
 def listed(names: Sequence[str]) -> str:

@@ -85,6 +85,7 @@ COLUMNS = (
     Column("strategy", name_of, left=True),
     Column("accuracy %", lambda row: score_text(row.accuracy)),
     Column("95 % interval", lambda row: interval_text(row.accuracy)),
+    Column("group", lambda row: row.group or NONE, left=True, shown=lambda c: len(c.plan.contenders) > 1),
     Column("macro-F1 %", lambda row: score_text(row.macro_f1)),
     Column("hard %", lambda row: score_text(row.hard), shown=lambda c: bool(c.hard_rows)),
     Column("found %", lambda row: score_text(row.recall), shown=lambda c: c.positive_label is not None),
@@ -128,6 +129,8 @@ def footnotes(comparison: Comparison) -> list[str]:
             if alone
             else "* the highest accuracy of a strategy; all others are worse by more than chance explains."
         )
+        if any(row.group for row in rows) and not alone:
+            notes.append("group: those that share a letter cannot be told apart, all pairs taken together.")
         runs = "seeds" if best.seeds > 1 else "folds" if comparison.plan.data.folds else ""
         spread = f"± is the standard deviation between {runs}; the" if runs else "The"
         covered = "test rows and seeds" if best.seeds > 1 else "test rows, not other seeds"
@@ -225,6 +228,8 @@ def flat(row: Standing) -> dict[str, Any]:
         "seeds": row.seeds,
         "best": row.best,
         "tied": row.tied,
+        "group": row.group,
+        "recommended": row.recommended,
     }
     return {**identity, **scores, **more, **plain}
 

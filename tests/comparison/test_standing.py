@@ -24,7 +24,7 @@ def test_what_can_be_told_apart_is() -> None:
     assert rows["full"].accuracy.low < 0.95 < rows["full"].accuracy.high and rows["full"].accuracy.sd == pytest.approx(
         0
     )
-    first, *rest = found.verdict_lines
+    _, _, first, *rest = found.verdict_lines
     assert first.startswith("lora got most right: 95.0 % of 400 test rows") and "cannot tell it from full." in first
     assert "head-only is worse by more than chance explains." in rest
     assert "lora and full beat TF-IDF + LR (80.0 %) by more than the interval." in rest
@@ -35,7 +35,7 @@ def test_a_tie_with_the_baseline_is_said() -> None:
     found = invented({"head-only": 0.95, "lora": 0.96}, rows=100, seeds=1, baseline=0.95)
     assert "No strategy beats TF-IDF + LR (95.0 %) by more than the interval." in found.verdict_lines
     assert "use --seeds 3 or more" in found.verdict
-    assert "cannot tell it from head-only" in found.verdict_lines[0]
+    assert "cannot tell it from head-only" in found.verdict_lines[2]
 
 
 def test_more_strategies_widen_the_interval() -> None:
@@ -43,6 +43,28 @@ def test_more_strategies_widen_the_interval() -> None:
     many = {"head-only": 0.9, "lora": 0.93, "full": 0.5, "last-block": 0.5, "lora-scratch": 0.5}
     wide = by_label(invented(many).standings)["head-only"].to_best
     assert few is not None and wide is not None and wide.high - wide.low > few.high - few.low
+
+
+def test_letters_show_what_can_be_told_apart() -> None:
+    found = invented({"head-only": 0.7, "last-block": 0.9, "lora": 0.95, "full": 0.95}, baseline=0.8, rows=1000)
+    rows = by_label(found.standings)
+    groups = {label: row.group for label, row in rows.items()}
+    assert groups["lora"] == groups["full"] == "a" and len(set(groups.values())) == 4
+    assert set(groups["head-only"] + groups["last-block"]).isdisjoint("a") and rows["TF-IDF + LR"].group
+    text = as_markdown(found)
+    assert "| group |" in text.splitlines()[0] and "share a letter" in text
+    assert rows["TF-IDF + LR"].to_best is not None and rows["TF-IDF + LR"].to_best.high < 0
+    assert found.power is not None and 0 < found.power["1"] < found.power["2"] <= 1
+
+
+def test_seeds_of_one_strategy_that_are_missing_are_left_out_for_all() -> None:
+    from dataclasses import replace
+
+    found = invented({"head-only": 0.7, "lora": 0.95, "full": 0.95})
+    kept = tuple(o for o in found.outcomes if not (o.label == "full" and o.seed > 0))
+    rows = by_label(replace(found, outcomes=kept).standings)
+    assert rows["full"].seeds == 1 and rows["lora"].seeds == 3
+    assert rows["full"].to_best is not None and rows["full"].tied and not rows["head-only"].tied
 
 
 def test_near_copies_count_as_one() -> None:
@@ -81,12 +103,13 @@ def test_the_report_names_the_intervals_that_are_used(tmp_path: Path) -> None:
     def line(found: Comparison, name: str) -> str:
         report = (write(found, tmp_path / name) / "report.md").read_text()
         (line,) = [line for line in report.splitlines() if "intervals: " in line]
-        assert "bootstrap" not in line and "Bonferroni" in line and "Wilson" in line
+        assert "max-T" in line and "Bonferroni" not in line and "Wilson" in line
         return line
 
     rates = {"head-only": 0.7, "lora": 0.95}
     several = invented(rates)
     assert "crossed with seeds (Satterthwaite" in line(several, "several")
+    assert "groups and seeds" in line(several, "several")
     assert "seeds" not in line(invented(rates, seeds=1), "one")
     assert "the wider of" in line(replace(several, plan=replace(several.plan, resplit=True)), "resplit")
 
