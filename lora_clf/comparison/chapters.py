@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lora_clf.comparison.curve import Level, Point, curve_csv, sentence_of, sizes_of
 from lora_clf.comparison.curve_plot import NAME, TITLE, render_curve
 from lora_clf.comparison.page import Block, Grid, Heading, Notes, Paragraph, Plot
+from lora_clf.comparison.plan import LEAST_STEPS
 from lora_clf.comparison.table import NONE, seconds_text
 from lora_clf.data.subsets import RULE
 
@@ -66,6 +67,8 @@ def curve_blocks(comparison: Comparison, plot_format: str) -> list[Block]:
     curve = comparison.plan.curve
     assert curve is not None
     counts = ", ".join(f"{curve.draws_of(k)} draws of {k}" for k in curve.sizes)
+    if "epochs" not in comparison.plan.training:
+        counts += f"; of few examples as many epochs as make {LEAST_STEPS} steps"
     warnings = sorted({line for data in comparison.curve.datasets.values() for line in data.warnings})
     return [*blocks, Notes([RULE, f"{counts}; all points are tested on the same rows.", OVERLAP, *warnings])]
 

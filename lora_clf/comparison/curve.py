@@ -210,6 +210,7 @@ def curve_json(comparison: Comparison) -> dict[str, Any]:
             {
                 "k": k,
                 "draws": comparison.plan.curve.draws_of(k),
+                "epochs": comparison.plan.curve.epochs(len(runs.datasets[0, k].train), comparison.plan.training),
                 "rows": {side: len(part) for side, part in runs.datasets[0, k].parts.items()},
                 "digests": [runs.datasets[draw, k].digest for draw in range(comparison.plan.curve.draws_of(k))],
             }

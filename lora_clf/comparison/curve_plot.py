@@ -92,3 +92,14 @@ def _panel(comparison: Comparison, axes: Axes, name: str) -> None:
         low = [100 * (level.mean - (level.mean if level.low is None else level.low)) for level in levels]
         high = [100 * ((level.mean if level.high is None else level.high) - level.mean) for level in levels]
         axes.errorbar(x, y, [low, high], label=label, linewidth=1.5, markersize=5.5, elinewidth=1.1, capsize=2, **style)
+    axes.set_ylim(*_height(comparison, name))
+
+
+def _height(comparison: Comparison, name: str) -> tuple[float, float]:
+    """The vertical range of everyone but the majority class, which may lie far below and would squeeze the others."""
+    points = [point for point in comparison.curve_points if point.label != "majority"] or comparison.curve_points
+    levels: list[Level] = [getattr(point, name) for point in points]
+    low = min(level.mean if level.low is None else level.low for level in levels) * 100
+    high = max(level.mean if level.high is None else level.high for level in levels) * 100
+    margin = 0.05 * max(high - low, 1.0)
+    return low - margin, high + margin

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_clf.comparison.plan import Contender, Plan, price_of
+from lora_clf.comparison.plan import Contender, Curve, Plan, price_of
 from lora_clf.comparison.tuning import INNER_FOLDS, trial_price
 
 if TYPE_CHECKING:
@@ -53,17 +53,23 @@ def estimate(
         rest = max(0.0, step - once * frozen) if frozen < 1 else 0.0
 
         def run(
-            train: float, validation: float, test: float, rest: float = rest, once: float = once, frozen: float = frozen
+            train: float,
+            validation: float,
+            test: float,
+            epochs: int = settings.epochs,
+            costs: tuple[float, float, float] = (rest, once, frozen),
         ) -> float:
+            rest, once, frozen = costs
             steps = math.ceil(train / settings.batch_size)
-            evaluations = (settings.epochs * validation + test) / settings.batch_size
+            evaluations = (epochs * validation + test) / settings.batch_size
             texts = (train + validation + test) / settings.batch_size
-            return settings.epochs * steps * rest + texts * once * frozen + evaluations * once * (1 - frozen)
+            return epochs * steps * rest + texts * once * frozen + evaluations * once * (1 - frozen)
 
         found[price_of(contender.label)] = START + start_up + run(train, validation, test)
         for k in plan.curve.sizes if plan.curve else ():
             rows = k * len(data.labels)
-            found[price_of(contender.label, k)] = run(0.75 * rows, 0.25 * rows, test)
+            epochs = Curve.epochs(math.ceil(0.75 * rows), plan.training)
+            found[price_of(contender.label, k)] = run(0.75 * rows, 0.25 * rows, test, epochs)
         if plan.tune:
             held = train / INNER_FOLDS
             found[trial_price(contender.label)] = INNER_FOLDS * run(0.9 * (train - held), 0.1 * (train - held), held)

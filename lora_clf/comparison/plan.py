@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 SCHEMA = 1  # of everything a comparison writes
 FEW = 64  # up to so many examples a class a learning curve takes all its draws; of more the draws differ less
 FEWEST = 3
+LEAST_STEPS = 100  # of the optimizer on a learning curve: three epochs of 24 texts would train nothing
 _FILES = ("validation", "test")  # settings that may be paths; the data's digest stands for what is in them
 
 
@@ -70,6 +71,15 @@ class Curve:
     def draws_of(self, k: int) -> int:
         """How many subsets of ``k`` a class are drawn: all up to 64, of more as 64 is to k, at least 3."""
         return self.draws if k <= FEW else min(self.draws, max(FEWEST, math.ceil(self.draws * FEW / k)))
+
+    @staticmethod
+    def epochs(rows: int, training: Mapping[str, Any]) -> int:
+        """Epochs over ``rows`` texts: those that ``training`` names; else the usual, but enough for 100 steps."""
+        from lora_clf.training.settings import TrainSettings
+
+        settings = TrainSettings(**training)
+        steps = math.ceil(math.ceil(rows / settings.batch_size) / settings.accumulate)
+        return settings.epochs if "epochs" in training else max(settings.epochs, math.ceil(LEAST_STEPS / steps))
 
 
 @dataclass(frozen=True)
@@ -263,9 +273,14 @@ class Plan:
 
 
 def with_digests(cell: Cell, base: Base, data: Dataset, environment: str) -> Cell:
-    """``cell`` with the digests that its child process must arrive at, and that of the ``environment``."""
+    """``cell`` with the digests that its child process must arrive at, and that of the ``environment``.
+
+    On a learning curve also with the epochs that so few examples need.
+    """
+    longer = {} if cell.k is None else {"epochs": Curve.epochs(len(data.train), cell.training)}
     return replace(
         cell,
+        training={**cell.training, **longer},
         base_digest=base.digest,
         tokenizer_digest=base.tokenizer_digest,
         data_digest=data.digest,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from lora_clf.comparison.child import Task, run_batches
+from lora_clf.comparison.child import run_batches
 from lora_clf.comparison.comparison import Failure
 from lora_clf.comparison.estimate import Clock
+from lora_clf.comparison.folder import Folder
+from lora_clf.comparison.plan import Cell
 from lora_clf.comparison.progress import PlanProgress, Tell
+from lora_clf.comparison.tuning import Trial
 from lora_clf.errors import UsageError
 
 BATCH = 20  # runs of a learning curve that share a process, which loads base and data once
@@ -38,12 +41,12 @@ class Work:
     threads: int | None = None
     failures: list[Failure] = field(default_factory=list)
 
-    def keep(self, names: Iterable[str], price: Mapping[str, str] | None = None) -> None:
-        """Runs that were there already; with their prices, where the clock had counted them."""
+    def keep(self, names: Iterable[str], prices: Iterable[str] = ()) -> None:
+        """Runs that were there already, and the prices of those that the clock had counted."""
+        for price in prices:
+            self.clock.drop(price)
         for name in names:
             self.done += 1
-            if price is not None:
-                self.clock.drop(price[name])
             self.tell(PlanProgress(name, self.done, self.total, event="kept"))
 
     def estimate(self) -> None:
@@ -57,46 +60,50 @@ class Work:
         message = failure.message
         self.tell(PlanProgress(failure.cell, self.done, self.total, event="failed", message=message))
 
-    def do(self, batches: Sequence[Sequence[Task]], price: Mapping[str, str], came: Callable[[str], bool]) -> None:
-        """Run all tasks.
-
-        Args:
-            batches: the tasks of one process each.
-            price: of each task, by name.
-            came: whether the result of a task that says it is done can be read, by name.
-        """
-        with closing(run_batches(batches, self.jobs, self.threads)) as news:
+    def do(self, batches: Sequence[Sequence[Cell | Trial]], folder: Folder) -> None:
+        """Run all units, each batch in one process, and keep what they find in ``folder``."""
+        units = {unit.name: unit for batch in batches for unit in batch}
+        tasks = [[folder.task(unit) for unit in batch] for batch in batches]
+        with closing(run_batches(tasks, self.jobs, self.threads)) as news:
             for item in news:
-                name = item.task.name
+                unit = units[item.task.name]
                 if item.event == "start":
-                    self.clock.start(name, price[name])
-                    left = self.clock.left()
-                    self.tell(PlanProgress(name, self.done, self.total, seconds_left=left, event="start"))
+                    self.clock.start(unit.name, unit.price)
+                    self.tell(
+                        PlanProgress(unit.name, self.done, self.total, seconds_left=self.clock.left(), event="start")
+                    )
                 elif item.event == "step":
-                    self.clock.step(name, item.step / max(1, item.steps))
+                    self.clock.step(unit.name, item.step / max(1, item.steps))
                     left = self.clock.left()
-                    self.tell(PlanProgress(name, self.done, self.total, item.step, item.steps, left))
+                    self.tell(PlanProgress(unit.name, self.done, self.total, item.step, item.steps, left))
                 else:
-                    self._end(item.task, item.failure, came)
+                    came = item.failure is None and folder.holds(unit)
+                    lost = Failure(unit.name, item.task.label, "LoraClfError", "no result came back")
+                    self._end(unit, None if came else item.failure or lost)
 
-    def _end(self, task: Task, failure: Failure | None, came: Callable[[str], bool]) -> None:
-        self.clock.stop(task.name)
+    def _end(self, unit: Cell | Trial, failure: Failure | None) -> None:
+        self.clock.stop(unit.name)
         self.done += 1
-        if failure is None and not came(task.name):
-            failure = Failure(task.name, task.label, "LoraClfError", "no result came back")
         if failure is not None:
             self.fail(failure)
             return
         left = self.clock.left()
-        self.tell(PlanProgress(task.name, self.done, self.total, seconds_left=left, event="done"))
+        self.tell(PlanProgress(unit.name, self.done, self.total, seconds_left=left, event="done"))
 
 
-def batched(units: Sequence[U], kind: Callable[[U], object]) -> list[list[U]]:
-    """The units in their order, those of one kind together, at most `BATCH` in one."""
-    by_kind: dict[object, list[U]] = {}
+def batched(units: Sequence[U], cell_of: Callable[[U], Cell]) -> list[list[U]]:
+    """The units in their order, those of one contender on one training part together, at most `BATCH` in one."""
+    together: dict[object, list[U]] = {}
     for unit in units:
-        by_kind.setdefault(kind(unit), []).append(unit)
-    return [group[start : start + BATCH] for group in by_kind.values() for start in range(0, len(group), BATCH)]
+        cell = cell_of(unit)
+        together.setdefault((cell.contender.label, cell.split_seed, cell.fold), []).append(unit)
+    return [group[start : start + BATCH] for group in together.values() for start in range(0, len(group), BATCH)]
+
+
+def in_order(failures: Iterable[Failure], units: Sequence[Cell | Trial]) -> tuple[Failure, ...]:
+    """The failures in the order of the plan, whichever came first; those of baselines lead."""
+    places = {unit.name: place for place, unit in enumerate(units)}
+    return tuple(sorted(failures, key=lambda failure: places.get(failure.cell, -1)))
 
 
 def threads_each(jobs: int, threads: int | None) -> int | None:

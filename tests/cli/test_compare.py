@@ -52,6 +52,36 @@ def test_what_is_asked(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "split" not in got["data_settings"] and len(got["strategies"]) >= 5
 
 
+def test_curves_tuning_repeats_and_jobs(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    got = asked(cli, monkeypatch, "demo")
+    assert (got["curve"], got["draws"], got["tune"], got["jobs"], got["threads"]) == (None, 10, None, 1, None)
+    got = asked(cli, monkeypatch, "demo", "--curve", "16,64,all", "--draws", 4, "--jobs", 2, "--threads", 1)
+    assert (got["curve"], got["draws"], got["jobs"], got["threads"]) == ("16,64,all", 4, 2, 1) and not got["resplit"]
+    got = asked(cli, monkeypatch, "demo", "--folds", 5, "--repeats", 3, "--tune", 6, "--balance", "undersample-train")
+    assert got["seeds"] == [0, 1, 2] and got["resplit"] and got["folds"] == 5 and got["tune"] == 6
+    assert got["data_settings"]["balance"] == "undersample-train"
+    assert asked(cli, monkeypatch, "demo", "--repeats", 2, "--seed", 7)["seeds"] == [7, 8]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--repeats", 3, "--seeds", 3), "--repeats gives each repeat a split and a seed of its own"),
+        (("--repeats", 0), "--repeats 0: expected at least 1"),
+        (("--draws", 3), "--draws 3 is about --curve"),
+        (("--curve", "16,few"), "--curve few: expected examples of each class"),
+        (("--curve", "16", "--folds", 3), "--curve takes one split"),
+        (("--curve", "16", "--tune", 3), "--tune and --curve together"),
+        (("--tune", 0), "--tune 0: expected at least 1 trial"),
+        (("--jobs", 0), "--jobs 0: expected at least 1"),
+        (("--threads", 0), "--threads 0: expected at least 1"),
+    ],
+)
+def test_flags_that_do_not_go_together(cli: Cli, tmp_path: Path, flags: tuple[object, ...], words: str) -> None:
+    ran = cli("compare", "demo", "--base", "nowhere", "--out", tmp_path / "out", *flags)
+    assert ran.code == 2 and words in ran.err and not (tmp_path / "out").exists()
+
+
 def test_folds_keep_groups_together_and_the_label_to_find(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     flags = ("--folds", 3, "--group-column", "sender", "--positive-label", "ham", "--text-column", "words")
     got = asked(cli, monkeypatch, "a.csv", *flags)["data_settings"]

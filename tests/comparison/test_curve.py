@@ -50,6 +50,11 @@ def test_a_curve_is_planned_draw_by_draw() -> None:
     assert len(plan.cells()) == 4 and "curve" not in replace(plan, curve=None).to_json()
 
 
+def test_few_examples_are_seen_often_enough() -> None:
+    assert [Curve.epochs(rows, {}) for rows in (16, 24, 96, 4000)] == [100, 50, 17, 3]
+    assert Curve.epochs(24, {"batch_size": 4, "accumulate": 2}) == 34 and Curve.epochs(24, {"epochs": 2}) == 2
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -180,6 +185,7 @@ def test_the_curve_is_in_every_result(drawn: tuple[Comparison, Path], table: Pat
     value = json.loads((out / "results.json").read_text())
     assert [size["k"] for size in value["curve"]["sizes"]] == [4, 8]
     assert [size["draws"] for size in value["curve"]["sizes"]] == [3, 3]
+    assert [size["epochs"] for size in value["curve"]["sizes"]] == [1, 1]
     assert value["curve"]["sizes"][1]["rows"]["train"] == 12 and value["curve"]["sizes"][1]["rows"]["validation"] == 4
     assert len(value["curve"]["points"]) == 12 and len(value["curve"]["runs"]) == 12
     assert value["curve"]["sentence"] == sentence_of(found) and value["plan"]["curve"]["sizes"] == [4, 8]

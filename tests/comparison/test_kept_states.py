@@ -37,3 +37,36 @@ def test_every_cell_pays_the_cold_price(
     for mine, other in zip(shared.outcomes, alone.outcomes, strict=True):
         assert mine.history == other.history and mine.scores == other.scores
     assert first.history != second.history
+
+
+def test_the_price_is_the_same_whoever_filled_the_cache(
+    base_folder: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two strategies that train the last block start from the same states: in either order, at the same price."""
+    monkeypatch.setenv("LORA_CLF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LORA_CLF_CACHE_SIZE", "1GB")
+
+    def run(name: str, strategies: list[str]) -> Comparison:
+        return compare(
+            BaseArguments(str(base_folder), device="cpu"),
+            table,
+            strategies,
+            strategy_settings={"lora-scratch": {"blocks": 1}},
+            seeds=1,
+            out=tmp_path / name,
+            training={"epochs": 1, "precision": "fp32"},
+        )
+
+    def prices(found: Comparison) -> dict[str, float]:
+        return {cell.label: cell.cold_seconds - cell.seconds for cell in found.outcomes}
+
+    first = run("first", ["last-block", "lora-scratch"])
+    files = sorted((tmp_path / "cache" / "prefix").glob("*/*.safetensors"))
+    second = run("second", ["lora-scratch", "last-block"])
+    assert files and files == sorted((tmp_path / "cache" / "prefix").glob("*/*.safetensors"))
+    price = prices(first)
+    assert price["last-block"] == pytest.approx(price["lora-scratch"]) and price["last-block"] > 0
+    assert prices(second) == pytest.approx(price)
+    for row in first.standings:
+        other = next(one for one in second.standings if one.label == row.label)
+        assert (row.accuracy, row.scores, row.to_baseline) == (other.accuracy, other.scores, other.to_baseline)

@@ -122,3 +122,14 @@ def test_contenders_by_name_by_object_and_twice() -> None:
 def test_a_wrong_plan_says_what_is_wrong(make, words: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UsageError, match=words):
         make()
+
+
+def test_repeats_cut_anew_and_each_tests_every_row(table: Path) -> None:
+    source = DataArguments(str(table), {"protocol": "near-copy-free"}, 3)
+    repeated = plan(data=source, seeds=(0, 1), resplit=True)
+    assert {(cell.seed, cell.split_seed) for cell in repeated.cells()} == {(0, 0), (1, 1)}
+    assert len(repeated.cells()) == 2 * 2 * 3
+    cuts = [[data.test.rows for data in source.load_all(seed)] for seed in repeated.split_seeds()]
+    for cut in cuts:
+        assert sorted(row for rows in cut for row in rows) == list(range(1, 121))
+    assert not set(map(frozenset, cuts[0])) & set(map(frozenset, cuts[1]))

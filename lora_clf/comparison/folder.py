@@ -1,0 +1,100 @@
+"""The folder of a comparison: where each result lies, which of them are there, and whose they are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lora_clf.comparison.child import Task, task_of
+from lora_clf.comparison.comparison import portable
+from lora_clf.comparison.outcome import Outcome, is_adapter_of, read_outcome
+from lora_clf.comparison.plan import Cell, Plan, canonical
+from lora_clf.comparison.tuning import Trial, Tuning, read_trial, trial_task, tunings_of
+from lora_clf.errors import UsageError
+
+
+class Folder:
+    """What a comparison keeps: ``cells``, ``tuning``, perhaps ``adapters``, and the report.
+
+    Args:
+        out: the folder; it need not be there yet.
+        plan: whose results are kept.
+        save_adapters: whether a cell is finished only with its adapter.
+        dtype: of those adapters.
+
+    Raises:
+        UsageError: ``out`` is a file.
+    """
+
+    def __init__(self, out: Path, plan: Plan, save_adapters: bool = False, dtype: str = "fp32") -> None:
+        if out.exists() and not out.is_dir():
+            raise UsageError(f"--out {out.name} is a file; expected a folder, or a name where there is nothing yet.")
+        self.out = out
+        self._plan = plan
+        self._dtype = dtype
+        self._adapters = _adapter_names(plan) if save_adapters else {}
+
+    def refuse_another(self, facts: Mapping[str, Any]) -> None:
+        """Refuse a folder with the results of another plan or of other data.
+
+        Raises:
+            UsageError: the folder holds such results, or what cannot be read as results.
+        """
+        try:
+            there = json.loads((self.out / "results.json").read_text(encoding="utf-8"))
+            found = dict(there["plan"]), [split["digest"] for split in there["facts"]["data"]["splits"]]
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError):
+            found = None
+        mine = json.loads(canonical(portable(self._plan, facts["base"]["name"], facts["data"]["name"])))
+        if found is not None and found[0] != mine:
+            keys = sorted(key for key in {*mine, *found[0]} if found[0].get(key) != mine.get(key))
+            what = f"another comparison (other {', '.join(keys).replace('_', ' ')})"
+        elif found is None or found[1] != [split["digest"] for split in facts["data"]["splits"]]:
+            what = "a file results.json that cannot be read" if found is None else "a comparison on other data"
+        else:
+            return
+        raise UsageError(f"{self.out.name} holds {what}. Choose another --out, or --force to overwrite its results.")
+
+    def sweep(self) -> None:
+        """Drop what runs that were killed had begun to write."""
+        for partial in (self.out / "cells").glob("*.partial-*"):
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def task(self, unit: Cell | Trial) -> Task:
+        """What a child is told to do."""
+        if isinstance(unit, Trial):
+            return trial_task(unit, self.out / "tuning" / unit.name)
+        return task_of(unit, self.out / "cells" / unit.name, self._adapter(unit), self._dtype)
+
+    def holds(self, unit: Cell | Trial) -> bool:
+        """Whether the result of a run is there, with its adapter where adapters are kept."""
+        if isinstance(unit, Trial):
+            return read_trial(self.out / "tuning" / unit.name, unit.digest) is not None
+        adapter = self._adapter(unit)
+        whole = adapter is None or is_adapter_of(unit.digest, adapter, self._dtype)
+        return whole and read_outcome(self.out / "cells" / unit.name, unit.digest) is not None
+
+    def outcomes(self, cells: Sequence[Cell]) -> tuple[Outcome, ...]:
+        """What was found, in the order of the cells, whichever was done first."""
+        read = (read_outcome(self.out / "cells" / cell.name, cell.digest) for cell in cells)
+        return tuple(outcome for outcome in read if outcome is not None)
+
+    def tunings(self, trials: Sequence[Trial]) -> tuple[Tuning, ...]:
+        """What was tried and chosen."""
+        return tunings_of(self._plan, trials, self.out)
+
+    def _adapter(self, cell: Cell) -> Path | None:
+        name = self._adapters.get(cell.name)
+        return None if name is None else self.out / "adapters" / name
+
+
+def _adapter_names(plan: Plan) -> dict[str, str]:
+    """The adapter's folder for each cell: the strategy's name alone where there is one cell a strategy."""
+    cells = plan.cells()
+    alone = len(cells) == len(plan.contenders)
+    return {cell.name: cell.name.rsplit(f"-seed-{cell.seed}", 1)[0] if alone else cell.name for cell in cells}
