@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from book_noise import ITEMS, LEVEL, verdicts
+from book_noise import ITEMS, verdicts
 from book_rows import BY_NAME, ROWS
 
 DASH = "–"
 SHORT = 60  # characters of advice that a cell has room for
 PUBLISHED = {row.name: row.published[2] for row in ROWS if row.published}
+
+
+class Gap(NamedTuple):
+    """A difference of accuracies with its interval, as shares."""
+
+    value: float
+    low: float
+    high: float
 
 
 def table(value: Mapping[str, Any]) -> str:
@@ -67,7 +75,7 @@ def of_base(value: Mapping[str, Any], name: str) -> str:
             [time["training_seconds"] + time["prefix_seconds"]] if time else []
         )
         cells.append(("" if runs or not cost else "≈ ") + seconds_text(float(np.mean(cost)) if cost else None))
-        cells.append(_note(entry, row.name, bool(runs or time)))
+        cells.append(_note(entry, row.name, bool(runs)))
         lines.append(cells)
     headings = ["row", "what differs from row 1", "GPT-2, published %", "from row 1, beyond noise?", f"{name} %",
                 "95 % interval", "difference, points", "training s", ""]  # fmt: skip
@@ -84,8 +92,12 @@ def _own(entry: Mapping[str, Any], name: str) -> str:
 def runs_of(entry: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     """The runs of a row, or of the row that is the same computation, by seed."""
     own = _own(entry, name)
-    keys = sorted((int(key.split("/")[1]), key) for key in entry["runs"] if key.split("/")[0] == own)
-    return [entry["runs"][key] for _, key in keys]
+    return [entry["runs"][f"{own}/{seed}"] for seed in seeds_of(entry, own)]
+
+
+def seeds_of(entry: Mapping[str, Any], name: str) -> list[int]:
+    """The seeds that a row was run with."""
+    return sorted(int(key.split("/")[1]) for key in entry["runs"] if key.split("/")[0] == name)
 
 
 def rights(value: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -112,26 +124,32 @@ def _scores(value: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> list
     return [f"{100 * found.value:.1f} ± {spread:.1f}", f"{low:.1f} to {high:.1f}"]
 
 
-def differences(value: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Each row less the one that it is compared with, paired by message and seed, widened for the number of rows."""
-    from lora_clf.evaluation.intervals import paired_difference
+def differences(value: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Gap]:
+    """Each row less the one that it is compared with, with intervals that hold together for all pairs of rows.
 
-    pairs = {}
-    for row in ROWS:
-        mine, theirs = runs_of(entry, row.name), runs_of(entry, row.against)
-        if mine and theirs and _own(entry, row.name) == row.name != row.against:
-            pairs[row.name] = mine[: len(theirs)], theirs[: len(mine)]
+    Rows that lack a seed which others have wait until they have it.
+    """
+    from lora_clf.evaluation.simultaneous import all_pairs, moments
+
+    run_with = {row.name: seeds_of(entry, row.name) for row in ROWS if _own(entry, row.name) == row.name}
+    seeds = max(run_with.values(), key=len)
+    members = [name for name, own in run_with.items() if own == seeds]
+    if not seeds or len(members) < 2:
+        return {}
     groups = value["about"]["groups"]
-    confidence = 1 - LEVEL / max(1, len(pairs))
-    return {
-        name: paired_difference(rights(value, mine), rights(value, theirs), groups, confidence=confidence)
-        for name, (mine, theirs) in pairs.items()
-    }
+    correct = [rights(value, runs_of(entry, name)).ravel() for name in members]
+    family = all_pairs(moments(correct, np.tile(groups, len(seeds)), np.repeat(seeds, len(groups))))
+    found = {}
+    for name in members:
+        against = BY_NAME[name].against
+        if against in members and against != name:
+            points, interval = family.difference(members.index(name), members.index(against))
+            found[name] = Gap(points, interval.low, interval.high)
+    return found
 
 
-def _points(gap: Any) -> str:
-    low, high = max(-1.0, gap.low), min(1.0, gap.high)
-    return f"{100 * gap.value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+def _points(gap: Gap) -> str:
+    return f"{100 * gap.value:+.1f} ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})"
 
 
 def _failed(entry: Mapping[str, Any], name: str) -> str | None:
@@ -150,7 +168,7 @@ def _note(entry: Mapping[str, Any], name: str, ran: bool) -> str:
     return ""
 
 
-def _answers(entry: Mapping[str, Any], gaps: Mapping[str, Any], name: str) -> str:
+def _answers(entry: Mapping[str, Any], gaps: Mapping[str, Gap], name: str) -> str:
     """Which differences on this base are beyond noise."""
     if not gaps:
         return ""
@@ -164,8 +182,8 @@ def _answers(entry: Mapping[str, Any], gaps: Mapping[str, Any], name: str) -> st
     covered = "and seeds" if max(len(runs_of(entry, row)) for row in gaps) > 1 else "not seeds"
     return (
         f"On {name}, beside row 1 where no other is named: {'; '.join(parts)}; not to be told apart: {listed(rest)}. "
-        f"The intervals of the {len(gaps)} differences cover messages (near copies as one), {covered}, and are widened "
-        "for their number.\n"
+        f"The intervals of the differences cover messages (near copies as one), {covered}, and hold together for all "
+        "pairs of rows.\n"
     )
 
 
