@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         WrongBaseError,
     )
     from lora_clf.training.checkpoints import Checkpoints
+    from lora_clf.training.decision import Decision
     from lora_clf.training.loop import train
     from lora_clf.training.settings import TrainSettings
     from lora_clf.tuners import strategies
@@ -74,6 +75,7 @@ __all__ = [
     "Checkpoints",
     "DataError",
     "Dataset",
+    "Decision",
     "DownloadError",
     "Full",
     "HeadOnly",
@@ -106,6 +108,7 @@ _HOME = {
     "Base": "lora_clf.base.base",
     "Checkpoints": "lora_clf.training.checkpoints",
     "Dataset": "lora_clf.data.dataset",
+    "Decision": "lora_clf.training.decision",
     "Full": "lora_clf.tuners.full",
     "HeadOnly": "lora_clf.tuners.head_only",
     "LastBlock": "lora_clf.tuners.last_block",

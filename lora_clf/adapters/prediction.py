@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lora_clf.metrics.probability import softmax
+from lora_clf.metrics.thresholds import chosen
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -41,9 +44,8 @@ class Prediction:
 
 def answers(header: Header, logits: NDArray[np.float32], truncated: NDArray[np.bool_]) -> list[Prediction]:
     """The answers that (N, C) logits of the adapter with this header mean."""
-    scaled = logits.astype(np.float64) / (header.temperature or 1.0)
-    shares = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    shares /= shares.sum(axis=1, keepdims=True)  # (N, C)
+    shares = softmax(logits.astype(np.float64) / (header.temperature or 1.0))  # (N, C)
+    positive = None if header.positive_label is None else header.labels.index(header.positive_label)
     return [
         Prediction(
             label=header.labels[index],
@@ -51,14 +53,5 @@ def answers(header: Header, logits: NDArray[np.float32], truncated: NDArray[np.b
             probabilities={label: float(share) for label, share in zip(header.labels, row, strict=True)},
             truncated=bool(cut),
         )
-        for index, row, cut in zip(_chosen(header, shares), shares, truncated, strict=True)
+        for index, row, cut in zip(chosen(shares, positive, header.threshold), shares, truncated, strict=True)
     ]
-
-
-def _chosen(header: Header, shares: NDArray[np.float64]) -> list[int]:
-    """The index of the label of each row (N, C)."""
-    threshold, positive = header.threshold, header.positive_label
-    if threshold is None or positive is None:
-        return [int(index) for index in shares.argmax(axis=1)]
-    index = header.labels.index(positive)
-    return [index if row[index] >= threshold else 1 - index for row in shares]
