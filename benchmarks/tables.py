@@ -33,9 +33,11 @@ OWN = {
     "scale": "scale",
     "batching": "batching",
     "precision": "precision",
+    "alternatives": "alternatives",
     "adapter_dtype": "adapter_dtype",
     "canary_cost": "canary_cost",
     "pooling_cost": "pooling_cost",
+    "family_error": "family_error",
     "book_table": "book_table",
 }
 SECTION = re.compile(r"(<!-- begin ([\w-]+) -->\n)(.*?)(<!-- end \2 -->)", re.DOTALL)

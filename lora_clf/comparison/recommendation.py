@@ -164,8 +164,8 @@ def sentences_of(found: Recommendation) -> list[str]:
     price = f"it trains {chosen.trainable_parameters:,} numbers"
     if chosen.label != best.label:
         return [
-            f"Take {chosen.label}: {price} and is at most {chosen.bound * 100:.1f} points below the best strategy, with "
-            f"95 % confidence on {on}; it is the cheapest that is shown to be within {margin}."
+            f"Take {chosen.label}: {price} and is at most {chosen.bound * 100:.1f} points below the best strategy, "
+            f"with 95 % confidence on {on}; it is the cheapest that is shown to be within {margin}."
         ]
     if found.candidates[0].label == best.label:
         return [f"Take {best.label}: it is the cheapest and has the highest validation accuracy, on {on}."]
@@ -176,8 +176,8 @@ def sentences_of(found: Recommendation) -> list[str]:
             f"{margin} or more below it."
         ]
     return [
-        f"Take {best.label}, as it has the highest validation accuracy: of no cheaper strategy can it be shown, on {on}, "
-        f"that it is within {margin} of the best{_would(found)}."
+        f"Take {best.label}, as it has the highest validation accuracy: of no cheaper strategy can it be shown, on "
+        f"{on}, that it is within {margin} of the best{_would(found)}."
     ]
 
 

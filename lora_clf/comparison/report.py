@@ -139,9 +139,9 @@ def _differences(comparison: Comparison, rows: Sequence[Standing], rival: str | 
     blocks: list[Block] = [
         Heading("Is the difference real?"),
         Paragraph(
-            "Differences of accuracy on the same test rows and seeds. The intervals hold for other rows and other seeds, "
-            "and for all pairs at once, whichever is the best. Those that share a letter cannot be told apart. That "
-            "does not show that they are equal; the interval's ends say how far apart they may be."
+            "Differences of accuracy on the same test rows and seeds. The intervals hold for other rows and other "
+            "seeds, and for all pairs at once, whichever is the best. Those that share a letter cannot be told apart. "
+            "That does not show that they are equal; the interval's ends say how far apart they may be."
         ),
         Grid(headings, table, [True, True, False, True, False, True][: len(headings)]),
     ]

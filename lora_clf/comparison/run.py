@@ -142,6 +142,7 @@ def run_plan(
     from lora_clf.comparison.estimate import Clock, estimate
     from lora_clf.comparison.plots import check_format
     from lora_clf.comparison.report import write_report
+    from lora_clf.comparison.untuned import measure_untuned
     from lora_clf.comparison.work import Work, batched, in_order, threads_each
     from lora_clf.training.settings import TrainSettings
 
@@ -175,11 +176,13 @@ def run_plan(
     prices = [*(trial.price for trial in untried), *(cell.price for cell in todo)]
     start_up = time.perf_counter() - begin
     clock = Clock(estimate(plan, base, loaded, start_up) if prices else {}, prices, jobs)
+    untuned = measure_untuned(base, loaded, settings)
     del base  # the children load their own; two copies would be one too many
     work = Work(progress or (lambda _: None), clock, len(trials) + len(cells) + len(small), jobs=jobs, threads=threads)
     work.keep(trial.name for trial in trials if trial not in untried)
     work.keep(cell.name for cell in [*cells, *small] if cell not in todo)
     work.estimate()
+    work.failures.extend(untuned.failures)
     baselines = measure_baselines(loaded, work.failures)  # first, so that what fails is known before hours have passed
     plain = measure_baselines(drawn, work.failures)
     for lost in tuple(work.failures):
@@ -198,9 +201,9 @@ def run_plan(
     comparison = Comparison(
         plan=plan,
         outcomes=folder.outcomes(cells),
-        baselines=tuple(baselines),
+        baselines=(*baselines, *untuned.outcomes),
         failures=in_order(work.failures, [*trials, *cells, *small]),
-        facts=facts | {"command": without_folders(command), "margin": float(margin)},
+        facts=facts | {"command": without_folders(command), "margin": float(margin), "left_out": untuned.left_out},
         datasets=loaded,
         curve=None if plan.curve is None else CurveRuns(folder.outcomes(small), tuple(plain), drawn),
         tunings=folder.tunings(trials),

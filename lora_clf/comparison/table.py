@@ -147,6 +147,15 @@ def footnotes(comparison: Comparison) -> list[str]:
     )
     if any(row.label == "TF-IDF + LR" for row in rows):
         notes.append("TF-IDF + LR: words weighed by rarity, logistic regression; it learns in the parent process.")
+    said = {
+        "nearest centroid": "the class whose training texts have the nearest mean in the vectors of the untuned base",
+        "untrained head": "a head of random numbers on the untuned base",
+    }
+    notes += [f"{row.label}: {said[row.label]}." for row in rows if row.label in said]
+    asked = next((one.baseline.choice for one in comparison.baselines if one.label == "prompt"), None)
+    if asked:
+        notes.append(f"prompt: the untuned base is asked {asked['prompt']!r} and its answers are {asked['answers']}.")
+    notes += [f"No {one['label']}: {one['reason']}." for one in comparison.facts.get("left_out", ())]
     if len({canonical(outcome.environment) for outcome in comparison.outcomes}) > 1:
         notes.append("Not all runs had the same machine, threads or versions: do not compare their seconds.")
     complete = {row.label for row in rows}

@@ -175,7 +175,9 @@ def test_a_real_curve(drawn: tuple[Comparison, Path]) -> None:
         data = found.curve.datasets[outcome.seed, outcome.k]
         assert np.array_equal(outcome.validation.rows, data.validation.rows)
         assert Counter(data.train.labels + data.validation.labels) == {"ham": outcome.k, "spam": outcome.k}
-    assert not found.pools.keys() - {"head-only", "lora-scratch", "majority", "TF-IDF + LR"}
+    assert not found.pools.keys() - {
+        *("head-only", "lora-scratch", "majority", "TF-IDF + LR", "nearest centroid", "untrained head")
+    }
     assert len(found.outcomes_of("head-only")) == 1  # the curve's runs are not in the table
     assert len({outcome.test.probabilities.tobytes() for outcome in found.curve.outcomes}) > 6
 

@@ -19,6 +19,7 @@ from lora_clf.data.corpus import load_corpus
 from lora_clf.errors import UsageError
 
 TRAINING = {"epochs": 2, "batch_size": 16, "precision": "fp32"}
+PLAIN = ("majority", "TF-IDF + LR", "nearest centroid", "untrained head")
 TIMED = {"seconds", "cold_seconds", "total_seconds"}
 MEASURED = {*TIMED, "peak_memory_bytes", "training_memory_bytes"}
 
@@ -91,7 +92,7 @@ def test_a_failed_run_is_reported_and_the_others_go_on(whole: tuple[Comparison, 
     assert again.of("failed") == ["lora-seed-0"]
     (failure,) = found.failures
     assert (failure.label, failure.error) == ("lora", "UsageError") and "99" in failure.message
-    assert [row.label for row in found.standings] == ["head-only", "last-block", "majority", "TF-IDF + LR"]
+    assert [row.label for row in found.standings] == ["head-only", "last-block", *PLAIN]
     assert "FAILED lora-seed-0" in (out / "report.md").read_text()
 
 
@@ -124,12 +125,12 @@ def test_another_order_of_strategies_gives_the_same_table(run: Any, whole: tuple
 def test_every_format_can_be_read(whole: tuple[Comparison, Path, Heard]) -> None:
     found, out, _ = whole
     value = json.loads((out / "results.json").read_text())
-    assert {row["label"] for row in value["rows"]} == {"head-only", "last-block", "majority", "TF-IDF + LR"}
+    assert {row["label"] for row in value["rows"]} == {"head-only", "last-block", *PLAIN}
     with (out / "results.csv").open() as file:
         lines = list(csv.DictReader(file))
     accuracy = {row["label"]: row["accuracy"]["mean"] for row in value["rows"]}
     assert {line["strategy"]: float(line["accuracy"]) for line in lines} == accuracy
-    assert as_rich(found).row_count == 4
+    assert as_rich(found).row_count == 6
     assert (out / "accuracy-parameters.png").read_bytes().startswith(b"\x89PNG")
     page = (out / "report.html").read_text()
     assert page.count("data:image/svg+xml;base64,") == 2
@@ -218,7 +219,7 @@ def test_a_failing_baseline_is_reported_and_the_rest_goes_on(
     found = run(["head-only"], out, seeds=1, progress=heard)
     (failure,) = found.failures
     assert (failure.label, failure.error) == ("TF-IDF + LR", "ValueError") and heard.of("failed") == ["TF-IDF + LR"]
-    assert [row.label for row in found.standings] == ["head-only", "majority"]
+    assert [row.label for row in found.standings] == ["head-only", "majority", "nearest centroid", "untrained head"]
     assert "FAILED TF-IDF + LR: ValueError" in (out / "report.md").read_text()
 
 
