@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from paired import RESULTS, interleave, provenance, ratio, read_json, write_json
 
@@ -28,8 +28,24 @@ TEXTS, TOKENS, WIDTH, HEADS, RANK = 16, 40, 384, 12, 16
 Work = Callable[[], object]
 
 
-def elementwise() -> dict[str, tuple[str, str, Work, Work]]:
-    """Parts of a block: (what, what instead, the way taken, the other)."""
+class Pair(NamedTuple):
+    """Two ways of doing the same.
+
+    Attributes:
+        taken, other: what the engine does, and what it might do instead, in words.
+        one, two: the same as work.
+        why: the reason for the way taken, where it is not its speed.
+    """
+
+    taken: str
+    other: str
+    one: Work
+    two: Work
+    why: str = ""
+
+
+def parts() -> dict[str, Pair]:
+    """Parts of a block."""
     import torch
     from torch.nn import functional as F
 
@@ -45,42 +61,72 @@ def elementwise() -> dict[str, tuple[str, str, Work, Work]]:
     weights = [drawn(WIDTH, WIDTH) for _ in range(3)]
     joined = torch.cat(weights)
     scale = (WIDTH // HEADS) ** -0.5
-    return {
-        "softmax": (
+    a, up = drawn(RANK, WIDTH), drawn(4 * WIDTH, WIDTH)
+    stacked, bias = torch.cat([up, a]), drawn(4 * WIDTH)
+    found = {
+        "softmax": Pair(
             "softmax in fp32, casts included",
             "softmax in bf16",
             lambda: scores.float().softmax(-1).bfloat16(),
             lambda: scores.softmax(-1),
         ),
-        "gelu": (
+        "gelu": Pair(
             "gelu by the error function",
             "gelu by tanh",
             lambda: F.gelu(inner),
             lambda: F.gelu(inner, approximate="tanh"),
         ),
-        "attention": (
+        "attention": Pair(
             "attention as two products and a softmax, forward",
             "the fused kernel, forward",
             lambda: ((q @ k.transpose(2, 3)) * scale).float().softmax(-1).bfloat16() @ v,
             lambda: F.scaled_dot_product_attention(q, k, v),
         ),
-        "projections": (
+        "projections": Pair(
             "query, key and value as one product",
             "as three",
             lambda: x @ joined.t(),
             lambda: [x @ weight.t() for weight in weights],
         ),
-        "factors": (
+        "factors": Pair(
             "gradient of B with the thin factor transposed",
             "with the wide one transposed",
             lambda: thin.t() @ dy,
             lambda: dy.t() @ thin,
         ),
+        "stacked": Pair(
+            "a frozen weight and the thin factor A apart",
+            "stacked, as one product",
+            lambda: (x @ up.t(), x @ a.t()),
+            lambda: x @ stacked.t(),
+            "what follows would read rows that do not lie side by side",
+        ),
     }
+    # How PyTorch's compiler keeps frozen weights: laid out for the library's kernels once, not at every call.
+    packed = _packed(up, rows)
+    if packed is not None:
+        found["packed"] = Pair(
+            "a frozen weight as it is",
+            "laid out for oneDNN beforehand",
+            lambda: torch.addmm(bias, x, up.t()),
+            lambda: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], ""),
+            "a private operator, and every frozen weight twice in memory",
+        )
+    return found
 
 
-def steps(base: Base) -> dict[str, tuple[str, str, Work, Work]]:
-    """Whole training passes over the same texts: (what, what instead, the way taken, the other)."""
+def _packed(weight: Any, rows: int) -> Any:
+    """The weight in oneDNN's own layout; None where this PyTorch has no such operator."""
+    import torch
+
+    try:
+        return torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return None
+
+
+def steps(base: Base) -> dict[str, Pair]:
+    """Whole training passes over the same texts."""
     import torch
 
     from lora_clf.data.dataset import load_data
@@ -110,15 +156,18 @@ def steps(base: Base) -> dict[str, tuple[str, str, Work, Work]]:
         return work
 
     half = "bf16" if native(base) else "fp32"
+    fewer = "the rates were found at 16; a small table has few steps as it is. --batch-size"
     return {
-        "nodes": (
+        "nodes": Pair(
             f"LoRA, a block as one autograd node ({half})",
             "the modules' own forward and autograd",
             side(half, 16),
             side(half, 16, nodes=False),
         ),
-        "batch-8": ("LoRA, 16 texts a step", "8 texts a step", side(half, 16), side(half, 8)),
-        "batch-4": ("LoRA, 16 texts a step", "4 texts a step", side(half, 16), side(half, 4)),
+        "batch-4": Pair("LoRA, 16 texts a step", "4 texts a step", side(half, 16), side(half, 4)),
+        "batch-8": Pair("LoRA, 16 texts a step", "8 texts a step", side(half, 16), side(half, 8)),
+        "batch-32": Pair("LoRA, 16 texts a step", "32 texts a step", side(half, 16), side(half, 32), fewer),
+        "batch-64": Pair("LoRA, 16 texts a step", "64 texts a step", side(half, 16), side(half, 64), fewer),
     }
 
 
@@ -157,13 +206,14 @@ def table(value: dict[str, Any]) -> str:
             f"{1e3 * pair['seconds']:.3g}",
             f"{pair['ratio']:.2f}",
             f"{pair['low']:.2f} to {pair['high']:.2f}",
+            pair["why"],
         )
         for pair in value["pairs"].values()
     ]
     machine = value["provenance"]["machine"]
     where = f"{machine['threads']} threads, {machine['instruction_set']}" if "threads" in machine else ""
-    head = ("taken", "instead", "taken, ms", "instead costs", "95 % interval")
-    return markdown_table(head, rows, [True, True, False, False, False]) + f"\n{where}.\n"
+    head = ("taken", "instead", "taken, ms", "instead costs", "95 % interval", "why not, where it is faster")
+    return markdown_table(head, rows, [True, True, False, False, False, True]) + f"\n{where}.\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -184,21 +234,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             base = quick_base("bert", Path(tempfile.mkdtemp()))
         else:
             base = load_base("minilm", device="cpu")
-        pairs = {**elementwise(), **steps(base)}
+        pairs = {**parts(), **steps(base)}
         found: dict[str, Any] = {}
-        for name, (taken, other, one, two) in pairs.items():
+        for name, pair in pairs.items():
             seconds = 0.01 if flags.quick else 0.5
-            blocks = interleave({"taken": repeated(one, seconds), "other": repeated(two, seconds)}, flags.blocks)
+            blocks = interleave(
+                {"taken": repeated(pair.one, seconds), "other": repeated(pair.two, seconds)}, flags.blocks
+            )
             costs = ratio([block["other"] for block in blocks], [block["taken"] for block in blocks])
             found[name] = {
-                "taken": taken,
-                "other": other,
+                "taken": pair.taken,
+                "other": pair.other,
+                "why": pair.why,
                 "seconds": median(block["taken"] for block in blocks),
                 "ratio": costs.median,
                 "low": costs.low,
                 "high": costs.high,
             }
-            print(f"{taken} | {other}: {costs.median:.2f}", file=sys.stderr)
+            print(f"{pair.taken} | {pair.other}: {costs.median:.2f}", file=sys.stderr)
         value = {"pairs": found, "provenance": provenance(base.device)}
         if flags.quick:
             print(table(value))
