@@ -1,0 +1,142 @@
+"""What is left when a training process is killed? This loop and transformers' Trainer, each with its own checkpoints.
+
+    python benchmarks/kills.py            # 300 kills at random moments on each side, and one at every call of a save
+    python benchmarks/kills.py --quick    # the same from end to end with few of the first, written nowhere
+
+Two ways of dying, on a tiny base, with a checkpoint after every step. *At random*: a child that trains gets ``kill -9``
+at a random moment, and is started again with the same command until it comes to its end. *At every call*: the save of
+a checkpoint or of an adapter is killed at its first system call that changes the disk, then at its second, and so on.
+Counted is whether the next process can go on by itself, and whether it ends with the bytes of a run that nobody killed.
+These are counts, no times; Linux on x86-64.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kill_sides import Ours, Trainer
+from paired import RESULTS, merge_result, provenance
+from quick import quick_base, quick_data
+from tracing import can_trace, in_fork, killed_after
+
+OUT = RESULTS / "kills.json"
+KILLS = 300
+PER_RUN = 3  # kills at most before a run may come to its end
+
+
+def random_kills(side: Any, kills: int, seed: int, place: Path) -> dict[str, int]:
+    """Kill runs of ``side`` at random moments until there were so many kills; what became of the runs."""
+    moments = random.Random(seed)
+    began = time.monotonic()
+    expected = _done(in_fork(lambda: side.train(place / "whole")))
+    length = time.monotonic() - began
+    found = dict.fromkeys(("kills", "runs", "equal_bytes", "other_bytes", "could_not_go_on", "newest_not_whole"), 0)
+    while found["kills"] < kills:
+        run = place / "run"
+        shutil.rmtree(run, ignore_errors=True)
+        run.mkdir(parents=True)
+        found["runs"] += 1
+        struck = 0
+        while struck < min(PER_RUN, kills - found["kills"]):
+            said = killed_after(partial(side.train, run), moments.uniform(0, length))
+            if "killed" not in said:
+                break
+            struck += 1
+            found["newest_not_whole"] += not side.newest_is_whole(run)
+        else:
+            said = in_fork(partial(side.train, run))
+        found["kills"] += struck
+        if "failed" in said:
+            found["could_not_go_on"] += 1
+        else:
+            found["equal_bytes" if said["done"] == expected else "other_bytes"] += 1
+    return found
+
+
+def _done(said: dict[str, Any]) -> Any:
+    if "done" not in said:
+        raise RuntimeError(f"a child did not come to its end: {said}")
+    return said["done"]
+
+
+def measured(flags: argparse.Namespace, place: Path) -> None:
+    """Kill, count, and write each part of the result when it is there."""
+    from lora_clf.tuners import strategies
+
+    base = quick_base("bert", place)
+    data = quick_data(train=24)
+    names = list(strategies())
+    parts = {"ours": {name: Ours(base, data, name) for name in names}, "trainer": {"full": Trainer(base, data)}}
+    for side, runs in parts.items():
+        if side not in flags.sides:
+            continue
+        if "calls" in flags.ways:
+            calls = _calls(side, runs["full"], place / f"{side}-calls")
+            merge_result(flags.out, f"calls/{side}", calls)
+        if "random" in flags.ways:
+            each: dict[str, dict[str, int]] = {}
+            for number, (name, run) in enumerate(runs.items()):
+                share = flags.kills * (number + 1) // len(runs) - flags.kills * number // len(runs)
+                each[name] = random_kills(run, share, number, place / f"{side}-{name}")
+                print(side, name, each[name], flush=True)
+                whole = {key: sum(found[key] for found in each.values()) for key in each[name]}
+                merge_result(flags.out, f"random/{side}", {**whole, "strategies": each})
+    merge_result(flags.out, "provenance", provenance())
+
+
+def _calls(side: str, run: Any, place: Path) -> dict[str, Any]:
+    """Kill each kind of save at every one of its calls."""
+    works = {
+        "checkpoint, the first": lambda at: run.checkpoint_calls(at, 0),
+        "checkpoint, beside one": lambda at: run.checkpoint_calls(at, 1),
+        "checkpoint, the oldest of three goes": lambda at: run.checkpoint_calls(at, 2),
+    }
+    if side == "ours":
+        works |= {
+            "adapter, to a free place": lambda at: run.adapter_calls(at, False),
+            "adapter, over another": lambda at: run.adapter_calls(at, True),
+        }
+    found = {}
+    for number, (name, work) in enumerate(works.items()):
+        at = place / str(number)
+        at.mkdir(parents=True)
+        found[name] = _done(in_fork(partial(work, at)))
+        print(side, name, found[name], flush=True)
+    return found
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Kill and count; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=KILLS, help="at random moments, on each side")
+    parser.add_argument("--sides", nargs="+", choices=("ours", "trainer"), default=["ours", "trainer"])
+    parser.add_argument("--ways", nargs="+", choices=("random", "calls"), default=["random", "calls"])
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--quick", action="store_true", help="few kills, written nowhere")
+    flags = parser.parse_args(words)
+    if not can_trace():
+        parser.error("system calls are counted on Linux on x86-64 only")
+    if flags.quick:
+        flags.kills = min(flags.kills, 16)
+    import torch
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        if flags.quick:
+            flags.out = place / "kills.json"
+        measured(flags, place)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
