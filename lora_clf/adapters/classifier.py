@@ -46,6 +46,7 @@ def build(base: Base, header: Header, *, engine: str | None = None) -> Tuned:
     check_sizes(base, header)
     try:
         tuner = create(engine or name, **header.settings)
+        base.check_length(header.max_length, tuner.extra_tokens)
         tuned = tuner.prepare(base.view(len(header.labels), header.pooling, header.seed))
     except (UsageError, TunerError, TypeError, UnsupportedBaseError) as error:
         raise AdapterFormatError(f"The adapter's settings do not fit strategy and base: {error}") from error

@@ -81,13 +81,16 @@ class Base:
         """The token ids of ``texts``, cut to ``max_length`` tokens (default: the base's)."""
         return self.tokenizer.encode(texts, self.check_length(max_length))
 
-    def check_length(self, max_length: int | None) -> int:
-        """``max_length`` itself, or the default where it is None.
+    def check_length(self, max_length: int | None, beside: int = 0) -> int:
+        """``max_length`` itself, or the default where it is None; so many positions ``beside`` the text are taken.
 
         Raises:
             UsageError: the base has no positions for that many tokens.
         """
-        return self.max_length if max_length is None else _check_length(max_length, self.config, self.name)
+        if max_length is not None:
+            return _check_length(max_length, self.config, self.name, beside)
+        limit = position_limit(self.config)
+        return self.max_length if limit is None else max(1, min(self.max_length, limit - beside))
 
     def __repr__(self) -> str:
         return f"Base({self.name!r}, {self.total_parameters:,} parameters, digest {self.digest[:12]})"
@@ -102,10 +105,12 @@ def position_limit(config: Any) -> int | None:
     return positions - config.pad_token_id - 1 if config.model_type == "roberta" else positions
 
 
-def _check_length(max_length: int, config: Any, name: str) -> int:
+def _check_length(max_length: int, config: Any, name: str, beside: int = 0) -> int:
     limit = position_limit(config)
-    if max_length < 1 or (limit is not None and max_length > limit):
-        raise UsageError(f"--max-length {max_length}: the base {name} takes 1 to {limit or 'any'} tokens.")
+    if max_length < 1 or (limit is not None and max_length + beside > limit):
+        taken = f" beside the {beside} positions that the strategy takes" if beside else ""
+        most = "any" if limit is None else limit - beside
+        raise UsageError(f"--max-length {max_length}: the base {name} takes 1 to {most} tokens{taken}.")
     return max_length
 
 

@@ -56,7 +56,11 @@ class View(nn.Module):
         head: maps the pooled vector to logits.
         pooling: "mean", "first", "last" or "family".
         seed: what every random number of this view is drawn from.
+        front: what a strategy puts before the text in place of its embeddings: of ids and mask (B, T) it makes
+            embeddings (B, P + T, D) and a mask (B, P + T). None: the backbone gets the ids.
     """
+
+    front: nn.Module | None
 
     def __init__(self, base: Base, classes: int, pooling: str, seed: int) -> None:
         super().__init__()
@@ -66,6 +70,7 @@ class View(nn.Module):
         self.seed = seed
         self.classes = classes
         self.backbone = share(base.backbone)
+        self.front = None
         with torch.device("meta"):  # Nothing is drawn here from the caller's random numbers.
             head = make_head(base.architecture, base.config, classes, pooling)
         self.head = head.to_empty(device="cpu")
@@ -139,8 +144,13 @@ class View(nn.Module):
     def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """The last hidden states, padding on the right: (B, T), (B, T) -> (B, T, D)."""
         extra = {"use_cache": False} if self.architecture.causal else {}
-        output = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **extra)
-        states: Tensor = output.last_hidden_state
+        if self.front is None:
+            output = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **extra)
+            states: Tensor = output.last_hidden_state
+            return states
+        embedded, mask = self.front(input_ids, attention_mask)  # (B, P + T, D), (B, P + T)
+        output = self.backbone(inputs_embeds=embedded, attention_mask=mask, **extra)
+        states = output.last_hidden_state[:, mask.shape[1] - input_ids.shape[1] :]
         return states
 
     def pooled(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:

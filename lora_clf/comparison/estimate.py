@@ -95,6 +95,9 @@ def _timed(
     from lora_clf.inference.precision import autocast, cast_frozen
     from lora_clf.inference.prefix import find_cut
 
+    tuner = contender.tuner()
+    if tuner.extra_tokens:  # some of the base's positions are not for the text
+        ids = [row[: base.check_length(None, tuner.extra_tokens)] for row in ids]
     longest = max(len(row) for row in ids)
     input_ids = torch.zeros((len(ids), longest), dtype=torch.int64)  # (B, T)
     mask = torch.zeros_like(input_ids)
@@ -103,7 +106,6 @@ def _timed(
         mask[place, : len(row)] = 1
     input_ids, mask = input_ids.to(base.device), mask.to(base.device)
     targets = torch.arange(len(ids), device=base.device) % classes
-    tuner = contender.tuner()
     try:
         view = tuner.prepare(base.view(classes)).view
     except LoraClfError:

@@ -143,6 +143,8 @@ def last_block_for(view: View, pooling: str) -> LastBlock | None:
     config, architecture = view.config, view.architecture
     if pooling == "mean" or (pooling == "first" and architecture.causal):
         return None
+    if view.front is not None:  # the mask of the text does not tell the place in what enters the blocks
+        return None
     block, original = view.blocks[-1], view.original_blocks[-1]
     if getattr(config, "is_heterogeneous", False) or not isinstance(block, type(original)):
         return None

@@ -107,7 +107,7 @@ def _begin(
     if found is not None and precision == "auto":  # which may mean something else here than there
         precision = str(found.facts.get("identity", {}).get("--precision", precision))
     precision = resolve_precision(precision, base.device)
-    max_length = base.check_length(settings.max_length)
+    max_length = base.check_length(settings.max_length, tuner.extra_tokens)
     tuned = tuner.prepare(base.view(len(data.labels), pooling, settings.seed))
     mine = identity(base, data, tuner, settings, precision=precision, pooling=tuned.view.pooling)
     if found is not None:
@@ -159,7 +159,7 @@ def _finish(run: Run, best: Best, decision: Decision, started: float) -> Result:
         tuned,
         labels=data.labels,
         positive_label=data.positive_label,
-        max_length=settings.max_length,
+        max_length=base.check_length(settings.max_length, tuned.tuner.extra_tokens),
         seed=settings.seed,
         precision=run.precision,
         kernels=kernel_rule(base.device),

@@ -7,6 +7,7 @@ order of the data on the seed and the epoch: so a run can go on from any step. S
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -167,8 +168,10 @@ class Run:
             _, metrics = self.evaluate("validation")
             epoch = self.epoch
             with self.interruption.held():
-                if self.best is None or metrics["loss"] < self.best.loss:
-                    self.best = Best(epoch, metrics["loss"], self.tuned.state_dict())
+                # What a strategy is still cutting down counts as worse than anything that is settled.
+                worth = metrics["loss"] if self.tuned.settled else sys.float_info.max
+                if self.best is None or worth < self.best.loss or not self.tuned.settled:
+                    self.best = Best(epoch, worth, self.tuned.state_dict())
                 examples = epoch * len(self.lengths)
                 entry = {"epoch": epoch, "train_loss": loss, "examples": examples, "validation": metrics}
                 self.history.append(entry)

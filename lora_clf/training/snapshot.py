@@ -66,7 +66,7 @@ def identity(
     flags = {**tuner.settings(), **settings.as_dict()}
     flags |= {
         "lr": settings.lr or tuner.learning_rate,
-        "max_length": base.check_length(settings.max_length),
+        "max_length": base.check_length(settings.max_length, tuner.extra_tokens),
         "precision": precision,
         "pooling": pooling,
         "strategy": tuner.name,

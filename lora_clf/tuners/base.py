@@ -72,6 +72,11 @@ class Tuner(ABC):
             UnsupportedBaseError: the base has not what this strategy needs (`refusal`).
         """
 
+    @property
+    def extra_tokens(self) -> int:
+        """How many of the base's positions it takes beside those of the text."""
+        return 0
+
     def refusal(self, view: View) -> str | None:
         """Why this strategy cannot adapt the base of ``view``, as half a sentence for people; None where it can."""
         return None

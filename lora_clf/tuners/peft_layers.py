@@ -73,10 +73,6 @@ class PeftTuned(Tuned):
         for name in self.coverage.modules:
             plain: Any = merged.backbone.get_submodule(name)
             layer: Any = copy.deepcopy(self.view.backbone.get_submodule(name)).cpu()
-            inside = layer.get_base_layer()
-            for part in ("weight", "bias"):  # of the view they may have been cast for speed
-                if getattr(plain, part) is not None:
-                    getattr(inside, part).data = getattr(plain, part).detach().cpu()
             layer.double()
             with torch.no_grad():
                 layer.merge()
@@ -135,8 +131,8 @@ def inject(
             model: Any = PEFT_TYPE_TO_TUNER_MAPPING[method](view.backbone, config, ADAPTER)  # type: ignore[index]
         except Exception as error:  # whatever a method of another library makes of a layer it does not know
             raise UnsupportedBaseError(
-                f"{tuner.name} cannot adapt this {view.architecture.model_type} base; peft's {method} says: "
-                f"{_said(error)}"
+                f"{tuner.name} cannot adapt this {view.architecture.model_type} base: peft's {method} says: "
+                f"{_said(error)}."
             ) from error
     after = dict(view.backbone.named_modules())
     wrapped = {name for name, module in after.items() if name in before and type(module) is not before[name]}
@@ -154,4 +150,4 @@ def saved_name(name: str) -> str:
 
 def _said(error: Exception) -> str:
     lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
+    return lines[0].strip().rstrip(".") if lines else type(error).__name__

@@ -31,6 +31,26 @@ BERT: Mapping[tuple[str, str], tuple[dict[str, Any], int]] = {
     ("bottleneck", "houlsby"): ({"bottleneck": 5}, BLOCKS * (2 * (2 * 5 * D + 5 + D) + 4 * D)),
     ("bottleneck", "pfeiffer"): ({"bottleneck": 5, "placement": "pfeiffer"}, BLOCKS * (2 * 5 * D + 5 + D)),
     ("prefix-tuning", "all"): ({"prefix_length": 7}, BLOCKS * 2 * 7 * D),
+    # Of a block: four layers of D to D, one of D to I, one of I to D.
+    ("rslora", "all"): ({"rank": 3}, BLOCKS * 3 * (4 * 2 * D + 2 * (D + INNER))),
+    ("dora", "all"): ({"rank": 3}, BLOCKS * (3 * (4 * 2 * D + 2 * (D + INNER)) + 5 * D + INNER)),
+    ("vera", "all"): ({"rank": 9}, BLOCKS * (5 * D + INNER + 6 * 9)),
+    ("adalora", "all"): ({"rank": 2, "initial_rank": 3}, BLOCKS * 3 * (4 * 2 * D + 2 * (D + INNER) + 6)),
+    ("oft", "all"): ({"block_size": 8}, BLOCKS * (5 * D + INNER) // 8 * 28),
+    ("boft", "all"): ({"block_size": 8}, BLOCKS * ((5 * D + INNER) * 8 + 5 * D + INNER)),
+    ("dora", "attention of a block"): ({"rank": 3, "targets": "attention", "blocks": 1}, 3 * (3 * 2 * D + D)),
+    ("prompt-tuning", "all"): ({"virtual_tokens": 7}, 7 * D),
+    ("p-tuning", "mlp"): (
+        {"virtual_tokens": 7, "network_width": 5},
+        7 * D + (D * 5 + 5) + (5 * 5 + 5) + (5 * D + D),
+    ),
+    ("p-tuning", "lstm"): (
+        {"virtual_tokens": 7, "network_width": 5, "network": "lstm"},
+        # Two layers in two directions of four gates with two biases each, then two linear layers.
+        7 * D + 2 * 4 * (D * 5 + 5 * 5 + 2 * 5) + 2 * 4 * (10 * 5 + 5 * 5 + 2 * 5) + (10 * 10 + 10) + (10 * D + D),
+    ),
+    # LoHa: two pairs of factors a layer.
+    ("peft", "loha"): ({"set": "r=3,alpha=5"}, BLOCKS * 2 * 3 * (4 * 2 * D + 2 * (D + INNER))),
 }
 
 
@@ -67,6 +87,15 @@ def test_every_bias_and_every_norm_is_among_them() -> None:
         ("bottleneck", {"bottleneck": 0}, "--bottleneck 0: expected at least 1"),
         ("bottleneck", {"placement": "pfeifer"}, "Did you mean 'pfeiffer'"),
         ("prefix-tuning", {"prefix_length": 0}, "--prefix-length 0: expected at least 1"),
+        ("dora", {"rank": 0}, "--rank 0"),
+        ("vera", {"rank": 0}, "--rank 0"),
+        ("oft", {"block_size": 1}, "blocks of at least 2 inputs"),
+        ("boft", {"dropout": 1.0}, "--dropout 1.0"),
+        ("adalora", {"rank": 9, "initial_rank": 4}, "--rank 9 --initial-rank 4"),
+        ("adalora", {"prune_from": 0.8, "alpha": -1.0}, "--alpha -1.0.*the first below the second"),
+        ("prompt-tuning", {"virtual_tokens": 0}, "--virtual-tokens 0: expected at least 1"),
+        ("p-tuning", {"network": "mpl"}, "Did you mean 'mlp'"),
+        ("p-tuning", {"network_width": 0}, "--network-width 0: expected at least 1"),
     ],
 )
 def test_settings_without_sense_are_refused(strategy: str, settings: dict[str, Any], message: str) -> None:
