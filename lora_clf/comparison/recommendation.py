@@ -96,7 +96,7 @@ def check_margin(margin: float) -> float:
 
 def recommendation_of(comparison: Comparison) -> Recommendation | None:
     """What to take; None where there are not two strategies with a complete seed, or no validation rows."""
-    labels = [c.label for c in comparison.plan.contenders if c.label in comparison.pools]
+    labels = sorted(c.label for c in comparison.plan.contenders if c.label in comparison.pools)
     if len(labels) < 2:
         return None
     measured = validated(comparison, labels)

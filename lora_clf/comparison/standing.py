@@ -120,7 +120,8 @@ def standings_of(comparison: Comparison) -> list[Standing]:
 
     best = max(strategies, key=rank, default=None)
     rival = comparison.rival
-    members = [*strategies, *([rival] if rival else [])]
+    # Sorted, here and below: critical values come from draws, which are other ones in another order.
+    members = sorted([*strategies, *([rival] if rival else [])])
     found = _moments(comparison, members)
     family = None if found is None else all_pairs(found, CONFIDENCE)
     groups = dict(zip(members, letters(family.apart, family.found.means), strict=True)) if family else {}
@@ -170,7 +171,7 @@ def power_of(comparison: Comparison) -> dict[str, float] | None:
 
     By its own number of rows and seeds and the variances that were found, mean over pairs; None with one strategy.
     """
-    strategies = [c.label for c in comparison.plan.contenders if c.label in comparison.pools]
+    strategies = sorted(c.label for c in comparison.plan.contenders if c.label in comparison.pools)
     found = _moments(comparison, strategies)
     if found is None or found.size < 2:
         return None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,12 @@ def test_numbers_for_people() -> None:
     ]
     assert [share_text(x) for x in (1.0, 0.0788, 3.4e-5)] == ["100 %", "7.9 %", "0.0034 %"]
     assert escaped("a|b*c_d") == "a\\|b\\*c\\_d"
+
+
+def test_the_order_of_the_strategies_changes_nothing() -> None:
+    found = invented({"head-only": 0.9, "lora": 0.93, "full": 0.92}, seeds=3)
+    other = replace(found, plan=replace(found.plan, contenders=found.plan.contenders[::-1]))
+    rows, again = ({row.label: row.to_json() for row in one.standings} for one in (found, other))
+    assert rows == again and len(rows) == 4
+    assert found.recommendation is not None and found.recommendation == other.recommendation
+    assert found.power == other.power and found.verdict_lines[0] == other.verdict_lines[0]
