@@ -108,6 +108,7 @@ def evaluate(
         name: breakdown(each, {column: parts[name].columns[column] for column in by or ()})
         for name, each in answers.items()
     }
+    would = would_be(answers) if header.temperature is None else None
     if as_json:
         document(
             {
@@ -121,6 +122,7 @@ def evaluate(
                 "same_split_as_training": same,
                 "threshold": header.threshold,
                 "temperature": header.temperature,
+                "temperature_would_be": would,
                 "dropped": dropped,
                 "reports": reports,
             }
@@ -132,7 +134,7 @@ def evaluate(
     line()
     show_scores(scores, positive)
     detailed = list(scores)[-1]
-    show_breakdown(detailed, scores[detailed], reports[detailed], positive, errors)
+    show_breakdown(detailed, scores[detailed], reports[detailed], positive, errors, would)
 
 
 def drop_rule(text: str) -> tuple[str, str]:
@@ -225,6 +227,21 @@ def scores_of(found: Answered) -> dict[str, Any]:
         threshold=found.threshold,
         threshold_label=found.threshold_label,
     )
+
+
+def would_be(answers: Mapping[str, Answered]) -> dict[str, Any] | None:
+    """What a temperature fitted on validation would do to the test part, for an adapter that has none."""
+    from lora_clf.metrics.classification import probability_scores
+    from lora_clf.metrics.probability import softmax
+    from lora_clf.metrics.temperature import fit_temperature
+
+    if "validation" not in answers or "test" not in answers:
+        return None
+    found = fit_temperature(answers["validation"].truth, answers["validation"].logits)
+    test = answers["test"]
+    if found.value is None:
+        return found.as_dict()
+    return {**found.as_dict(), "test": probability_scores(test.truth, softmax(test.logits / found.value))}
 
 
 def answered(

@@ -12,16 +12,21 @@ WIDTH = 90  # characters of a text that was answered wrongly
 
 
 def show_breakdown(
-    name: str, scores: Mapping[str, Any], report: Mapping[str, Any], positive: str | None, errors: int
+    name: str,
+    scores: Mapping[str, Any],
+    report: Mapping[str, Any],
+    positive: str | None,
+    errors: int,
+    would: Mapping[str, Any] | None = None,
 ) -> None:
-    """Print what stands behind the scores of a part, ``errors`` of its errors."""
+    """Print what stands behind a part's scores, ``errors`` of its errors, and what a temperature ``would`` do."""
     line(f"In detail, on {name} (intervals: 95 %, over texts; near copies count as one):")
     line()
     line(
         f"MCC {scores['mcc']:.4f}, balanced accuracy {percent(scores['balanced_accuracy'])}, "
         f"PR-AUC {scores['macro_pr_auc']:.4f} (mean of the classes), Brier {scores['brier']:.4f}."
     )
-    line(calibration(scores))
+    line(calibration(scores, would))
     line()
     _show("true label", [{**each, "of": each["label"]} for each in report["by_class"][:SHOWN]], None)
     if len(report["by_class"]) > SHOWN:
@@ -50,15 +55,24 @@ def show_breakdown(
     _show_errors(report["errors"], errors)
 
 
-def calibration(scores: Mapping[str, Any]) -> str:
+def calibration(scores: Mapping[str, Any], would: Mapping[str, Any] | None = None) -> str:
     """How far the probabilities can be believed, before and after temperature scaling."""
     before = scores["calibration_error_equal_mass"]
     after = scores.get("calibrated")
-    if after is None:
-        return f"Calibration error {before:.4f} (no temperature), loss {scores['loss']:.4f}."
+    if after is not None:
+        return (
+            f"Calibration error {before:.4f} as trained, {after['calibration_error_equal_mass']:.4f} with the "
+            f"temperature {after['temperature']:g}; loss {scores['loss']:.4f} and {after['loss']:.4f}."
+        )
+    said = f"Calibration error {before:.4f}, loss {scores['loss']:.4f}; the adapter has no temperature"
+    if would is None:
+        return f"{said}."
+    if would["value"] is None:
+        return f"{said}, and validation gives none: {would['reason']}."
+    test = would["test"]
     return (
-        f"Calibration error {before:.4f} as trained, {after['calibration_error_equal_mass']:.4f} with the temperature "
-        f"{after['temperature']:g}; loss {scores['loss']:.4f} and {after['loss']:.4f}."
+        f"{said}. One of {would['value']:g}, fitted on validation, would make them "
+        f"{test['calibration_error_equal_mass']:.4f} and {test['loss']:.4f}."
     )
 
 

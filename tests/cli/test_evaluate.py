@@ -127,3 +127,19 @@ def test_another_positive_label_keeps_the_answers(cli: Cli, tuned: Path, base: P
     spam, ham = (cli(*args, "--positive-label", label).ok().json()["test"] for label in ("spam", "ham"))
     assert spam["confusion_matrix"] == ham["confusion_matrix"] and spam["recall"] != ham["recall"]
     assert ham["recall"] == spam["per_class"]["ham"]["recall"]
+
+
+def test_what_a_temperature_would_do_where_there_is_none(cli: Cli, base: Path, spoken: Path, tmp_path: Path) -> None:
+    """As for adapters that were trained before there were temperatures."""
+    cli(
+        "train", spoken, "--base", base, "--strategy", "head-only", "--precision", "fp32", "--device", "cpu", *SPLIT,
+        "--no-temperature", "--out", tmp_path / "a",
+    ).ok()  # fmt: skip
+    args = ("evaluate", tmp_path / "a", spoken, "--base", base, *SPLIT)
+    found = cli(*args, "--json").ok().json()
+    assert found["temperature"] is None and "calibrated" not in found["test"]
+    would = found["temperature_would_be"]
+    assert would["value"] > 0 and would["rows"] == 72 and would["loss_after"] < would["loss_before"]
+    assert would["loss_before"] == pytest.approx(found["validation"]["loss"])
+    assert f"One of {would['value']:g}, fitted on validation, would make them" in cli(*args).ok().out
+    assert "the adapter has no temperature." in cli(*args[:5], "--all-rows").ok().out
