@@ -28,9 +28,10 @@ from lora_clf.metrics.probability import softmax
 if TYPE_CHECKING:
     from lora_clf.base.base import Base
     from lora_clf.data.dataset import Dataset, Part
-    from lora_clf.training.result import Progress
+    from lora_clf.training.result import Progress, Result
 
 Say = Callable[[dict[str, Any]], None]
+TIMED_TEXTS = 256  # texts that are labelled once more, to see how many it does in a second
 EVERY = 0.2  # seconds between two progress events
 
 
@@ -110,9 +111,30 @@ def run_cell(
         test=predictions_of(data, data.test, softmax(result.test_logits)),
         validation=predictions_of(data, data.validation, softmax(result.validation_logits)),
         k=cell.k,
+        flops=_flops(result, base, data),
+        texts_per_second=_throughput(result, data) if cell.k is None else None,
     )
     write_outcome(outcome, folder)
     return outcome
+
+
+def _flops(result: Result, base: Base, data: Dataset) -> float:
+    from lora_clf.training.flops import spent
+
+    header = result.adapter.header
+    lengths = base.encode(data.train.texts, header.max_length).lengths
+    return spent(result.adapter.tuned, lengths, len(result.history))
+
+
+def _throughput(result: Result, data: Dataset) -> float | None:
+    """Texts that are labelled in a second, of some test texts, after a few that warm up."""
+    texts = list(data.test.texts[:TIMED_TEXTS])
+    if not texts:
+        return None
+    result.adapter.predict(texts[:8])
+    begin = time.perf_counter()
+    result.adapter.predict(texts)
+    return len(texts) / max(time.perf_counter() - begin, 1e-9)
 
 
 def check(cell: Cell, base: Base, data: Dataset) -> None:

@@ -67,6 +67,8 @@ class Outcome:
         scores: `metrics.summarise` of the parts "validation" and "test".
         validation, test: the predictions.
         k: examples of each class it learnt from, on a learning curve; None for the whole training part.
+        flops: of the training, about (`training.flops.spent`).
+        texts_per_second: that the trained classifier labelled, in the precision of its scores, loaded and warm.
     """
 
     digest: str
@@ -95,6 +97,8 @@ class Outcome:
     test: Predictions = field(repr=False)
     validation: Predictions = field(repr=False)
     k: int | None = None
+    flops: float | None = None
+    texts_per_second: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the predictions, as plain JSON values."""

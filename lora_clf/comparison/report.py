@@ -23,6 +23,7 @@ from lora_clf.comparison.table import (
     cells_of,
     columns_of,
     count_text,
+    flops_text,
     footnotes,
     seconds_text,
 )
@@ -206,6 +207,8 @@ def _costs(rows: Sequence[Standing]) -> list[Block]:
                 NONE if row.validation_accuracy is None else f"{row.validation_accuracy * 100:.1f}",
                 *(f"{row.scores[key]:.3f}" for key in ("mcc", "loss", "calibration_error")),
                 count_text(row.tensor_bytes),
+                flops_text(row.flops),
+                NONE if row.texts_per_second is None else f"{row.texts_per_second:,.0f}",
                 seconds_text(row.seconds),
                 seconds_text(row.cold_seconds),
                 NONE if memory is None else f"{memory / 1e6:,.0f}",
@@ -214,13 +217,14 @@ def _costs(rows: Sequence[Standing]) -> list[Block]:
         )
     headings = [
         *("strategy", "validation accuracy %", "MCC", "loss", "calibration error", "tensor file, bytes"),
-        *("own seconds", "cold seconds", "memory above base, MB", "accelerator memory, MB"),
+        *("training FLOPs, about", "texts labelled a second", "own seconds", "cold seconds", "memory above base, MB", "accelerator memory, MB"),
     ]
     return [
         Heading("Further scores and costs"),
         Paragraph(
             "Cold seconds are what the strategy costs alone: its own and the frozen part of the base, computed once. "
-            "Memory above base is the peak while training, over what the loaded base and data hold."
+            "Memory above base is the peak while training, over what the loaded base and data hold. FLOPs are counted, "
+            "not measured: what is frozen once, what trains in every epoch, padding and heads left out."
         ),
         Grid(headings, table, [True] + [False] * (len(headings) - 1)),
     ]

@@ -235,6 +235,8 @@ def _costs(comparison: Comparison, label: str) -> dict[str, Any]:
             "peak_memory_bytes": max(c.peak_memory_bytes for c in cells),
             "training_memory_bytes": max(c.training_memory_bytes for c in cells),
             "device_memory_bytes": max(devices, default=None),
+            "flops": _mean([c.flops for c in cells]),
+            "texts_per_second": _mean([c.texts_per_second for c in cells]),
         }
     mine = [outcome for outcome in comparison.baselines if outcome.label == label]
     seconds = float(np.mean([outcome.baseline.seconds for outcome in mine]))
@@ -247,6 +249,12 @@ def _costs(comparison: Comparison, label: str) -> dict[str, Any]:
         "seconds": seconds,
         "cold_seconds": seconds,
     }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Of those that there are; older cells have none."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _score(comparison: Comparison, values: Arrays, rows: Sequence[NDArray[np.int64]], masks: Any = None) -> Score:

@@ -69,6 +69,16 @@ def seconds_text(seconds: float | None) -> str:
     return f"{seconds:.2f}" if seconds < 1 else f"{seconds:.1f}" if seconds < 100 else f"{seconds:,.0f}"
 
 
+def flops_text(count: float | None) -> str:
+    """``1.6 TFLOP``: two digits, as it is an estimate."""
+    if count is None:
+        return NONE
+    for unit, size in (("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9)):
+        if count >= size:
+            return f"{count / size:.2g} {unit}" if count < 100 * size else f"{count / size:,.0f} {unit}"
+    return f"{count / 1e6:.2g} MFLOP"
+
+
 def share_text(share: float | None) -> str:
     """``0.003 %``: two significant digits."""
     if share is None:
@@ -227,7 +237,7 @@ def flat(row: Standing) -> dict[str, Any]:
                 "tensor_bytes",
                 "seconds",
             ),
-            *("cold_seconds", "tuning_seconds", "peak_memory_bytes", "training_memory_bytes", "device_memory_bytes"),
+            *("cold_seconds", "flops", "texts_per_second", "tuning_seconds", "peak_memory_bytes", "training_memory_bytes", "device_memory_bytes"),
         )
     }
     more = {name: row.scores.get(name) for name in ("mcc", "loss", "calibration_error", "precision", "f1", "pr_auc")}

@@ -80,3 +80,29 @@ def test_matrix_products_are_timed_in_every_precision(tmp_path: Path) -> None:
     assert all(shape[name] > 0 for shape in found["gflops"] for name in precision.DTYPES)
     text = precision.table({"some machine": json.loads(json.dumps(found))})
     assert text.count("\n") == 4 and "| some machine | 384 |" in text and "| some machine | 768 |" in text
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_what_is_spent_follows_the_rules_whatever_the_strategy(name: str) -> None:
+    from lora_clf.training.flops import spent
+    from lora_clf.tuners import create
+    from tests.bases import tiny_base
+
+    base = tiny_base(name)
+    shape = flops.Shape.of(base.config)
+    once = flops.forward(shape, LENGTHS)
+
+    def of(strategy: str, **settings: object) -> float:
+        return spent(create(strategy, **settings).prepare(base.view(2)), LENGTHS, 4)
+
+    assert of("full") == pytest.approx(4 * 3 * once)
+    assert of("head-only") == pytest.approx(once)
+    assert of("last-block") == pytest.approx(once * (shape.blocks - 1) / shape.blocks + 4 * 3 * once / shape.blocks)
+    for strategy in ("lora", "lora-scratch"):
+        tuned = create(strategy, rank=3, targets="all").prepare(base.view(2))
+        factors = tuned.trainable_parameters - sum(p.numel() for p in tuned.view.head_parameters())
+        assert of(strategy, rank=3, targets="all") == pytest.approx(4 * (2 * once + 6 * factors * LENGTHS.sum()))
+        if name == "bert":  # GPT-2 has q, k and v in one matrix, with fewer factors than the formula counts
+            for depth in (shape.blocks, 1):
+                expected = flops.least(shape, LENGTHS, "lora", 4, rank=3, depth=depth)
+                assert of(strategy, rank=3, targets="all", blocks=depth) == pytest.approx(expected)

@@ -22,6 +22,7 @@ from tests.comparison.invented import invented
 
 MEASURED = {
     *("seconds", "cold_seconds", "total_seconds", "peak_memory_bytes", "training_memory_bytes", "tuning_seconds"),
+    "texts_per_second",
     *("command", "jobs"),
 }
 

@@ -21,7 +21,7 @@ from lora_clf.errors import UsageError
 TRAINING = {"epochs": 2, "batch_size": 16, "precision": "fp32"}
 PLAIN = ("majority", "TF-IDF + LR", "nearest centroid", "untrained head")
 TIMED = {"seconds", "cold_seconds", "total_seconds"}
-MEASURED = {*TIMED, "peak_memory_bytes", "training_memory_bytes"}
+MEASURED = {*TIMED, "peak_memory_bytes", "training_memory_bytes", "texts_per_second"}
 
 
 class Heard:
@@ -106,7 +106,9 @@ def test_costs_are_measured(whole: tuple[Comparison, Path, Heard]) -> None:
         assert outcome.adapter_bytes == sum(file.stat().st_size for file in adapter.iterdir())
         assert outcome.tensor_bytes == (adapter / "adapter_model.safetensors").stat().st_size
         assert 0 < outcome.seconds <= outcome.cold_seconds <= outcome.total_seconds
+        assert outcome.texts_per_second is not None and outcome.texts_per_second > 0
         assert outcome.test.probabilities.shape == (len(outcome.test.rows), 2)
+    assert head.flops is not None and block.flops is not None and 0 < head.flops < block.flops
     assert [entry["epoch"] for entry in block.history] == [1, 2] and block.training["epochs"] == 2
 
 
