@@ -2,6 +2,7 @@
 
     python benchmarks/compare_strategies.py --protocol book --seeds 3 --out benchmarks/results/sms-book.json
     python benchmarks/compare_strategies.py --folds 5 --seeds 1 --out benchmarks/results/sms-folds.json
+    python benchmarks/compare_strategies.py --curve 16,32,64,all --out benchmarks/results/sms-curve.json
 
 The result holds row numbers, labels, rounded probabilities and digests, never a message. Each run is kept in --work
 at once; the same command again does only what is missing.
@@ -45,8 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             BaseArguments(flags.base, device=flags.device),
             flags.data,
             flags.strategies.split(",") if flags.strategies else None,
-            seeds=flags.seeds,
+            seeds=flags.repeats or flags.seeds,
             folds=flags.folds,
+            resplit=flags.repeats is not None,
+            curve=flags.curve,
+            draws=2 if flags.quick else flags.draws,
+            tune=flags.tune,
+            jobs=flags.jobs,
+            threads=flags.threads,
             out=work,
             force=flags.force,
             training=training,
@@ -89,6 +96,12 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--protocol", default="near-copy-free", help="near-copy-free, random or book")
     parser.add_argument("--folds", type=int, help="cut all rows into so many folds, each the test part once")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--repeats", type=int, help="so many splits, or cuts into folds, each with a seed of its own")
+    parser.add_argument("--curve", help="examples of each class to learn from as well, as 16,32,64,all")
+    parser.add_argument("--draws", type=int, default=10, help="subsets of each size of --curve up to 64")
+    parser.add_argument("--tune", type=int, help="trials for each strategy, on folds inside the training part")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; seconds are then of a shared machine")
+    parser.add_argument("--threads", type=int, help="of each run")
     parser.add_argument("--strategies", help="comma-separated; the five by default")
     parser.add_argument("--quick", action="store_true", help="one epoch: to see that it runs, not for figures")
     parser.add_argument("--force", action="store_true", help="overwrite the report of another comparison in --work")
