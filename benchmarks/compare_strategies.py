@@ -1,7 +1,9 @@
-"""Which strategy for SMS spam? The comparison of `lora-clf compare`, from Python, on the real data.
+r"""Which strategy for SMS spam? The comparison of `lora-clf compare`, from Python, on the real data.
 
     python benchmarks/compare_strategies.py --protocol book --seeds 3 --out benchmarks/results/sms-book.json
     python benchmarks/compare_strategies.py --folds 5 --seeds 1 --out benchmarks/results/sms-folds.json
+    python benchmarks/compare_strategies.py --data trec-train.csv --test-file trec-test.csv --strategies all \
+        --seeds 1 --out benchmarks/results/trec-every-method.json
     python benchmarks/compare_strategies.py --curve 16,32,64,all --out benchmarks/results/sms-curve.json
 
 The result holds row numbers, labels, rounded probabilities and digests, never a message. Each run is kept in --work
@@ -17,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lora_clf.cli.compare import chosen
 from lora_clf.cli.quiet import quiet_third_parties
 from lora_clf.comparison.plan import BaseArguments
 from lora_clf.comparison.run import PlanProgress, compare
@@ -45,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = compare(
             BaseArguments(flags.base, device=flags.device),
             flags.data,
-            flags.strategies.split(",") if flags.strategies else None,
+            chosen(flags.strategies),
             seeds=flags.repeats or flags.seeds,
             folds=flags.folds,
             resplit=flags.repeats is not None,
@@ -102,7 +105,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tune", type=int, help="trials for each strategy, on folds inside the training part")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; seconds are then of a shared machine")
     parser.add_argument("--threads", type=int, help="of each run")
-    parser.add_argument("--strategies", help="comma-separated; the five by default")
+    parser.add_argument("--strategies", help="comma-separated, or all; the five by default")
     parser.add_argument("--quick", action="store_true", help="one epoch: to see that it runs, not for figures")
     parser.add_argument("--force", action="store_true", help="overwrite the report of another comparison in --work")
     parser.add_argument("--work", type=Path, help="where runs are kept; runs/benchmarks/NAME by default")

@@ -7,6 +7,7 @@ and an interrupted search goes on where it stopped. The rate chosen for a strate
 relative to the best of the same fold, averaged over the folds of a task and then over the tasks.
 
     python benchmarks/learning_rates.py run --demo --sms SMSSpamCollection --trec trec-train.csv --strategy lora
+    python benchmarks/learning_rates.py run --sms SMSSpamCollection --strategy ia3 dora bitfit
     python benchmarks/learning_rates.py table
 """
 
@@ -17,6 +18,7 @@ import json
 import math
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +30,19 @@ GRID = {
     "full": (2e-5, 5e-5, 1e-4, 2e-4),
     "lora": (3e-4, 5e-4, 1e-3, 2e-3),
 }
+"""A strategy that is not here is tried at its own default, which is its paper's until one is found, and around it."""
+AROUND = (1 / 9, 1 / 3, 1, 3)
+TWINS = ("head-only", "lora-scratch")
+"""One is solved for, the other computes what `lora` computes."""
 TASKS = ("sms-spam", "trec", "demo")
 FOLDS = 3
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train every rate of one strategy's grid on every fold of the tasks that are given."""
+    """Train every rate of each strategy's grid on every fold of the tasks that are given."""
     from lora_clf.base.base import load_base
     from lora_clf.data.dataset import folds, load_table
+    from lora_clf.errors import UnsupportedBaseError
     from lora_clf.training.loop import train
     from lora_clf.training.settings import TrainSettings
     from lora_clf.tuners import create
@@ -46,29 +53,55 @@ def run(arguments: argparse.Namespace) -> None:
     for task, path in zip(TASKS, sources, strict=True):
         if path is None:
             continue
-        parts = folds(load_table(path), FOLDS, seed=arguments.seed, name=task)
-        for rate in arguments.rates or GRID[arguments.strategy]:
-            for number, data in enumerate(parts[: arguments.folds]):
-                if (task, arguments.strategy, rate, number, arguments.batch_size) in done:
-                    continue
-                settings = TrainSettings(lr=rate, seed=number, batch_size=arguments.batch_size)
-                result = train(base, data, create(arguments.strategy), settings)
-                line = {
-                    "task": task,
-                    "strategy": arguments.strategy,
-                    "rate": rate,
-                    "fold": number,
-                    "batch_size": arguments.batch_size,
-                    "loss": result.validation["loss"],
-                    "error": 1 - result.validation["accuracy"],
-                    "best_epoch": result.best_epoch,
-                    "rows": len(data.validation),
-                    "precision": result.adapter.header.precision,
-                    "device": base.device.type,
-                    "base_digest": base.digest,
-                }
-                _append(arguments.out, line)
-                print(f"{task} {arguments.strategy} {rate:g} fold {number}: loss {line['loss']:.4f}", file=sys.stderr)
+        parts = folds(load_table(path), FOLDS, seed=arguments.seed, name=task)[: arguments.folds]
+        cells = [
+            (strategy, rate, number)
+            for strategy in chosen(arguments.strategy)
+            for rate in (arguments.rates or grid(strategy))[: 1 if arguments.quick else None]
+            for number in range(len(parts))
+            if (task, strategy, rate, number, arguments.batch_size) not in done
+        ]
+        for strategy, rate, number in cells:
+            data = parts[number]
+            settings = TrainSettings(lr=rate, seed=number, batch_size=arguments.batch_size)
+            if arguments.quick:
+                settings = replace(settings, epochs=1)
+            try:
+                result = train(base, data, create(strategy), settings)
+            except UnsupportedBaseError as error:
+                print(f"{task} {strategy}: left out: {error}", file=sys.stderr)
+                continue
+            line = {
+                "task": task,
+                "strategy": strategy,
+                "rate": rate,
+                "fold": number,
+                "batch_size": arguments.batch_size,
+                "loss": result.validation["loss"],
+                "error": 1 - result.validation["accuracy"],
+                "best_epoch": result.best_epoch,
+                "rows": len(data.validation),
+                "precision": result.adapter.header.precision,
+                "device": base.device.type,
+                "base_digest": base.digest,
+            }
+            _append(arguments.out, line)
+            print(f"{task} {strategy} {rate:g} fold {number}: loss {line['loss']:.4f}", file=sys.stderr)
+
+
+def chosen(names: list[str]) -> list[str]:
+    """The strategies to search for: those named, or with ``all`` every one but `TWINS`."""
+    from lora_clf.tuners import strategies
+
+    return [name for name in strategies() if name not in TWINS] if names == ["all"] else names
+
+
+def grid(strategy: str) -> tuple[float, ...]:
+    """The rates to try: the default is one of them."""
+    from lora_clf.tuners import strategies
+
+    rate = strategies()[strategy].learning_rate
+    return GRID.get(strategy) or tuple(float(f"{rate * factor:.2g}") for factor in AROUND)
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
@@ -115,18 +148,24 @@ def table(arguments: argparse.Namespace) -> None:
             chosen = summary["chosen"].get(strategy)
             if len(relative) == len(TASKS) and (chosen is None or mean < chosen["relative_loss"]):
                 summary["chosen"][strategy] = {"rate": rate, "relative_loss": mean}
-    SUMMARY.write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n")
+    summary_at = SUMMARY if arguments.out == RUNS else arguments.out.with_suffix(".json")
+    summary_at.write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n")
     print("chosen:", {name: entry["rate"] for name, entry in summary["chosen"].items()})
 
 
 def main() -> None:
     """Run the search, or print what it found."""
+    from lora_clf.tuners import strategies
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "table"))
     parser.add_argument("--sms", type=Path)
     parser.add_argument("--trec", type=Path)
     parser.add_argument("--demo", action="store_true")
-    parser.add_argument("--strategy", choices=tuple(GRID), default="lora")
+    parser.add_argument("--strategy", nargs="+", default=["lora"], help="names, or all")
+    parser.add_argument(
+        "--quick", action="store_true", help="one epoch, rate and fold: to see that it runs; with --out"
+    )
     parser.add_argument("--rates", type=float, nargs="*")
     parser.add_argument("--folds", type=int, default=FOLDS, help="how many of the three folds to run")
     parser.add_argument("--batch-size", type=int, default=16)
@@ -135,6 +174,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RUNS)
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.folds = 1
+        if arguments.out.resolve().is_relative_to(HERE / "results"):
+            parser.error("--quick is not for figures: give an --out elsewhere")
+    known = {"all", *strategies()}
+    if unknown := sorted(set(arguments.strategy) - known):
+        parser.error(f"--strategy {', '.join(unknown)}: there are {', '.join(sorted(known))}")
     {"run": run, "table": table}[arguments.what](arguments)
 
 

@@ -89,6 +89,6 @@ def describe(kind: type[Tuner], base: Base | None, labels: int) -> dict[str, Any
 
 def _flags(flags: dict[str, Any]) -> str:
     return " ".join(
-        f"--{name.replace('_', '-')}" if default is None else f"--{name.replace('_', '-')} {default}"
+        f"--{name.replace('_', '-')}" if default in (None, "") else f"--{name.replace('_', '-')} {default}"
         for name, default in flags.items()
     )
