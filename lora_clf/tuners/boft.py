@@ -1,9 +1,11 @@
-"""BOFT through the peft library: rotations of each layer's outputs' weights in blocks, and a scale for each output."""
+"""BOFT through the peft library: each layer's input is turned in orthogonal blocks, each output has a scale."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, ClassVar
 
 from transformers.pytorch_utils import Conv1D
@@ -53,11 +55,16 @@ class BOFT(PeftLayers):
         found = any(isinstance(module, Conv1D) for module in view.blocks.modules())
         return "peft's BOFT has no form for its Conv1D layers" if found else None
 
-    def during(self) -> AbstractContextManager[object]:
-        """Keeps peft from compiling anything."""
-        from unittest.mock import patch
-
-        return patch("peft.tuners.boft.layer.get_fbd_cuda", lambda: None)
+    @contextmanager
+    def during(self) -> Iterator[None]:
+        """Keeps peft from compiling anything: it takes one butterfly factor where it has no kernel for more."""
+        layer: Any = import_module("peft.tuners.boft.layer")
+        kernel = layer.get_fbd_cuda
+        layer.get_fbd_cuda = lambda: None
+        try:
+            yield
+        finally:
+            layer.get_fbd_cuda = kernel
 
     def peft_settings(self) -> dict[str, Any]:
         """Blocks by their size."""

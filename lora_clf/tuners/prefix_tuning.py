@@ -97,7 +97,7 @@ class PrefixTuning(Tuner):
     """Train keys and values that stand before the text in every attention layer, and the head (Li and Liang 2021).
 
     A block gets 2 P G d numbers, with G key-value heads of width d: 2 P D, where every head has its own. The learning
-    rate is that of P-Tuning v2 (Liu et al. 2022, section 4).
+    rate is of the order that P-Tuning v2 is published with.
 
     Attributes:
         prefix_length: how many positions P stand before the text.
