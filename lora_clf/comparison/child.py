@@ -146,6 +146,7 @@ class _Child:
             stderr=self._complaints,
             text=True,
             encoding="utf-8",
+            errors="replace",
             env=None if threads is None else {**os.environ, **dict.fromkeys(THREADS, str(threads))},
         )
         self._listener = threading.Thread(target=self._listen, args=(heard,), daemon=True)

@@ -1,0 +1,153 @@
+"""Child processes that speak the worker's protocol: batches, failures, deaths, several at a time, the time left."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_clf.comparison import child
+from lora_clf.comparison.child import News, Task, run_batches
+from lora_clf.comparison.estimate import Clock
+from lora_clf.comparison.work import threads_each
+from lora_clf.errors import UsageError
+
+# What the real worker does, without what it does it for.
+FAKE = """
+import json, os, pathlib, sys, time
+request = json.loads(sys.stdin.readline())
+for number, task in enumerate(request["tasks"]):
+    def say(**event):
+        print(json.dumps({"task": number, **event}), flush=True)
+    say(event="progress", step=1, steps=2)
+    place = pathlib.Path(task["folder"])
+    (place / f"{task['name']}.pid").write_text(f"{os.getpid()} {os.environ.get('OMP_NUM_THREADS')}")
+    if task["do"] == "die":
+        print("last words", file=sys.stderr)
+        os._exit(3)
+    if task["do"] == "kill":
+        os.kill(os.getpid(), 9)
+    if task["do"] == "fail":
+        say(event="failed", error="DataError", message="no rows")
+        continue
+    while task["do"].startswith("meet") and not (place / f"{task['do'][5:]}.pid").exists():
+        time.sleep(0.01)
+    if task["do"] == "wait":
+        time.sleep(600)
+    say(event="done")
+"""
+
+
+@pytest.fixture(autouse=True)
+def fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "START", FAKE)
+
+
+def tasks(folder: Path, **what: str) -> list[Task]:
+    return [Task(name, "lora", {"name": name, "do": do, "folder": str(folder)}) for name, do in what.items()]
+
+
+def told(news: list[News]) -> list[tuple[str, str]]:
+    return [(item.task.name, item.event) for item in news]
+
+
+def test_a_batch_shares_a_process_and_goes_on_behind_a_failure(tmp_path: Path) -> None:
+    news = list(run_batches([tasks(tmp_path, a="do", b="fail", c="do"), tasks(tmp_path, d="do")]))
+    steps = [("start", "step", end) for end in ("done", "failed", "done", "done")]
+    assert told(news) == [(name, event) for name, mine in zip("abcd", steps, strict=True) for event in mine]
+    (failed,) = [item for item in news if item.failure is not None]
+    assert failed.failure is not None and (failed.failure.error, failed.failure.message) == ("DataError", "no rows")
+    assert [item.step / item.steps for item in news if item.event == "step"] == [0.5] * 4
+    processes = [(tmp_path / f"{name}.pid").read_text().split()[0] for name in "abcd"]
+    assert len(set(processes[:3])) == 1 and processes[3] != processes[0]
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("die", "ended with status 3: last words"),
+        pytest.param("kill", "ended by signal 9, probably for lack of memory", marks=pytest.mark.skipif(
+            sys.platform == "win32", reason="SIGKILL")),
+    ],
+)  # fmt: skip
+def test_what_stood_behind_a_death_is_done_by_another_process(tmp_path: Path, how: str, words: str) -> None:
+    news = list(run_batches([tasks(tmp_path, a="do", b=how, c="do")]))
+    ends = {item.task.name: item for item in news if item.event in ("done", "failed")}
+    assert [ends[name].event for name in "abc"] == ["done", "failed", "done"]
+    failure = ends["b"].failure
+    assert failure is not None and failure.error == "ChildProcess" and failure.message == words
+    assert (tmp_path / "c.pid").read_text() != (tmp_path / "a.pid").read_text()
+
+
+def test_several_are_at_work_at_a_time(tmp_path: Path) -> None:
+    # Each waits for the other to have begun: one at a time would never end.
+    batches = [tasks(tmp_path, a="meet b"), tasks(tmp_path, b="meet a"), tasks(tmp_path, c="do")]
+    news = list(run_batches(batches, jobs=2, threads=3))
+    assert sorted(item.task.name for item in news if item.event == "done") == ["a", "b", "c"]
+    assert told(news)[:2] == [("a", "start"), ("b", "start")]
+    assert {(tmp_path / f"{name}.pid").read_text().split()[1] for name in "abc"} == {"3"}
+
+
+def test_no_child_outlives_the_one_who_listens(tmp_path: Path) -> None:
+    import psutil
+
+    news = run_batches([tasks(tmp_path, a="wait"), tasks(tmp_path, b="wait")], jobs=2)
+    seen: list[News] = []
+    while {item.task.name for item in seen if item.event == "step"} != {"a", "b"}:
+        seen.append(next(news))
+    while not all((tmp_path / f"{name}.pid").exists() for name in "ab"):
+        time.sleep(0.01)
+    processes = [int((tmp_path / f"{name}.pid").read_text().split()[0]) for name in "ab"]
+    assert all(psutil.pid_exists(pid) for pid in processes)
+    news.close()
+    assert not any(psutil.pid_exists(pid) for pid in processes)
+
+
+def test_a_worker_ends_with_its_parent() -> None:
+    code = (
+        "import threading, time\n"
+        "from lora_clf.comparison.worker import _end_with_parent\n"
+        "threading.Thread(target=_end_with_parent, daemon=True).start()\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    words: Any = [sys.executable, "-c", code]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        assert process.stdout.readline().strip() == b"ready" and process.poll() is None
+        process.stdin.close()  # as the system does when a parent is killed
+        assert process.wait(120) == 1
+
+
+def test_threads_are_the_cores_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    assert threads_each(1, None) is None and threads_each(1, 2) == 2
+    assert [threads_each(jobs, None) for jobs in (2, 3, 9)] == [4, 2, 1] and threads_each(4, 3) == 3
+    for jobs, threads in ((0, None), (1, 0)):
+        with pytest.raises(UsageError, match="expected at least 1"):
+            threads_each(jobs, threads)
+
+
+def test_the_clock_counts_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    clock = Clock({"lora": 10.0, "lora k=4": 2.0}, ["lora", "lora", "lora k=4", "lora k=4"], jobs=2)
+    assert clock.left() == 12.0 and clock.sentence() == "4 runs, about 10 s"
+    clock.start("a", "lora")
+    clock.start("b", "lora")
+    clock.step("a", 0.5)
+    assert clock.left() == pytest.approx((5 + 10 + 4) / 2)
+    now = 120.0
+    clock.stop("a")  # it took twice as long as was thought: so will the others
+    assert clock.left() == pytest.approx((20 + 2 * 4) / 2)
+    clock.stop("b")
+    clock.drop("lora k=4")
+    assert clock.left() == pytest.approx(4.0)  # one is left, so nothing is done beside it
+    clock.drop("lora k=4")
+    assert clock.left() == 0 and clock.sentence().startswith("Nothing is left")
