@@ -133,6 +133,7 @@ th, td { padding: .36rem .55rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 600; border-bottom: 2px solid #9a9a9a; vertical-align: bottom; }
 .word { text-align: left; }
+td.word:last-child { white-space: normal; min-width: 14rem; max-width: 40rem; overflow-wrap: anywhere; }
 .scroll .word:first-child { position: sticky; left: 0; background: #fff; }
 tr.strong td { font-weight: 650; }
 tr.rule td { border-top: 2px solid #9a9a9a; }

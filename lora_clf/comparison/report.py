@@ -1,7 +1,8 @@
 """The report of a comparison: ``report.html`` and ``report.md``, with results and plots beside them.
 
 The first screen answers the question in a few sentences; the rest is the evidence. Nothing in it names a host
-or a path, and no text of the data is in it.
+or a path. The errors of the strategy to take stand in it with their texts: the report is the user's own, the results
+beside it hold row numbers only.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from lora_clf.comparison import page
 from lora_clf.comparison.chapters import curve_blocks, provenance_lines, tuning_blocks, write_curve
+from lora_clf.comparison.evidence import copy_blocks, mistake_blocks, plot_blocks
+from lora_clf.comparison.evidence_plots import write_evidence
 from lora_clf.comparison.page import Block, Grid, Heading, Notes, Paragraph, Plot
 from lora_clf.comparison.plots import AXES, render, write_plots
 from lora_clf.comparison.standing import Score, Standing, percent
@@ -39,7 +42,7 @@ def write_report(comparison: Comparison, out: Path, plot_format: str = "png") ->
     """Write report, ``results.json``, ``results.csv`` and plots into ``out``; returns what was written."""
     out.mkdir(parents=True, exist_ok=True)
     title, blocks = document(comparison, plot_format)
-    plots = write_plots(comparison, out, plot_format)
+    plots = [*write_plots(comparison, out, plot_format), *write_evidence(comparison, out, plot_format)]
     texts = {
         "results.json": as_json(comparison),
         "results.csv": as_csv(comparison),
@@ -79,9 +82,12 @@ def document(comparison: Comparison, plot_format: str = "png") -> tuple[str, lis
     blocks += _differences(comparison, rows, comparison.rival)
     blocks += curve_blocks(comparison, plot_format)
     blocks += _classes(comparison, rows)
+    blocks += plot_blocks(comparison, plot_format)
+    blocks += mistake_blocks(comparison)
     blocks += _costs(rows)
     blocks += tuning_blocks(comparison)
     blocks += _data(facts["data"])
+    blocks += copy_blocks(comparison)
     blocks += _provenance(comparison)
     return title, blocks
 
@@ -217,7 +223,14 @@ def _costs(rows: Sequence[Standing]) -> list[Block]:
         )
     headings = [
         *("strategy", "validation accuracy %", "MCC", "loss", "calibration error", "tensor file, bytes"),
-        *("training FLOPs, about", "texts labelled a second", "own seconds", "cold seconds", "memory above base, MB", "accelerator memory, MB"),
+        *(
+            "training FLOPs, about",
+            "texts labelled a second",
+            "own seconds",
+            "cold seconds",
+            "memory above base, MB",
+            "accelerator memory, MB",
+        ),
     ]
     return [
         Heading("Further scores and costs"),

@@ -195,7 +195,7 @@ def _scores(comparison: Comparison, pool: Pool) -> dict[str, Any]:
     each = [summarise(part.labels, part.probabilities, names, positive) for part in pool.predictions]
     values = [part.correct.astype(np.float64) for part in pool.predictions]
     rows = [part.rows for part in pool.predictions]
-    accuracy = _score(comparison, values, rows)
+    accuracy = score_of(comparison, values, rows)
     f1 = mean_spread([float(one["macro_f1"]) for one in each])  # type: ignore[arg-type]
     found: dict[str, Any] = {
         "seeds": len(pool.seeds),
@@ -208,13 +208,13 @@ def _scores(comparison: Comparison, pool: Pool) -> dict[str, Any]:
     }
     if comparison.hard_rows:
         hard = np.array(sorted(comparison.hard_rows))
-        found["hard"] = _score(comparison, values, rows, [np.isin(row, hard) for row in rows])
+        found["hard"] = score_of(comparison, values, rows, [np.isin(row, hard) for row in rows])
     if positive is not None:
         column = names.index(positive)
         said = [(part.probabilities.argmax(axis=1) == column).astype(np.float64) for part in pool.predictions]
         truly = [part.labels == column for part in pool.predictions]
-        found["recall"] = _score(comparison, said, rows, truly)
-        found["false_positives"] = _score(comparison, said, rows, [~mask for mask in truly])
+        found["recall"] = score_of(comparison, said, rows, truly)
+        found["false_positives"] = score_of(comparison, said, rows, [~mask for mask in truly])
     return found
 
 
@@ -257,7 +257,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _score(comparison: Comparison, values: Arrays, rows: Sequence[NDArray[np.int64]], masks: Any = None) -> Score:
+def score_of(comparison: Comparison, values: Arrays, rows: Sequence[NDArray[np.int64]], masks: Any = None) -> Score:
     """Mean and interval of 0-or-1 ``values``, one array for each seed, of the rows in ``masks``."""
     if masks is not None:
         values = [value[mask] for value, mask in zip(values, masks, strict=True)]

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from lora_clf.comparison.plan import canonical
@@ -237,7 +237,15 @@ def flat(row: Standing) -> dict[str, Any]:
                 "tensor_bytes",
                 "seconds",
             ),
-            *("cold_seconds", "flops", "texts_per_second", "tuning_seconds", "peak_memory_bytes", "training_memory_bytes", "device_memory_bytes"),
+            *(
+                "cold_seconds",
+                "flops",
+                "texts_per_second",
+                "tuning_seconds",
+                "peak_memory_bytes",
+                "training_memory_bytes",
+                "device_memory_bytes",
+            ),
         )
     }
     more = {name: row.scores.get(name) for name in ("mcc", "loss", "calibration_error", "precision", "f1", "pr_auc")}
@@ -266,7 +274,11 @@ def as_csv(comparison: Comparison) -> str:
 
 def as_json(comparison: Comparison) -> str:
     """Everything the comparison found as one JSON document without texts; long lists have a line an entry."""
+    from lora_clf.comparison.evidence import without_copies
+
     value = comparison.to_json()
+    copies = without_copies(comparison)
+    value["without_copies"] = {label: {k: asdict(v) for k, v in scores.items()} for label, scores in copies.items()}
     long = {name: value.pop(name) for name in ("cells", "predictions")}
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).removesuffix("\n}")
     for name, entries in long.items():

@@ -135,7 +135,10 @@ def test_every_format_can_be_read(whole: tuple[Comparison, Path, Heard]) -> None
     assert as_rich(found).row_count == 6
     assert (out / "accuracy-parameters.png").read_bytes().startswith(b"\x89PNG")
     page = (out / "report.html").read_text()
-    assert page.count("data:image/svg+xml;base64,") == 2
+    assert page.count("data:image/svg+xml;base64,") == 6
+    assert {file.stem for file in out.glob("*.png")} == {
+        *("accuracy-parameters", "accuracy-seconds", "confusion", "reliability", "precision-recall", "training")
+    }
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
     assert found.hard_rows and "hard %" in page
 
@@ -149,7 +152,9 @@ def test_no_text_path_or_host_in_the_results(
     texts = load_corpus(table).part.texts
     for name in ("results.json", "results.csv", "report.md", "report.html"):
         content = (out / name).read_text()
-        assert not [text for text in texts if text in content or re.findall(r"zq\d+xv", text)[0] in content]
+        quoted = [text for text in texts if text in content or re.findall(r"zq\d+xv", text)[0] in content]
+        # The report is the user's own and shows errors; results are what is handed on.
+        assert len(quoted) <= 20 if name.startswith("report") else not quoted
         for path in (str(table.parent), str(base_folder.parent), str(out), "/some/where", "/else", "/x/"):
             assert path not in content, (name, path)
         assert platform.node() not in content or len(platform.node()) < 4

@@ -144,7 +144,7 @@ def test_the_same_findings_give_the_same_files(tmp_path: Path) -> None:
     rates = {"head-only": 0.7, "lora": 0.95, "full": 0.95}
     one, two = write(invented(rates), tmp_path / "one"), write(invented(rates), tmp_path / "two")
     names = sorted(file.name for file in one.iterdir())
-    assert len(names) == 6
+    assert len(names) == 9
     for name in names:
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
 
