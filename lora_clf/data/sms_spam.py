@@ -7,7 +7,6 @@ Learning Repository, data set 228, CC BY 4.0. No copy is part of this project.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import socket
 import ssl
@@ -15,12 +14,12 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from http.client import HTTPException, HTTPMessage
 from pathlib import Path
 from typing import IO
 
+from lora_clf.data.archive import open_zip, read_member
 from lora_clf.data.cache import cache_folder, write_whole
 from lora_clf.data.reader import SMS_MEMBER
 from lora_clf.errors import DownloadError
@@ -90,11 +89,11 @@ def is_genuine(data: bytes) -> bool:
 def collection(archive: bytes) -> bytes:
     """The one member ``SMSSpamCollection`` of the downloaded zip, held to its SHA-256."""
     try:
-        with zipfile.ZipFile(io.BytesIO(archive)) as opened, opened.open(SMS_MEMBER) as member:
-            data = member.read(LARGEST_MEMBER + 1)
+        with open_zip(archive) as opened:
+            data = read_member(opened, opened.getinfo(SMS_MEMBER), LARGEST_MEMBER)
     except KeyError:
         raise DownloadError(f"The zip has no member {SMS_MEMBER!r}.") from None
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
+    except zipfile.BadZipFile as error:
         raise DownloadError(f"What came is not the zip that was asked for ({error}).") from error
     if len(data) > LARGEST_MEMBER:
         raise DownloadError(f"{SMS_MEMBER} in the zip is over {LARGEST_MEMBER:,} bytes; expected 477,907.")
@@ -172,7 +171,7 @@ def _explained(url: str, error: Exception) -> str:
         error.close()
         if error.code == 407:
             return f"The proxy{f' of {through}' if through else ''} wants a user name and password (407)."
-        return f"{host} answered {error.code} {error.reason}{proxy}."
+        return f"{host} answered {error.code} {_shown(error.reason)}{proxy}."
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(reason, socket.gaierror):
         return f"{host} cannot be found{proxy}: this machine seems to be offline."
@@ -182,4 +181,10 @@ def _explained(url: str, error: Exception) -> str:
         return f"{host} did not answer in time{proxy}."
     if isinstance(reason, ConnectionRefusedError):
         return f"{'The proxy' if through else host} refused the connection{proxy}."
-    return f"{host} cannot be reached{proxy} ({reason})."
+    return f"{host} cannot be reached{proxy} ({_shown(reason)})."
+
+
+def _shown(said: object) -> str:
+    """What a server said, or something about it: on one short line, without what would move a terminal's cursor."""
+    text = " ".join(str(said).split())[:100]
+    return text if text.isprintable() else ascii(text)[1:-1]
