@@ -8,6 +8,9 @@ from typing import Any, Final, NamedTuple
 
 SCHEMA: Final = 1
 _SHOWN: Final = 80  # characters of a wrong value that an error shows
+_MOVES: Final = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
+)  # a terminal's cursor, or the reading order
 _LARGEST: Final = 1e30  # so that a number and its products fit into any float; JSON has whole numbers of any length
 
 
@@ -82,7 +85,7 @@ def _one_of(*names: str) -> _Rule:
     return _Rule(f"one of {', '.join(names)}", lambda value: isinstance(value, str) and value in names)
 
 
-_TEXT = _Rule("a text that is not empty", _text)
+_TEXT = _Rule("a text that is not empty, on one line", lambda v: _text(v) and len(v) < 1000 and not _MOVES.search(v))
 _NAME = _Rule("a name, not a path", is_name)
 _POSITIVE = _Rule("a number above 0", lambda value: _number(value) and value > 0)
 _COUNT = _Rule("a whole number from 1 on", _count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +15,9 @@ from lora_clf.errors import LoraClfError
 TRACEBACK = "LORA_CLF_TRACEBACK"
 INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 TERMINATED = 143  # and for one that SIGTERM ended
+
+# Of files and servers, whose words errors repeat.
+_MOVES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 # typer brings its own copy of click's errors or uses click's, depending on its version.
 _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -90,7 +94,8 @@ def _one_line(text: str) -> str:
 
 
 def say(text: str) -> None:
-    """Write a line to stderr, whatever stderr can show."""
+    """Write a line to stderr, whatever stderr can show; what would move the cursor is spelt out."""
+    text = _MOVES.sub(lambda found: ascii(found[0])[1:-1], text)
     with suppress(OSError, ValueError):
         encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
         sys.stderr.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")

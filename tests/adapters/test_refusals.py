@@ -115,6 +115,7 @@ FIELDS: tuple[tuple[str, Any, str], ...] = (
     ("architecture", "mamba", "'mamba' base, an architecture"),
     ("architecture", "gpt2", "unexpected: head.bert.encoder"),
     ("tokenizer_digest", None, "tokenizer_digest is None"),
+    ("tokenizer_digest", "\x1b[2J", r"tokenizer_digest is '\\x1b\[2J', expected a text that is not empty, on one line"),
     ("scaling", 7.0, "scaling is 7.0, but its settings"),
     ("scaling", -1, "scaling is -1, expected a number above 0"),
     ("scaling", None, "has scaling and fan_in_fan_out, or neither"),
