@@ -7,6 +7,7 @@ matrix products. A side is *complete*, or *extrapolated* from the steps that wer
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
 from lora_clf.comparison.table import bytes_text, markdown_table, seconds_text
@@ -27,6 +28,7 @@ def table(results: dict[str, Any]) -> str:
         if "ratio" not in value:
             continue
         lines.append(line(value))
+        notes += [beside(name, side, value) for side in value["sides"] if side not in ("ours", "theirs")]
         if (check := value.get("complete")) and "steps" in check:
             both = f"ours {figure(check['ours'], 's')}, theirs {figure(check['theirs'], 's')}"
             notes.append(f"One complete run of `{name}`: {both}, ratio {check['ratio']:.3g}.")
@@ -37,6 +39,18 @@ def table(results: dict[str, Any]) -> str:
     made = sorted({machine(value["provenance"]) for value in results.values() if "provenance" in value})
     body = markdown_table(HEADINGS, lines, [True, True] + [False] * (len(HEADINGS) - 2)) if lines else ""
     return "\n\n".join(part for part in (body.rstrip("\n"), *notes, *made) if part)
+
+
+def beside(name: str, side: str, value: dict[str, Any]) -> str:
+    """What a side took that was measured for the record, in a sentence."""
+    unit = "s" if value["unit"] == "seconds" else "B"
+    facts, blocks = value["sides"][side], value["blocks"]
+    text = f"`{name}`, {facts['about']}: {figure(facts[value['unit']], unit)}"
+    if not side.startswith("ours"):
+        return f"{text}."
+    small = (value["target"] or {}).get("at_most", False)
+    ratios = [b[side] / b["theirs"] if small else b["theirs"] / b[side] for b in blocks]
+    return f"{text}, ratio {median(ratios):.3g} ({min(ratios):.3g} to {max(ratios):.3g} in {len(blocks)} blocks)."
 
 
 def line(value: dict[str, Any]) -> list[str]:
