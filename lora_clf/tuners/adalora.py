@@ -89,6 +89,9 @@ class AdaLoRA(PeftLayers):
     def prepare(self, view: View) -> AdaLoRATuned:
         """Have peft wrap each target layer."""
         made = super().prepare(view)
+        for name in made.coverage.modules:  # a constant; on the meta device it comes as trainable
+            layer: Any = view.backbone.get_submodule(name)
+            layer.ranknum.requires_grad_(False)
         return AdaLoRATuned(self, view, made.coverage, made.model)
 
 
