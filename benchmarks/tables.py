@@ -34,6 +34,7 @@ OWN = {
     "batching": "batching",
     "precision": "precision",
     "alternatives": "alternatives",
+    "speed_pool": "pool_table",
     "adapter_dtype": "adapter_dtype",
     "canary_cost": "canary_cost",
     "pooling_cost": "pooling_cost",
