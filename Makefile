@@ -41,7 +41,7 @@ slow: $(STAMP)  ## run the slow tests
 	$(BIN)/python -m pytest -m slow
 
 stress: $(STAMP)  ## run the stress tests
-	$(BIN)/python -m pytest -m stress
+	STRESS_RESULTS=benchmarks/results/stress.json $(BIN)/python -m pytest -m "not slow" tests/stress
 
 lint: $(STAMP)  ## check style, format and types
 	$(BIN)/ruff check .
