@@ -155,9 +155,9 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         facts = json.loads(contents.pop(RUN))
         tensors = {name.removesuffix(_SUFFIX): load(content) for name, content in contents.items()}
     except OSError as error:
-        name = Path(error.filename).name if error.filename else "a file"
+        name = Path(error.filename).name if isinstance(error.filename, (str, os.PathLike)) else "a file"
         raise CheckpointError(f"{name} cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, RecursionError, SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise CheckpointError(f"a file of it cannot be understood ({error})") from error
     if not isinstance(facts, dict):
         raise CheckpointError(f"{RUN} holds no JSON object")
@@ -182,10 +182,15 @@ def _read(path: Path, *, size: int | None = None, cap: int | None = None) -> byt
     # Not blocking: a pipe in place of a file would wait for ever.
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags)
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise CheckpointError(f"{path.name} is no plain file")
+        file = os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+    with file:
         if (size is not None and status.st_size != size) or (cap is not None and status.st_size > cap):
             expected = f"{size:,}" if size is not None else f"at most {cap:,}"
             raise CheckpointError(f"{path.name} has {status.st_size:,} bytes, expected {expected}")

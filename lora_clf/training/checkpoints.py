@@ -146,6 +146,7 @@ class CheckpointFolder:
         """Give the lock back; a folder in which nothing is kept goes."""
         self._lock.release()
         if not generations(self.path):
+            self._made.append(self.path)
             self._unmake()
 
     def newest(self) -> Checkpoint | None:

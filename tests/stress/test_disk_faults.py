@@ -1,0 +1,183 @@
+"""A disk that is full, broken, read-only, closed or takes half of what it is given: at every call of a save and a load.
+
+What comes is an error of this library in one line, and what was there before is there still.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from lora_clf.adapters.adapter import load_adapter
+from lora_clf.adapters.file import read_folder
+from lora_clf.base.base import Base
+from lora_clf.errors import AdapterError, CheckpointError, LoraClfError
+from lora_clf.inference.cache import prefix_cache
+from lora_clf.training.checkpoint import read_checkpoint
+from lora_clf.training.checkpoints import CheckpointFolder, Checkpoints, generations
+from lora_clf.training.loop import train
+from lora_clf.training.result import Result
+from lora_clf.tuners import create
+from tests.bases import tiny_base
+from tests.faults import CHANGES, READS, failing
+from tests.stress.conftest import Counted
+from tests.training.test_checkpoints import made
+from tests.training.test_loop import FAST, toy
+
+pytestmark = [
+    pytest.mark.stress,
+    pytest.mark.skipif(sys.platform != "linux", reason="the disk is made to fail by ways of Linux"),
+]
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES)
+MOST = 400
+
+
+def fault(number: int) -> Callable[[], OSError]:
+    return lambda: OSError(number, os.strerror(number))
+
+
+@pytest.fixture(scope="module")
+def result() -> Result:
+    return train(tiny_base("bert"), toy(), create("lora"), FAST)
+
+
+@pytest.fixture(scope="module")
+def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter that was there before."""
+    found = train(tiny_base("bert"), toy(), create("lora"), replace(FAST, seed=8))
+    return found.save(tmp_path_factory.mktemp("older") / "adapter")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("lasting", [True, False], ids=["lasting", "once"])
+@pytest.mark.parametrize("overwriting", [True, False])
+@pytest.mark.parametrize("number", ERRORS, ids=lambda number: errno.errorcode[number])
+def test_saving_an_adapter(
+    number: int, overwriting: bool, lasting: bool, result: Result, older: Path, tmp_path: Path, counted: Counted
+) -> None:
+    before, refused = contents(older), 0
+    for call in range(1, MOST):
+        place = tmp_path / str(call)
+        place.mkdir()
+        if overwriting:
+            shutil.copytree(older, place / "a")
+        with failing(fault(number), call, under=str(place), lasting=lasting) as faults:
+            try:
+                result.save(place / "a", force=True)
+            except LoraClfError as error:
+                refused += 1
+                assert isinstance(error, AdapterError) and os.strerror(number) in str(error) and "\n" not in str(error)
+                assert contents(place / "a") == (before if overwriting else {})
+                assert overwriting or not (place / "a").exists()
+            else:
+                assert read_folder(place / "a")[0].digest == result.adapter.header.digest
+        result.save(place / "a", force=True)  # the disk is well again
+        if not faults.names:
+            break
+    assert 8 <= refused < MOST - 1
+    counted(f"saving an adapter, {errno.errorcode[number]}, {'over another' if overwriting else 'free place'}, "
+            f"{'lasting' if lasting else 'once'}", {"faults": call - 1, "refused": refused, "torn": 0})  # fmt: skip
+
+
+@pytest.mark.parametrize("number", ERRORS, ids=lambda number: errno.errorcode[number])
+def test_loading_an_adapter(number: int, older: Path, counted: Counted) -> None:
+    base, refused = tiny_base("bert"), 0
+    for call in range(1, MOST):
+        with failing(fault(number), call, READS, under=str(older), lasting=True) as faults:
+            try:
+                load_adapter(older, base)
+            except LoraClfError as error:
+                refused += 1
+                assert isinstance(error, AdapterError) and str(older) in str(error) and "\n" not in str(error)
+        if not faults.names:
+            break
+    assert 3 <= refused < MOST - 1
+    counted(f"loading an adapter, {errno.errorcode[number]}", {"faults": call - 1, "refused": refused})
+
+
+@pytest.mark.parametrize("number", ERRORS, ids=lambda number: errno.errorcode[number])
+def test_a_run_whose_checkpoints_the_disk_does_not_take_goes_on(number: int, tmp_path: Path, counted: Counted) -> None:
+    base, data, tuner = tiny_base("bert"), toy(), create("lora")
+    whole = train(base, data, tuner, FAST).adapter.tuned.state_dict()
+    refused = finished = 0
+    for call in range(1, 120, 7):
+        folder = tmp_path / str(call)
+        told: list[str] = []
+        with failing(fault(number), call, under=str(folder)):
+            try:
+                found = train(base, data, tuner, FAST, checkpoints=Checkpoints(folder, every=3, tell=told.append))
+            except CheckpointError as error:  # before the first step
+                assert os.strerror(number) in str(error) and "\n" not in str(error)
+                refused += 1
+                continue
+        finished += 1
+        state = found.adapter.tuned.state_dict()
+        assert all(torch.equal(state[name], whole[name]) for name in whole)
+        assert told and all(os.strerror(number) in line and "\n" not in line for line in told)
+        assert any("could not be written" in warning for warning in found.warnings)
+        for path in generations(folder):
+            assert read_checkpoint(path).facts["position"]["step"] % 3 == 0
+    assert refused >= 1 and finished >= 10
+    counted(f"training with checkpoints, {errno.errorcode[number]}", {"refused": refused, "finished": finished})
+
+
+@pytest.mark.parametrize("number", ERRORS, ids=lambda number: errno.errorcode[number])
+def test_resuming_from_a_disk_that_cannot_be_read(number: int, tmp_path: Path, counted: Counted) -> None:
+    with CheckpointFolder(Checkpoints(tmp_path / "kept")) as store:
+        store.write(made(1))
+    before, refused = contents(tmp_path / "kept"), 0
+    for call in range(1, MOST):
+        with (
+            failing(fault(number), call, READS, under=str(tmp_path / "kept" / "checkpoint")) as faults,
+            CheckpointFolder(Checkpoints(tmp_path / "kept", resume=True)) as store,
+        ):
+            try:
+                store.newest()
+            except CheckpointError as error:
+                refused += 1
+                assert "No checkpoint in" in str(error) and "\n" not in str(error)
+        assert contents(tmp_path / "kept") == before
+        if not faults.names:
+            break
+    assert 3 <= refused < MOST - 1
+    counted(f"reading a checkpoint, {errno.errorcode[number]}", {"faults": call - 1, "refused": refused})
+
+
+@pytest.mark.parametrize("short", [False, True], ids=["fails", "half"])
+@pytest.mark.parametrize("number", ERRORS, ids=lambda number: errno.errorcode[number])
+def test_the_kept_states_of_frozen_layers(
+    number: int, short: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: Counted
+) -> None:
+    """What the disk does not take is computed again: the bytes of a run never depend on it."""
+    monkeypatch.setenv("LORA_CLF_CACHE", str(tmp_path))
+    monkeypatch.setenv("LORA_CLF_CACHE_SIZE", "1GB")
+
+    def run() -> dict[str, torch.Tensor]:
+        base: Base = tiny_base("bert")  # whose own memory is empty
+        found = train(base, toy(), create("last-block"), FAST).adapter.tuned.state_dict()
+        assert len(prefix_cache(base)) > 0
+        return found
+
+    expected, runs = run(), 0
+    for names in (CHANGES, READS):
+        for call in (*range(1, 12), 20, 40, 80):
+            shutil.rmtree(tmp_path / "prefix", ignore_errors=names is CHANGES)
+            for _ in range(2):  # what one run leaves the next one may find
+                with failing(fault(number), call, names, under=str(tmp_path), lasting=not short, short=short):
+                    found = run()
+                assert all(torch.equal(found[name], expected[name]) for name in expected)
+                runs += 1
+    found = run()
+    assert all(torch.equal(found[name], expected[name]) for name in expected) and runs == 56
+    counted(f"kept states, {errno.errorcode[number]}, {'half' if short else 'fails'}", {"runs": runs, "other bytes": 0})
