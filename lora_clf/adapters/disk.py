@@ -10,13 +10,17 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import secrets
 import shutil
 import stat
 import sys
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Final, TypeVar
+from typing import Any, BinaryIO, Final, TypeVar
 
 from lora_clf.errors import AdapterError, AdapterFormatError, AdapterNotFoundError
 
@@ -24,17 +28,25 @@ T = TypeVar("T")
 
 _BY_DESCRIPTOR: Final = os.open in os.supports_dir_fd  # not on Windows
 _ATTEMPTS: Final = 20  # to read a folder that others keep replacing
+_ABANDONED: Final = 24 * 3600  # seconds after which a folder that is still being written is taken for left behind
 
 
 class Place:
     """An opened folder."""
 
     def __init__(self, folder: Path) -> None:
-        if not folder.is_dir():
-            kind = "is no folder" if os.path.lexists(folder) else "does not exist"
-            raise AdapterNotFoundError(f"There is no adapter in {folder}: it {kind}.")
         self.folder = folder
-        self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY) if _BY_DESCRIPTOR else None
+        try:
+            if not stat.S_ISDIR(os.stat(folder).st_mode):
+                raise AdapterNotFoundError(f"There is no adapter in {folder}: it is no folder.")
+            self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY) if _BY_DESCRIPTOR else None
+        except OSError as error:
+            if isinstance(error, AdapterError):
+                raise
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                kind = "is no folder" if os.path.lexists(folder) else "does not exist"
+                raise AdapterNotFoundError(f"There is no adapter in {folder}: it {kind}.") from error
+            raise AdapterError(f"The folder {folder} cannot be opened: {error.strerror or error}.") from error
 
     def close(self) -> None:
         """Give the folder back to the system."""
@@ -115,6 +127,8 @@ def read_from(folder: Path, read: Callable[[Place], T]) -> T:
             if not isinstance(error, AdapterFormatError) or str(folder) in str(error):
                 raise
             raise AdapterFormatError(f"The adapter in {folder} cannot be used. {error}") from error
+        except OSError as error:
+            raise AdapterError(f"The adapter in {folder} cannot be read: {error.strerror or error}.") from error
         finally:
             place.close()
     raise AssertionError("unreachable")
@@ -136,6 +150,8 @@ def write_in_place_of(target: Path, contents: Mapping[str, bytes], *, replace: b
         for name, content in contents.items():
             with open(folder / name, "xb") as file:
                 file.write(content)
+            if (written := os.stat(folder / name).st_size) != len(content):  # a disk that takes less than it says
+                raise OSError(errno.EIO, f"{name} has {written:,} bytes of {len(content):,} that were written")
 
     fill_in_place_of(target, fill, replace=replace)
 
@@ -153,6 +169,7 @@ def fill_in_place_of(target: Path, fill: Callable[[Path], None], *, replace: boo
             raises comes through, and ``target`` is as it was too.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(target)
     incoming = target.parent / f".{target.name}-{secrets.token_hex(6)}"
     incoming.mkdir()
     try:
@@ -161,12 +178,31 @@ def fill_in_place_of(target: Path, fill: Callable[[Path], None], *, replace: boo
             _synchronise(path)
         if not (replace and target.exists()):
             os.rename(incoming, target)  # fails where there is something by now
-        elif not _exchange(incoming, target):
+            back: Callable[[], Any] | None = partial(os.rename, target, incoming)
+        elif _exchange(incoming, target):
+            back = partial(_exchange, incoming, target)
+        else:
             _move_aside(incoming, target)
-        _synchronise(target.parent)
+            back = None
+        try:
+            _synchronise(target.parent)
+        except OSError:
+            if back is not None:
+                back()
+            raise
     finally:
         # What is there now is the old folder after an exchange, half a new one after a failure.
         shutil.rmtree(incoming, ignore_errors=True)
+
+
+def _sweep(target: Path) -> None:
+    """Remove what killed processes left beside ``target`` a day ago or longer, half-written or replaced."""
+    names = re.compile(rf"\.{re.escape(target.name)}-[0-9a-f]{{12}}")
+    with suppress(OSError):
+        for name in os.listdir(target.parent):
+            path = target.parent / name
+            if names.fullmatch(name) and time.time() - os.lstat(path).st_mtime > _ABANDONED:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _move_aside(incoming: Path, target: Path) -> None:

@@ -80,7 +80,10 @@ def check_free(folder: Path, *, force: bool = False) -> None:
         return
     if not os.path.isdir(folder):
         raise AdapterExistsError(f"{folder} is a file. Choose another place for the adapter.")
-    found = sorted(os.listdir(folder))
+    try:
+        found = sorted(os.listdir(folder))
+    except OSError as error:
+        raise AdapterError(f"The folder {folder} cannot be looked into: {error.strerror or error}.") from error
     if others := [name for name in found if name not in FILES]:
         raise AdapterExistsError(
             f"{folder} holds other files than an adapter's ({', '.join(others[:3])}), so nothing is written "
