@@ -41,8 +41,8 @@ def without_copies(comparison: Comparison) -> dict[str, dict[str, Score]]:
     copied: dict[str, set[int]] = {level: set() for level in LEVELS}
     for data in comparison.datasets.values():
         found = data.leaks().copies["test"]
-        for level, rows in copied.items():
-            rows.update(row for row, leaked in zip(data.test.rows, found[level], strict=True) if leaked)
+        for level, leaking in copied.items():
+            leaking.update(row for row, leaked in zip(data.test.rows, found[level], strict=True) if leaked)
     if not any(copied.values()):
         return {}
     table: dict[str, dict[str, Score]] = {}

@@ -174,7 +174,8 @@ def precision_recalls(comparison: Comparison) -> Figure | None:
         if hits.any():
             recall, precision = precision_recall(hits, scores)
             line = DASHES[number % len(DASHES)] if label == comparison.rival else "-"
-            axes.step(recall * 100, precision * 100, where="post", linewidth=1.4, linestyle=line,
+            recall, precision = np.append(0.0, recall), np.append(precision[0], precision)
+            axes.step(recall * 100, precision * 100, where="pre", linewidth=1.4, linestyle=line,
                       color=COLOURS[number % len(COLOURS)], label=label)  # fmt: skip
     axes.set_xlabel(f"recall, % ({title})")
     axes.set_ylabel("precision, %")

@@ -84,7 +84,7 @@ def document(comparison: Comparison, plot_format: str = "png") -> tuple[str, lis
     blocks += _classes(comparison, rows)
     blocks += plot_blocks(comparison, plot_format)
     blocks += mistake_blocks(comparison)
-    blocks += _costs(rows)
+    blocks += _costs(comparison, rows)
     blocks += tuning_blocks(comparison)
     blocks += _data(facts["data"])
     blocks += copy_blocks(comparison)
@@ -184,7 +184,7 @@ def _classes(comparison: Comparison, rows: Sequence[Standing]) -> list[Block]:
                 for other, count in enumerate(taken)
                 if count and other != place
             )
-            figures = [f"{scores[key] * 100:.1f}" for key in ("precision", "recall", "f1")]
+            figures = [f"{scores[key] * 100:.1f}" for key in ("precision", "recall", "f1", "pr_auc")]
             label = row.label if place == 0 else ""
             table.append([label, name, *figures, f"{scores['support']:.0f}", mistakes or "none"])
     seeds = max((row.seeds for row in rows), default=1)
@@ -193,15 +193,27 @@ def _classes(comparison: Comparison, rows: Sequence[Standing]) -> list[Block]:
         Heading("Class by class"),
         Paragraph(f"Test rows; means over seeds.{note}" if seeds > 1 else "Test rows."),
         Grid(
-            ["strategy", "class", "precision %", "recall %", "F1 %", "rows", "mistaken for another"],
+            ["strategy", "class", "precision %", "recall %", "F1 %", "PR-AUC %", "rows", "mistaken for another"],
             table,
-            [True, True, False, False, False, False, True],
+            [True, True, False, False, False, False, False, True],
             rule=frozenset(rules - {0}),
         ),
     ]
 
 
-def _costs(rows: Sequence[Standing]) -> list[Block]:
+FURTHER = {
+    "balanced_accuracy": "balanced accuracy",
+    "mcc": "MCC",
+    "macro_pr_auc": "PR-AUC, mean of classes",
+    "loss": "loss, nats",
+    "brier": "Brier score",
+    "calibration_error": "calibration error",
+}
+
+
+def _costs(comparison: Comparison, rows: Sequence[Standing]) -> list[Block]:
+    """What is in no other table: further scores of the test part, and what training and answering take."""
+    shown = {key: words for key, words in FURTHER.items() if all(key in row.scores for row in rows)}
     table: list[list[str]] = []
     for row in rows:
         if row.kind != "strategy":
@@ -211,7 +223,8 @@ def _costs(rows: Sequence[Standing]) -> list[Block]:
             [
                 row.label,
                 NONE if row.validation_accuracy is None else f"{row.validation_accuracy * 100:.1f}",
-                *(f"{row.scores[key]:.3f}" for key in ("mcc", "loss", "calibration_error")),
+                *(f"{row.scores[key]:.3f}" for key in shown),
+                _scaled(comparison, row.label),
                 count_text(row.tensor_bytes),
                 flops_text(row.flops),
                 NONE if row.texts_per_second is None else f"{row.texts_per_second:,.0f}",
@@ -222,7 +235,7 @@ def _costs(rows: Sequence[Standing]) -> list[Block]:
             ]
         )
     headings = [
-        *("strategy", "validation accuracy %", "MCC", "loss", "calibration error", "tensor file, bytes"),
+        *("strategy", "validation accuracy %", *shown.values(), "after scaling", "tensor file, bytes"),
         *(
             "training FLOPs, about",
             "texts labelled a second",
@@ -237,10 +250,20 @@ def _costs(rows: Sequence[Standing]) -> list[Block]:
         Paragraph(
             "Cold seconds are what the strategy costs alone: its own and the frozen part of the base, computed once. "
             "Memory above base is the peak while training, over what the loaded base and data hold. FLOPs are counted, "
-            "not measured: what is frozen once, what trains in every epoch, padding and heads left out."
+            "not measured: what is frozen once, what trains in every epoch, padding and heads left out. After scaling: "
+            "the calibration error with the temperature that was found on validation rows."
         ),
         Grid(headings, table, [True] + [False] * (len(headings) - 1)),
     ]
+
+
+def _scaled(comparison: Comparison, label: str) -> str:
+    """The calibration error after temperature scaling, mean over the runs that have a temperature."""
+    found = [
+        cell.scores["test"].get("calibrated", {}).get("calibration_error") for cell in comparison.outcomes_of(label)
+    ]
+    known = [value for value in found if value is not None]
+    return f"{sum(known) / len(known):.3f}" if known else NONE
 
 
 def _data(facts: dict[str, Any]) -> list[Block]:
