@@ -61,6 +61,15 @@ def padded_lengths(lengths: NDArray[np.int64], multiple: int, limit: int) -> NDA
     return padded
 
 
+def split_rows(rows: NDArray[np.int64], lengths: NDArray[np.int64], batch_tokens: int) -> Sequence[NDArray[np.int64]]:
+    """The rows of a batch in as few like parts as have at most ``batch_tokens`` tokens each, padding included.
+
+    A part of one text may have more. Gradients of the parts add up to those of the batch.
+    """
+    tokens = len(rows) * int(lengths[rows].max())
+    return np.array_split(rows, min(len(rows), -(-tokens // batch_tokens)))
+
+
 def training_rows(
     lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int, window: int = WINDOW
 ) -> list[NDArray[np.int64]]:

@@ -6,7 +6,7 @@ Shapes: B batch, T tokens, D width, C classes.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,12 +15,12 @@ from torch import Tensor
 from lora_clf.base.base import Base, position_limit
 from lora_clf.base.tokenizer import Tokens
 from lora_clf.inference.attention import choose_attention
-from lora_clf.inference.batches import collate, inference_rows, padded_lengths
+from lora_clf.inference.batches import collate, inference_rows, padded_lengths, split_rows
 from lora_clf.inference.cache import States, prefix_cache, too_large
 from lora_clf.inference.encoder_block import fuse_blocks
 from lora_clf.inference.one_position import masked, pool_last_block
 from lora_clf.inference.precision import autocast, cast_frozen
-from lora_clf.inference.predict import BATCH_TOKENS, answers
+from lora_clf.inference.predict import BATCH_TOKENS, CPU_BATCH_TOKENS, answers
 from lora_clf.inference.prefix import NOTHING, Cut, find_cut, resume, skip_prefix, why_no_cut
 from lora_clf.tuners.base import Tuned
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+TRAINED_TOKENS = 1536  # that a CPU keeps for the backward pass at once: what it needs is most of the memory of a run
 WIDTHS = 8  # batches are padded to a multiple: a new shape costs a CPU's matrix library more than some padding
 
 
@@ -70,6 +71,12 @@ class Runner:
             fuse_blocks(tuned, precision)
         self._last = None if self.cut.pooled else pool_last_block(self.view)
 
+    def split(self, rows: NDArray[np.int64]) -> Sequence[NDArray[np.int64]]:
+        """A training batch in parts that go through one after the other, where its texts are long for a CPU."""
+        if self.device.type != "cpu" or self.cut.pooled:
+            return [rows]
+        return split_rows(rows, self.tokens["train"].lengths, TRAINED_TOKENS)
+
     def logits(self, part: str, rows: NDArray[np.int64], *, training: bool) -> Tensor:
         """The logits of some rows of a part, with gradients where they are asked for: (B, C) in fp32."""
         if self.cut.pooled:
@@ -95,5 +102,6 @@ class Runner:
 
     def all_logits(self, part: str) -> NDArray[np.float32]:
         """The logits of a part in evaluation mode, rows in the part's order: (N, C)."""
-        batches = inference_rows(self.tokens[part].lengths, BATCH_TOKENS)
+        batch_tokens = CPU_BATCH_TOKENS if self.device.type == "cpu" else BATCH_TOKENS
+        batches = inference_rows(self.tokens[part].lengths, batch_tokens)
         return answers(self.view, len(self.tokens[part]), batches, lambda rows: self.logits(part, rows, training=False))

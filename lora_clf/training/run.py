@@ -206,7 +206,8 @@ class Run:
         self._set_rate()
         with self._seeded():
             for rows in group:
-                self.loss_sum += self._backward(rows, rows_in_step)
+                for part in self.runner.split(rows):
+                    self.loss_sum += self._backward(part, rows_in_step)
         penalty = self.tuned.penalty()
         if penalty is not None:
             self.scaler.scale(penalty).backward()

@@ -11,7 +11,7 @@ import torch
 
 from lora_clf.errors import UsageError
 from lora_clf.inference.attention import choose_attention, set_attention
-from lora_clf.inference.batches import collate, inference_rows, training_rows
+from lora_clf.inference.batches import collate, inference_rows, split_rows, training_rows
 from lora_clf.inference.precision import autocast, cast_frozen, has_native_bf16, resolve_precision
 from lora_clf.inference.predict import logits, reference_logits
 from lora_clf.tuners import create
@@ -27,6 +27,14 @@ def test_every_row_once_an_epoch_and_the_order_is_a_function_of_seed_and_epoch()
     assert all(np.array_equal(a, b) for a, b in zip(first, training_rows(LENGTHS, 16, 1, 0), strict=True))
     for seed, epoch in ((1, 1), (2, 0)):
         assert not np.array_equal(np.concatenate(first), np.concatenate(training_rows(LENGTHS, 16, seed, epoch)))
+
+
+def test_a_batch_of_long_texts_goes_through_in_parts() -> None:
+    lengths = np.array([5, 900, 40, 300, 12, 7])
+    rows = np.array([3, 0, 2, 4])
+    assert [part.tolist() for part in split_rows(rows, lengths, 1200)] == [[3, 0, 2, 4]]
+    assert [part.tolist() for part in split_rows(rows, lengths, 1199)] == [[3, 0], [2, 4]]
+    assert [part.tolist() for part in split_rows(np.array([1, 5]), lengths, 100)] == [[1], [5]]
 
 
 def test_windows_save_padding() -> None:

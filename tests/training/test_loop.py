@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 from lora_clf.data.dataset import Dataset, Part
 from lora_clf.errors import TrainingError, UsageError
+from lora_clf.inference.batches import split_rows
 from lora_clf.training.loop import train
 from lora_clf.training.result import Progress
 from lora_clf.training.schedule import warmup_decay
@@ -147,3 +149,23 @@ def test_a_scaled_loss_changes_nothing_but_the_range(monkeypatch: pytest.MonkeyP
     for ours, theirs in zip(scaled.history, plain.history, strict=True):
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-5)
     np.testing.assert_allclose(scaled.test_logits, plain.test_logits, rtol=1e-4, atol=1e-4)
+
+
+def test_parts_of_a_batch_give_the_gradients_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for tokens, calls in ((10_000, 1), (12, 2)):
+        monkeypatch.setattr("lora_clf.inference.runner.TRAINED_TOKENS", tokens)
+        seen: list[int] = []
+
+        def counted(rows: Any, lengths: Any, limit: int, seen: list[int] = seen, whole: Any = split_rows) -> Any:
+            parts = whole(rows, lengths, limit)
+            seen.append(len(parts))
+            return parts
+
+        monkeypatch.setattr("lora_clf.inference.runner.split_rows", counted)
+        settings = TrainSettings(precision="fp32", epochs=3, batch_size=8)
+        found.append(train(tiny_base("bert"), toy(), create("lora-scratch"), settings))
+        assert min(seen) >= calls
+    for one, other in zip(found[0].history, found[1].history, strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-5)
+    np.testing.assert_allclose(found[0].test_logits, found[1].test_logits, rtol=1e-4, atol=1e-5)
