@@ -48,6 +48,12 @@ class _Held:
         return self
 
 
+class Front(nn.Module):
+    """Puts ``length`` vectors before a text: ids and mask (B, T) -> embeddings (B, P + T, D), mask (B, P + T)."""
+
+    length: int
+
+
 class View(nn.Module):
     """One classifier on a shared base: backbone, pooling and head.
 
@@ -57,10 +63,11 @@ class View(nn.Module):
         pooling: "mean", "first", "last" or "family".
         seed: what every random number of this view is drawn from.
         front: what a strategy puts before the text in place of its embeddings: of ids and mask (B, T) it makes
-            embeddings (B, P + T, D) and a mask (B, P + T). None: the backbone gets the ids.
+            embeddings (B, P + T, D) and a mask (B, P + T), perhaps without columns that hold nothing but padding. None:
+            the backbone gets the ids.
     """
 
-    front: nn.Module | None
+    front: Front | None
 
     def __init__(self, base: Base, classes: int, pooling: str, seed: int) -> None:
         super().__init__()
@@ -150,8 +157,9 @@ class View(nn.Module):
             return states
         embedded, mask = self.front(input_ids, attention_mask)  # (B, P + T, D), (B, P + T)
         output = self.backbone(inputs_embeds=embedded, attention_mask=mask, **extra)
-        states = output.last_hidden_state[:, mask.shape[1] - input_ids.shape[1] :]
-        return states
+        states = output.last_hidden_state[:, self.front.length :]
+        left_out = input_ids.shape[1] - states.shape[1]  # of padding
+        return nn.functional.pad(states, (0, 0, 0, left_out)) if left_out else states
 
     def pooled(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         """The head's input: (B, T, D), (B, T) -> (B, D)."""

@@ -17,23 +17,33 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from lora_clf.base.base import position_limit
 from lora_clf.base.generator import GENERATOR
-from lora_clf.base.view import View
+from lora_clf.base.view import Front, View
 from lora_clf.errors import UsageError
 from lora_clf.tuners.base import Tuned, Tuner
 
 
-class Front(nn.Module):
-    """Puts the vectors that ``encoder`` makes before the embeddings of a text."""
+class Prompt(Front):
+    """Puts the vectors that ``encoder`` makes before the embeddings of a text, which has room for so many tokens."""
 
-    def __init__(self, encoder: nn.Module, words: nn.Module, length: int) -> None:
+    def __init__(self, encoder: nn.Module, words: nn.Module, length: int, room: int | None) -> None:
         super().__init__()
         self.encoder = encoder
         self._words = (words,)  # the base's own; as a part of this they would be saved with it
-        self.length = length
+        self.length, self.room = length, room
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T), (B, T) -> (B, P + T, D), (B, P + T)."""
+        """(B, T), (B, T) -> (B, P + T, D), (B, P + T).
+
+        Raises:
+            UsageError: a text is longer than the base has positions for, beside the vectors.
+        """
+        if self.room is not None and input_ids.shape[1] > self.room:
+            # Batches are padded to round widths, which may be wider than any text is.
+            if bool(attention_mask[:, self.room :].any()):
+                raise UsageError(f"A text has more tokens than the {self.room} that the vectors before it leave.")
+            input_ids, attention_mask = input_ids[:, : self.room], attention_mask[:, : self.room]
         numbers = torch.arange(self.length, device=input_ids.device)[None]  # (1, P)
         texts: Tensor = self._words[0](input_ids)  # (B, T, D)
         prompt = self.encoder(numbers).to(texts.dtype).expand(len(input_ids), -1, -1)  # (B, P, D)
@@ -79,5 +89,11 @@ class VirtualTokens(Tuner):
         with GENERATOR, torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(view.generator(self.name).initial_seed())
             encoder = self.encoder(words)
-        view.front = Front(encoder.to(view.device).requires_grad_(True), words, self.virtual_tokens)
+        limit = position_limit(view.config)
+        room = None if limit is None else limit - self.virtual_tokens
+        if room is not None and room < 1:
+            raise UsageError(
+                f"--virtual-tokens {self.virtual_tokens}: the base has {limit} positions for all of a text."
+            )
+        view.front = Prompt(encoder.to(view.device).requires_grad_(True), words, self.virtual_tokens, room)
         return Tuned(self, view)

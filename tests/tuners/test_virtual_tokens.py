@@ -62,9 +62,26 @@ def test_nothing_below_is_kept_and_no_position_left_out(strategy: str) -> None:
 
 def test_texts_and_vectors_share_the_base_s_positions() -> None:
     base = replace(tiny_base("bert"), max_length=POSITIONS)
+    data = toy()
+    longest = replace(data.train, texts=("x" * 90, *data.train.texts[1:]))  # which the loop pads to a round width
+    data = replace(data, train=longest)
     tuner = create("prompt-tuning", virtual_tokens=30)
-    result = train(base, toy(), tuner, replace(FAST, epochs=1))
+    result = train(base, data, tuner, replace(FAST, epochs=1))
     assert result.adapter.header.max_length == POSITIONS - 30
     assert len(result.adapter.logits(["long " * 90])) == 1
     with pytest.raises(UsageError, match="takes 1 to 66 tokens beside the 30 positions that the strategy takes"):
         train(base, toy(), tuner, replace(FAST, epochs=1, max_length=67))
+
+
+def test_only_padding_is_left_out_where_there_is_no_room() -> None:
+    tuned = create("prompt-tuning", virtual_tokens=30).prepare(tiny_base("bert").view(2, "last"))
+    ids, mask = torch.full((2, POSITIONS), 20), torch.zeros(2, POSITIONS, dtype=torch.long)
+    mask[:, :66] = 1
+    with torch.no_grad():
+        wide, narrow = tuned.view.hidden(ids, mask), tuned.view.hidden(ids[:, :66], mask[:, :66])
+    assert wide.shape[1] == POSITIONS and (wide[:, :66] - narrow).abs().max() <= 1e-6
+    mask[0, 66] = 1
+    with pytest.raises(UsageError, match="more tokens than the 66 that the vectors before it leave"):
+        tuned.view.hidden(ids, mask)
+    with pytest.raises(UsageError, match="the base has 96 positions"):
+        create("prompt-tuning", virtual_tokens=96).prepare(tiny_base("bert").view(2))
