@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_clf.comparison import page
+from lora_clf.comparison.answers import choice_blocks, difference_blocks
 from lora_clf.comparison.chapters import curve_blocks, provenance_lines, tuning_blocks, write_curve
 from lora_clf.comparison.evidence import copy_blocks, mistake_blocks, plot_blocks
 from lora_clf.comparison.evidence_plots import write_evidence
 from lora_clf.comparison.page import Block, Grid, Heading, Notes, Paragraph, Plot
 from lora_clf.comparison.plots import AXES, render, write_plots
-from lora_clf.comparison.standing import Score, Standing, percent
+from lora_clf.comparison.standing import Standing, percent
 from lora_clf.comparison.table import (
     NONE,
     as_csv,
@@ -78,8 +79,8 @@ def document(comparison: Comparison, plot_format: str = "png") -> tuple[str, lis
     for axis in AXES:
         if (svg := render(comparison, axis, "svg")) is not None:
             blocks.append(Plot(axis.title, f"{axis.name}.{plot_format}", svg))
-    blocks += _choice(comparison)
-    blocks += _differences(comparison, rows, comparison.rival)
+    blocks += choice_blocks(comparison)
+    blocks += difference_blocks(comparison, rows, comparison.rival)
     blocks += curve_blocks(comparison, plot_format)
     blocks += _classes(comparison, rows)
     blocks += plot_blocks(comparison, plot_format)
@@ -90,86 +91,6 @@ def document(comparison: Comparison, plot_format: str = "png") -> tuple[str, lis
     blocks += copy_blocks(comparison)
     blocks += _provenance(comparison)
     return title, blocks
-
-
-def _points(score: Score | None) -> str:
-    if score is None:
-        return NONE
-    return f"{score.mean * 100:+.1f} ({score.low * 100:+.1f} to {score.high * 100:+.1f})"
-
-
-def _choice(comparison: Comparison) -> list[Block]:
-    """The evidence behind the recommendation."""
-    found = comparison.recommendation
-    if found is None:
-        return []
-    table = [
-        [
-            one.label,
-            count_text(one.trainable_parameters),
-            seconds_text(one.cold_seconds),
-            f"{one.accuracy * 100:.1f}",
-            f"{one.loss * 100:.1f}",
-            f"{one.bound * 100:.1f}",
-            "yes" if one.within else "not shown",
-            NONE if one.rows_needed is None else f"{one.rows_needed * found.labelled / found.rows:,.0f}",
-        ]
-        for one in found.candidates
-    ]
-    headings = ["strategy", "trainable", "training s", "validation accuracy %", "below the best, points", "at most"]
-    headings += [f"within {found.margin:g}", "labelled rows that would show it, about"]
-    chosen = frozenset(place for place, one in enumerate(found.candidates) if one.label == found.label)
-    return [
-        Heading("Which one to take"),
-        Paragraph(
-            f"From the cheapest to the dearest, by {found.rows:,} validation rows and {found.seeds} "
-            f"seed{'s' if found.seeds > 1 else ''}; the test rows have no say in the choice. The true loss against the "
-            "true best is at most the bound, with 95 % confidence for all strategies at once, whichever is the best. "
-            "The validation rows chose each run's epoch too, so their accuracies are a little too high."
-        ),
-        Grid(headings, table, [True] + [False] * 5 + [True, False], chosen),
-    ]
-
-
-def _differences(comparison: Comparison, rows: Sequence[Standing], rival: str | None) -> list[Block]:
-    strategies = [row for row in rows if row.kind == "strategy"]
-    best = next((row.label for row in rows if row.best), None)
-    if best is None or (len(strategies) < 2 and rival is None):
-        return []
-    headings = ["strategy", "group", f"to {best}, points", "can be told apart"]
-    if rival:
-        headings += [f"to {rival}, points", "can be told apart"]
-    table = []
-    for row in [*strategies, *(row for row in rows if row.label == rival)]:
-        line = [row.label, row.group or NONE, _points(row.to_best), _told(row.to_best)]
-        table.append(line + ([_points(row.to_baseline), _told(row.to_baseline)] if rival else []))
-    blocks: list[Block] = [
-        Heading("Is the difference real?"),
-        Paragraph(
-            "Differences of accuracy on the same test rows and seeds. The intervals hold for other rows and other "
-            "seeds, and for all pairs at once, whichever is the best. Those that share a letter cannot be told apart. "
-            "That does not show that they are equal; the interval's ends say how far apart they may be."
-        ),
-        Grid(headings, table, [True, True, False, True, False, True][: len(headings)]),
-    ]
-    if comparison.power is not None:
-        chances = ", ".join(
-            f"{points} point{'' if points == '1' else 's'} in {percent(share, 0)}"
-            for points, share in comparison.power.items()
-        )
-        blocks.append(
-            Paragraph(
-                f"What a comparison of this size can see: two strategies that truly differ by {chances} of such "
-                "comparisons are told apart."
-            )
-        )
-    return blocks
-
-
-def _told(score: Score | None) -> str:
-    if score is None:
-        return NONE
-    return "better" if score.low > 0 else "worse" if score.high < 0 else "no"
 
 
 def _classes(comparison: Comparison, rows: Sequence[Standing]) -> list[Block]:
