@@ -176,12 +176,12 @@ def run_plan(
     prices = [*(trial.price for trial in untried), *(cell.price for cell in todo)]
     start_up = time.perf_counter() - begin
     clock = Clock(estimate(plan, base, loaded, start_up) if prices else {}, prices, jobs)
-    untuned = measure_untuned(base, loaded, settings)
-    del base  # the children load their own; two copies would be one too many
     work = Work(progress or (lambda _: None), clock, len(trials) + len(cells) + len(small), jobs=jobs, threads=threads)
     work.keep(trial.name for trial in trials if trial not in untried)
     work.keep(cell.name for cell in [*cells, *small] if cell not in todo)
     work.estimate()
+    untuned = measure_untuned(base, loaded, settings)
+    del base  # the children load their own; two copies would be one too many
     work.failures.extend(untuned.failures)
     baselines = measure_baselines(loaded, work.failures)  # first, so that what fails is known before hours have passed
     plain = measure_baselines(drawn, work.failures)

@@ -119,3 +119,10 @@ def test_a_small_comparison(cli: Cli, base: Path, table: Path, tmp_path: Path) -
     assert {"verdict", "rows", "facts", "out"} <= again.json().keys() and "predictions" not in again.json()
     listed = cli("adapters", "list", tmp_path / "run", "--json").ok().json()
     assert [each["strategy"] for each in listed] == ["head-only"]
+
+
+def test_the_margin(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ran = cli("compare", "demo", "--margin", 0, "--out", tmp_path / "out")
+    assert ran.code == 2 and "--margin 0: expected points of accuracy" in ran.err and not (tmp_path / "out").exists()
+    assert asked(cli, monkeypatch, "demo")["margin"] == 1.0
+    assert asked(cli, monkeypatch, "demo", "--margin", 0.5)["margin"] == 0.5
