@@ -44,7 +44,7 @@ _SURROGATE = regex.compile(r"[\ud800-\udfff]")
 _LONE = regex.compile(r"(?:[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff])+")
 _LONG_RUN = regex.compile(rf"[\s{_MARKS}]{{{RUN + 1},}}")
 _SPACE = regex.compile(r"\s")
-_MARK = regex.compile(rf"[{_MARKS}]")
+_MARK = regex.compile(r"\S")  # in a run, which has nothing else; twice as fast as its classes
 _TRAILING = regex.compile(rf"(?r)[\s{_MARKS}]+\Z")  # (?r): searched from the end, one look when there is none
 
 

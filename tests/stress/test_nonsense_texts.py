@@ -133,7 +133,8 @@ def around(text: str) -> dict[str, str]:
 @pytest.mark.stress
 def test_spam_stays_spam_behind_a_storm_or_is_marked(spam: Adapter, counted: Counted) -> None:
     data = load_data("demo")
-    texts = [row.text for part in (data.train, data.validation, data.test) for row in part.rows if row.label == "spam"]
+    parts = (data.train, data.validation, data.test)
+    texts = [text for part in parts for text, label in zip(part.texts, part.labels, strict=True) if label == "spam"]
     texts = [text for text, found in zip(texts, spam.predict(texts), strict=True) if found.label == "spam"][:40]
     assert len(texts) == 40
     came: dict[str, Counter[str]] = {}
