@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 def parse_shares(split: str | Sequence[float]) -> tuple[float, float, float]:
     """``"70/10/20"`` as the shares of train, validation and test; they add up to one whatever the numbers."""
-    pieces = split.replace(":", "/").split("/") if isinstance(split, str) else list(split)
     try:
+        pieces = split.replace(":", "/").split("/") if isinstance(split, str) else list(split)
         numbers = [float(piece) for piece in pieces]
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         numbers = []
     if len(numbers) != 3 or not all(0 < number < float("inf") for number in numbers):
         raise UsageError(

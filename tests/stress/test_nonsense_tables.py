@@ -1,0 +1,191 @@
+"""Tables, settings and flags that make no sense end in one error of ours, and no row is lost on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lora_clf.cli.failure import guard
+from lora_clf.data.dataset import load_data, load_table
+from lora_clf.errors import LoraClfError, UsageError
+from lora_clf.tuners import create, strategies
+from tests.cli.conftest import run_cli
+
+CALM = settings(
+    max_examples=150, deadline=None, derandomize=True, database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)  # fmt: skip
+LONG = settings(CALM, max_examples=2_000)
+
+CELL = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+LABELS = ("ham", "spam", "eggs", "", " ", "ham ", "Ham", "0", "1", "1.0", "true", "nan", "\u202e", "é")
+LABEL = st.sampled_from(LABELS) | CELL
+HEADER = st.sampled_from(["text", "label", "Text", "class", "message", "", "text ", "split", "\ufefftext", "id"]) | CELL
+ROWS = st.lists(st.tuples(CELL, LABEL), max_size=40)
+ANY = (
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | CELL | st.just([]) | st.just({})
+    | st.lists(st.floats() | CELL, max_size=4)
+)  # fmt: skip
+
+
+def table_of(header: list[str], rows: list[tuple[str, str]], quoting: Any = csv.QUOTE_MINIMAL) -> bytes:
+    stream = io.StringIO(newline="")
+    csv.writer(stream, quoting=quoting, escapechar="\\").writerows([header, *rows])
+    return stream.getvalue().encode("utf-8")
+
+
+def ours(error: LoraClfError) -> None:
+    assert str(error).strip() and error.exit_status in (1, 2)
+
+
+def kept_and_refused(file: Path, count: int) -> None:
+    """Reads a table of ``count`` rows leaving out bad ones: what was kept and what was named are all of them."""
+    try:
+        part = load_table(file, text_column="text", label_column="label", skip_bad_rows=True)
+    except LoraClfError as error:
+        ours(error)
+        return
+    assert len(part) <= count
+    kept = list(part.rows)
+    assert len(kept) == len(set(kept)) and all(1 <= number <= count for number in kept)
+    try:
+        load_table(file, text_column="text", label_column="label")
+        assert len(kept) == count
+    except LoraClfError as error:
+        named = {int(found) for found in re.findall(r"^row (\d+)", "\n".join(getattr(error, "problems", ())), re.M)}
+        assert named == set(range(1, count + 1)) - set(kept), (named, kept, str(error))
+
+
+def check_rows(rows: list[tuple[str, str]], tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_bytes(table_of(["text", "label"], rows, csv.QUOTE_ALL))
+    kept_and_refused(file, len(rows))
+
+
+@CALM
+@given(rows=ROWS)
+def test_every_row_is_kept_or_named(rows: list[tuple[str, str]], tmp_path: Path) -> None:
+    check_rows(rows, tmp_path)
+
+
+@pytest.mark.stress
+@LONG
+@given(rows=ROWS)
+def test_every_row_is_kept_or_named_long(rows: list[tuple[str, str]], tmp_path: Path) -> None:
+    check_rows(rows, tmp_path)
+
+
+@CALM
+@given(
+    rows=ROWS,
+    header=st.lists(HEADER, min_size=1, max_size=4),
+    how=st.fixed_dictionaries({}, optional={
+        "split": st.sampled_from(["80/10/10", "1/1/1", "0/0/0", "100/0/0", "a/b/c", "", "-1/1/1", "nan/1/1"]) | ANY,
+        "seed": ANY, "protocol": st.sampled_from(["random", "near-copy-free", "book", "x", ""]),
+        "balance": st.sampled_from(["natural", "undersample", "undersample-train", "x"]),
+        "positive_label": st.none() | LABEL, "text_column": HEADER, "label_column": HEADER, "group_column": HEADER,
+        "split_column": HEADER, "skip_bad_rows": st.booleans(), "columns": st.lists(HEADER, max_size=2),
+        "encoding": st.sampled_from(["utf-8", "cp1252", "utf-16", "no-such", "", "base64", "rot13", "idna"]),
+    }),
+)  # fmt: skip
+def test_any_table_with_any_settings(
+    rows: list[tuple[str, str]], header: list[str], how: dict[str, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "t.csv"
+    file.write_bytes(table_of(header, rows))
+    try:
+        data = load_data(file, **how)
+    except LoraClfError as error:
+        ours(error)
+        return
+    numbers = Counter(row for part in (data.train, data.validation, data.test) for row in part.rows)
+    assert max(numbers.values()) == 1
+    if how.get("balance", "natural") == "natural" and how.get("protocol") != "book" and not how.get("skip_bad_rows"):
+        assert sum(numbers.values()) == len(rows)
+
+
+@CALM
+@given(
+    records=st.lists(st.dictionaries(HEADER, ANY, max_size=4) | ANY, max_size=10),
+    name=st.sampled_from(["t.jsonl", "t.json"]),
+)
+def test_any_json_is_a_table_or_an_error(records: list[Any], name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    lines = [json.dumps(record) for record in records]
+    file.write_text("\n".join(lines) if name.endswith("l") else json.dumps(records), encoding="utf-8")
+    try:
+        load_table(file)
+    except LoraClfError as error:
+        ours(error)
+
+
+@CALM
+@given(st.sampled_from(sorted(strategies())), st.data())
+def test_any_settings_of_a_strategy(name: str, data: st.DataObject) -> None:
+    fields = sorted(strategies()[name].flags())
+    chosen = data.draw(st.dictionaries(st.sampled_from([*fields, "nonsense"]), ANY, max_size=3))
+    try:
+        made = create(name, **chosen)
+    except (UsageError, LoraClfError) as error:
+        ours(error)
+        return
+    assert made.settings().keys() == set(fields)
+
+
+WORD = st.sampled_from([
+    "train", "compare", "predict", "evaluate", "strategies", "bases", "data", "adapters", "cache", "doctor", "list",
+    "leaks", "prepare", "verify", "diff", "inspect", "demo", "sms-spamm", "--json", "--help", "--version", "--rank",
+    "--lr", "--epochs", "--split", "--seed", "--seeds", "--strategy", "--strategies", "--labels", "--blocks",
+    "--pooling", "--max-length", "--device", "--precision",
+    "--threshold", "--input", "--output", "--base", "--text-column", "--batch-size", "--folds", "--positive-label",
+    "lora", "full", "-1", "0", "nan", "inf", "1e999", "9" * 30, "", " ", "-", "--", "=", "--rank=", "{}", "[]", "/",
+    "..", "\x00", "é", "\udcff", "/dev/null", "no-such-file.csv", "a" * 5000,
+])  # fmt: skip
+# What would start work, or wait for input, in place of showing a mistake.
+PLACED = st.lists(WORD, max_size=6).filter(lambda words: not ({"train", "compare"} & set(words) and "demo" in words))
+
+
+def check_command(words: list[str], tmp_path: Path) -> None:
+    places = ["--out", str(tmp_path / "out")] if words[:1] in (["train"], ["compare"]) else []
+    ran = run_cli(*words, *places, stdin="")
+    assert ran.code in (0, 1, 2), (words, ran.code, ran.err)
+    assert "Traceback" not in ran.err and "Unexpected" not in ran.err, (words, ran.err)
+    assert ran.code == 0 or ran.err.strip(), words
+    assert not (tmp_path / "out").exists(), words
+
+
+@settings(CALM, max_examples=60)
+@given(words=PLACED)
+def test_any_command_line(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LORA_CLF_CACHE", str(tmp_path / "cache"))
+    check_command(words, tmp_path)
+
+
+@pytest.mark.stress
+@LONG
+@given(words=PLACED)
+def test_any_command_line_long(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LORA_CLF_CACHE", str(tmp_path / "cache"))
+    check_command(words, tmp_path)
+
+
+def test_what_an_error_says_cannot_move_the_cursor() -> None:
+    def fail() -> None:
+        raise UsageError("a\x1b[2J\u202eb\nc\td")
+
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        assert guard(fail) == 2
+    assert said.getvalue() == "Error: a\\x1b[2J\\u202eb\nc\td\n"
