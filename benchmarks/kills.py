@@ -13,11 +13,11 @@ These are counts, no times; Linux on x86-64.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from typing import Any
 from kill_sides import Ours, Trainer
 from paired import RESULTS, merge_result, provenance
 from quick import quick_base, quick_data
-from tracing import can_trace, in_fork, killed_after
+from tracing import can_trace, in_fork, killed_after, processor_seconds
 
 OUT = RESULTS / "kills.json"
 KILLS = 300
@@ -36,9 +36,7 @@ PER_RUN = 3  # kills at most before a run may come to its end
 def random_kills(side: Any, kills: int, seed: int, place: Path) -> dict[str, int]:
     """Kill runs of ``side`` at random moments until there were so many kills; what became of the runs."""
     moments = random.Random(seed)
-    began = time.monotonic()
-    expected = _done(in_fork(lambda: side.train(place / "whole")))
-    length = time.monotonic() - began
+    expected, length = _done(in_fork(partial(_timed, side, place / "whole")))
     found = dict.fromkeys(("kills", "runs", "equal_bytes", "other_bytes", "could_not_go_on", "newest_not_whole"), 0)
     while found["kills"] < kills:
         run = place / "run"
@@ -60,6 +58,11 @@ def random_kills(side: Any, kills: int, seed: int, place: Path) -> dict[str, int
         else:
             found["equal_bytes" if said["done"] == expected else "other_bytes"] += 1
     return found
+
+
+def _timed(side: Any, place: Path) -> tuple[str, float]:
+    """The bytes of a run that nobody kills, and how much of the processor's time it takes."""
+    return side.train(place), processor_seconds(os.getpid())
 
 
 def _done(said: dict[str, Any]) -> Any:
@@ -114,6 +117,34 @@ def _calls(side: str, run: Any, place: Path) -> dict[str, Any]:
     return found
 
 
+def table(value: dict[str, Any]) -> str:
+    """The file as two tables: kills at random moments, and at every call of a save."""
+    from lora_clf.comparison.table import markdown_table
+
+    names = {"ours": "lora_clf", "trainer": "transformers' Trainer"}
+    at_random, at_calls = [], []
+    for side, name in names.items():
+        if found := value.get(f"random/{side}"):
+            keys = ("kills", "runs", "equal_bytes", "other_bytes", "could_not_go_on")
+            at_random.append([name, *(str(found[key]) for key in keys)])
+        for save, each in value.get(f"calls/{side}", {}).items():
+            at_calls.append([name, save, str(each["calls"]), *_ends(each)])
+    headings = ["side", "kills", "runs", "ended with equal bytes", "with other bytes", "could not go on"]
+    first = markdown_table(headings, at_random, [True] + [False] * 5)
+    headings = ["side", "save", "calls", "goes on with equal bytes", "with other bytes", "cannot go on"]
+    return "\n".join([first, markdown_table(headings, at_calls, [True, True] + [False] * 4)])
+
+
+def _ends(save: dict[str, Any]) -> list[str]:
+    """Calls after which the next process goes on with equal bytes, with others, or not at all."""
+    if "left" not in save:
+        keys = ("goes_on_with_equal_bytes", "goes_on_with_other_bytes", "cannot_go_on")
+        return [str(save[key]) for key in keys]
+    whole = save["left"]["old"] + save["left"]["new"]
+    equal = whole if save.get("end_with_equal_bytes", True) else 0
+    return [str(equal), str(whole - equal), str(save["left"]["neither"])]
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Kill and count; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -128,7 +159,12 @@ def main(words: Sequence[str] | None = None) -> int:
     if flags.quick:
         flags.kills = min(flags.kills, 16)
     import torch
+    from tqdm import tqdm
 
+    from lora_clf.cli.quiet import quiet_third_parties
+
+    quiet_third_parties()
+    tqdm.monitor_interval = 0  # a thread, which does not survive a fork
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)

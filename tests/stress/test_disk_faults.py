@@ -78,8 +78,12 @@ def test_saving_an_adapter(
             except LoraClfError as error:
                 refused += 1
                 assert isinstance(error, AdapterError) and os.strerror(number) in str(error) and "\n" not in str(error)
-                assert contents(place / "a") == (before if overwriting else {})
-                assert overwriting or not (place / "a").exists()
+                left = contents(place / "a")
+                # A disk on which nothing works any more takes back no name either: then it is the new one, whole.
+                if lasting and left != (before if overwriting else {}):
+                    assert read_folder(place / "a")[0].digest == result.adapter.header.digest
+                    continue
+                assert left == (before if overwriting else {}) and (overwriting or not (place / "a").exists())
             else:
                 assert read_folder(place / "a")[0].digest == result.adapter.header.digest
         result.save(place / "a", force=True)  # the disk is well again
@@ -172,7 +176,8 @@ def test_the_kept_states_of_frozen_layers(
     expected, runs = run(), 0
     for names in (CHANGES, READS):
         for call in (*range(1, 12), 20, 40, 80):
-            shutil.rmtree(tmp_path / "prefix", ignore_errors=names is CHANGES)
+            if names is CHANGES:
+                shutil.rmtree(tmp_path / "prefix", ignore_errors=True)
             for _ in range(2):  # what one run leaves the next one may find
                 with failing(fault(number), call, names, under=str(tmp_path), lasting=not short, short=short):
                     found = run()
