@@ -64,7 +64,7 @@ def test_the_flags_of_strategies_and_loop_come_from_their_fields(cli: Callable[.
         assert f"--{name.replace('_', '-')} " in shown, name
     for flag in ("--base", "--data", "--protocol", "--strategy", "--seed", "--out", "--device", "--pooling"):
         assert f"{flag} " in shown
-    assert "lora-scratch: 8" in " ".join(shown.replace("│", " ").split())
+    assert "lora-scratch, rslora, dora, adalora: 8; vera: 256" in " ".join(shown.replace("│", " ").split())
 
 
 def test_a_strategy_with_other_types_of_the_same_flag(monkeypatch: pytest.MonkeyPatch) -> None:
