@@ -97,7 +97,7 @@ class Ours:
                 found.kill_each(folder.path, save, {old: "old", new: "new"}, _checkpoint_digest)
             real(folder, checkpoint)
 
-        CheckpointFolder.write = write  # type: ignore[method-assign]
+        CheckpointFolder.write = write  # type: ignore[assignment,method-assign]
         try:
             whole = self._result(place / "kept")
         finally:

@@ -78,7 +78,10 @@ def measured(flags: argparse.Namespace, place: Path) -> None:
     base = quick_base("bert", place)
     data = quick_data(train=24)
     names = list(strategies())
-    parts = {"ours": {name: Ours(base, data, name) for name in names}, "trainer": {"full": Trainer(base, data)}}
+    parts: dict[str, dict[str, Any]] = {
+        "ours": {name: Ours(base, data, name) for name in names},
+        "trainer": {"full": Trainer(base, data)},
+    }
     for side, runs in parts.items():
         if side not in flags.sides:
             continue
@@ -159,7 +162,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if flags.quick:
         flags.kills = min(flags.kills, 16)
     import torch
-    from tqdm import tqdm
+    from tqdm import tqdm  # type: ignore[import-untyped]
 
     from lora_clf.cli.quiet import quiet_third_parties
 
