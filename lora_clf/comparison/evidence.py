@@ -136,7 +136,7 @@ def mistake_blocks(comparison: Comparison) -> list[Block]:
         ]
         for one in found[:ERRORS]
     ]
-    several = f"the {ERRORS} surest of {len(found):,}" if len(found) > ERRORS else f"all {len(found)}"
+    several = f"the {ERRORS} surest of {len(found):,}" if len(found) > ERRORS else f"{len(found)} of them"
     return [
         Heading("What it gets wrong"),
         Paragraph(

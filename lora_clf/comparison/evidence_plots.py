@@ -173,7 +173,7 @@ def precision_recalls(comparison: Comparison) -> Figure | None:
     for number, (label, hits, scores) in enumerate(curves):
         if hits.any():
             recall, precision = precision_recall(hits, scores)
-            line = DASHES[number % len(DASHES)] if label == comparison.rival else "-"
+            line = ("-", *DASHES)[number % (len(DASHES) + 1)]  # lines need no colour to be told apart
             recall, precision = np.append(0.0, recall), np.append(precision[0], precision)
             axes.step(recall * 100, precision * 100, where="pre", linewidth=1.4, linestyle=line,
                       color=COLOURS[number % len(COLOURS)], label=label)  # fmt: skip

@@ -122,8 +122,8 @@ def pooled_block(shape: Shape, lengths: Lengths) -> float:
 def spent(tuned: Tuned, lengths: Lengths, epochs: int) -> float:
     """FLOPs of a training as our loop does it, about, whatever the strategy.
 
-    Read off the tuned classifier: which blocks lie below everything that trains, how much of the base's matrices trains,
-    how much is inserted. Vectors (biases, norms, scales), heads, embeddings and padding are left out.
+    Read off the tuned classifier: which blocks lie below everything that trains, how much of the base's matrices
+    trains, how much is inserted. Vectors (biases, norms, scales), heads, embeddings and padding are left out.
 
     Args:
         tuned: a prepared strategy.
