@@ -30,12 +30,12 @@ class AdaLoRA(PeftLayers):
 
     Attributes:
         rank: how many values a layer keeps on average.
-        initial_rank: how many it begins with.
+        initial_rank: how many values a layer begins with.
         alpha: the scaling's numerator.
         dropout: the share of the factors' inputs that is dropped in training.
         prune_from: the share of the training after which values are dropped.
         prune_until: the share of the training after which no more are.
-        orthogonality: the weight of the penalty.
+        orthogonality: the weight of the penalty that holds the factors near orthogonal.
     """
 
     rank: int = 8

@@ -71,7 +71,7 @@ class Bottleneck(Tuner):
 
     Attributes:
         bottleneck: the inner width of an adapter.
-        placement: houlsby (behind attention and feed-forward part, norms trained) or pfeiffer (behind the latter only).
+        placement: of adapters: houlsby (behind attention and feed-forward, norms trained) or pfeiffer (the latter).
         blocks: how many of the last blocks are adapted; None means all.
     """
 

@@ -22,7 +22,7 @@ class PTuning(VirtualTokens):
     paper's network is the LSTM. The rate is not the paper's, which differs by task: it is to be found.
 
     Attributes:
-        network: mlp (three layers), or lstm (two bidirectional layers, then an MLP of two).
+        network: of the vectors: mlp (three layers), or lstm (two bidirectional layers, then an MLP of two).
         network_width: the inner width of the network.
     """
 

@@ -17,11 +17,11 @@ class RsLoRA(LowRank):
     """Train low-rank factors whose change is scaled by alpha / sqrt(rank), through peft (Kalajdzievski 2023).
 
     With alpha / rank the change shrinks as the rank grows; with alpha / sqrt(rank) it does not (theorem 3.2). The
-    numbers that train are LoRA's. The default alpha gives the scaling that LoRA has by default at rank 8. The
-    learning rate is that of `lora`.
+    numbers that train are LoRA's. The default alpha gives about the scaling that LoRA has by default at rank
+    8 (2). The learning rate is that of `lora`.
     """
 
-    alpha: float = 5.656854249492381
+    alpha: float = 6.0
 
     name: ClassVar[str] = "rslora"
     summary: ClassVar[str] = "low-rank factors scaled by alpha / sqrt(rank) (peft library) and the head"
