@@ -87,7 +87,7 @@ def sizes_of(comparison: Comparison) -> list[int | None]:
 def points_of(comparison: Comparison) -> tuple[Point, ...]:
     """Every contender and baseline at every size that has a finished run."""
     strategies = [contender.label for contender in comparison.plan.contenders]
-    baselines = list(dict.fromkeys(outcome.label for outcome in comparison.baselines))
+    baselines = list(dict.fromkeys(outcome.label for outcome in comparison.curve.baselines)) if comparison.curve else []
     sizes = sizes_of(comparison)
     confidence = 1 - (1 - CONFIDENCE) / max(1, len(strategies) * len(sizes))
     found = []

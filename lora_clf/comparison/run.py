@@ -34,6 +34,8 @@ from lora_clf.comparison.recommendation import MARGIN, check_margin
 from lora_clf.comparison.tuning import plan_trials, tuned
 
 if TYPE_CHECKING:
+    from lora_clf.base.base import Base
+    from lora_clf.training.settings import TrainSettings
     from lora_clf.tuners.base import Tuner
 
 
@@ -181,6 +183,7 @@ def run_plan(
     work.keep(cell.name for cell in [*cells, *small] if cell not in todo)
     work.estimate()
     untuned = measure_untuned(base, loaded, settings)
+    near = measure_centroids(base, drawn, settings)
     del base  # the children load their own; two copies would be one too many
     work.failures.extend(untuned.failures)
     baselines = measure_baselines(loaded, work.failures)  # first, so that what fails is known before hours have passed
@@ -205,11 +208,30 @@ def run_plan(
         failures=in_order(work.failures, [*trials, *cells, *small]),
         facts=facts | {"command": without_folders(command), "margin": float(margin), "left_out": untuned.left_out},
         datasets=loaded,
-        curve=None if plan.curve is None else CurveRuns(folder.outcomes(small), tuple(plain), drawn),
+        curve=None if plan.curve is None else CurveRuns(folder.outcomes(small), (*plain, *near), drawn),
         tunings=folder.tunings(trials),
     )
     write_report(comparison, out, plot_format)
     return comparison
+
+
+def measure_centroids(base: Base, datasets: Datasets, settings: TrainSettings) -> list[BaselineOutcome]:
+    """The nearest centroid on every draw of a learning curve; what goes wrong with it was said of the whole data."""
+    from lora_clf.comparison.untuned import CENTROID, frozen_baselines
+
+    found = []
+    for (draw, k), data in datasets.items():
+        try:
+            baseline = frozen_baselines(base, data, settings, draw).get(CENTROID)
+        except Exception:  # no reason to lose what the strategies find
+            break
+        if baseline is None:
+            break
+        test = predictions_of(data, data.test, baseline.test_probabilities)
+        validation = predictions_of(data, data.validation, baseline.validation_probabilities)
+        accuracy = float(validation.correct.mean()) if len(validation) else 0.0
+        found.append(BaselineOutcome(CENTROID, draw, k, baseline, test, accuracy))
+    return found
 
 
 def measure_baselines(datasets: Datasets, failures: list[Failure]) -> list[BaselineOutcome]:

@@ -20,6 +20,7 @@ from lora_clf.comparison.run import PlanProgress, compare
 from lora_clf.errors import UsageError
 from tests.comparison.invented import invented
 
+PLAIN = {"majority", "TF-IDF + LR", "nearest centroid"}
 MEASURED = {
     *("seconds", "cold_seconds", "total_seconds", "peak_memory_bytes", "training_memory_bytes", "tuning_seconds"),
     "texts_per_second",
@@ -168,8 +169,9 @@ def start(base_folder: Path, table: Path, out: Path, **more: Any) -> Comparison:
 def test_a_real_curve(drawn: tuple[Comparison, Path]) -> None:
     found, _ = drawn
     assert not found.failures and found.curve is not None
-    assert len(found.curve.outcomes) == 2 * 2 * 3 and len(found.curve.baselines) == 2 * 2 * 3
-    assert len(found.curve_points) == 4 * 3
+    assert len(found.curve.outcomes) == 2 * 2 * 3 and len(found.curve.baselines) == 3 * 2 * 3
+    assert len(found.curve_points) == 5 * 3
+    assert {point.label for point in found.curve_points if point.kind == "baseline"} == PLAIN
     test = found.outcomes[0].test.rows
     for outcome in found.curve.outcomes:
         assert outcome.k is not None and np.array_equal(outcome.test.rows, test)
@@ -190,9 +192,9 @@ def test_the_curve_is_in_every_result(drawn: tuple[Comparison, Path], table: Pat
     assert [size["draws"] for size in value["curve"]["sizes"]] == [3, 3]
     assert [size["epochs"] for size in value["curve"]["sizes"]] == [1, 1]
     assert value["curve"]["sizes"][1]["rows"]["train"] == 12 and value["curve"]["sizes"][1]["rows"]["validation"] == 4
-    assert len(value["curve"]["points"]) == 12 and len(value["curve"]["runs"]) == 12
+    assert len(value["curve"]["points"]) == 15 and len(value["curve"]["runs"]) == 12
     assert value["curve"]["sentence"] == sentence_of(found) and value["plan"]["curve"]["sizes"] == [4, 8]
-    assert len((out / "curve.csv").read_text().splitlines()) == 13
+    assert len((out / "curve.csv").read_text().splitlines()) == 16
     assert (out / "learning-curve.png").read_bytes().startswith(b"\x89PNG")
     report = (out / "report.md").read_text()
     assert "## With fewer examples" in report and "learning-curve.png" in report
