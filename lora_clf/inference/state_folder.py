@@ -106,7 +106,7 @@ class StateFolder:
         """
         found: dict[bytes, Kept] = {}
         folder = self._of(facts)
-        for path in sorted(folder.glob(f"*{SUFFIX}")) if is_private(self.path) else ():
+        for path in _files_like(folder, f"*{SUFFIX}") if is_private(self.path) else ():
             with suppress(OSError):  # dropped by another program meanwhile
                 if (file := _opened(path, facts)) is None:
                     continue
@@ -167,7 +167,7 @@ class StateFolder:
     def _files(self) -> list[tuple[Path, int, float]]:
         """(path, bytes, last use) of all files, those that are being written too."""
         found = []
-        for path in [*self.path.glob(f"*/*{SUFFIX}"), *self.path.glob(f"*/{PART}*")] if is_private(self.path) else ():
+        for path in _files_like(self.path, f"*/*{SUFFIX}", f"*/{PART}*") if is_private(self.path) else ():
             with suppress(OSError):
                 status = path.stat()
                 found.append((path, status.st_size, status.st_mtime))
@@ -249,6 +249,13 @@ def _opened(path: Path, facts: Mapping[str, Any]) -> StateFile | None:
         pass
     path.unlink(missing_ok=True)
     return None
+
+
+def _files_like(folder: Path, *patterns: str) -> list[Path]:
+    """The files below ``folder`` whose names fit a pattern; none where the disk cannot say."""
+    with suppress(OSError):
+        return [path for pattern in patterns for path in sorted(folder.glob(pattern))]
+    return []
 
 
 def _drop(path: Path) -> None:
