@@ -40,6 +40,7 @@ OWN = {
     "pooling_cost": "pooling_cost",
     "family_error": "family_error",
     "book_table": "book_table",
+    "kills": "kills",
 }
 SECTION = re.compile(r"(<!-- begin ([\w-]+) -->\n)(.*?)(<!-- end \2 -->)", re.DOTALL)
 DASH = "–"
