@@ -86,7 +86,7 @@ CASES: dict[str, tuple[str, int, str]] = {
     "no seeds": ("compare demo --seeds 0", 2, "--seeds 0: expected how many"),
     "flag of no compared strategy": (
         "compare demo --strategies full,head-only --rank 4", 2,
-        "--rank applies to none of full, head-only; it is a flag of lora, lora-scratch.",
+        "--rank applies to none of full, head-only; it is a flag of lora, lora-scratch, ",
     ),
     "folds and a split": ("compare demo --folds 3 --split 80/10/10", 2, "--split does not apply"),
     "unknown plot format": ("compare demo --plot-format gif", 2, "gif"),
