@@ -58,7 +58,7 @@ def test_a_job_runs_both_sides_and_has_a_ceiling(name: str, bases: Path) -> None
     job = speed_jobs.JOBS[name]
     made = bench({"minilm": "bert"}.get(job.base, job.base), bases)
     blocks = paired.interleave(job.sides(made), 1)
-    assert set(blocks[0]) == {"ours", "theirs"} and min(blocks[0].values()) > 0
+    assert set(blocks[0]) >= {"ours", "theirs"} and min(blocks[0].values()) > 0
     assert job.least is not None
     ours, theirs = job.least(made)
     assert 0 < ours <= theirs and (ours == theirs) == (name == "head-forward")
@@ -98,29 +98,35 @@ def run(*arguments: str, place: Path) -> None:
 
 def test_a_job_goes_on_where_its_budget_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "speed.json"
-    run("--job", "last-block-auto", "--budget", "0.001", place=tmp_path)
+    run("--job", "last-block-fp32", "--budget", "0.001", place=tmp_path)
     assert "1 of 2 blocks; the same command goes on." in capsys.readouterr().out and not out.exists()
-    kept = json.loads((tmp_path / "work" / "last-block-auto-quick.json").read_text())
-    run("--job", "last-block-auto", "--budget", "0.001", place=tmp_path)
-    value = json.loads(out.read_text())["last-block-auto"]
+    kept = json.loads((tmp_path / "work" / "last-block-fp32-quick.json").read_text())
+    run("--job", "last-block-fp32", "--budget", "0.001", place=tmp_path)
+    value = json.loads(out.read_text())["last-block-fp32"]
     first = {name: float(f"{seconds:.5g}") for name, seconds in kept["blocks"][0].items()}
     assert len(value["blocks"]) == 2 and value["blocks"][0] == first and value["ratio"]["blocks"] == 2
     assert value["sides"]["theirs"]["kind"] == "extrapolated" and value["sides"]["ours"]["kind"] == "complete"
     assert (value["sides"]["theirs"]["steps"], value["sides"]["theirs"]["total_steps"]) == (3, 15)
-    assert value["target"]["met"] == (value["ratio"]["median"] >= 30) and value["ceiling"]["ratio"] > 0
+    assert value["target"]["met"] == (value["ratio"]["median"] >= 12) and value["ceiling"]["ratio"] > 0
+    # The same runs of the other side, held against ours in another precision.
+    run("--job", "last-block-auto", place=tmp_path)
+    within = json.loads(out.read_text())["last-block-auto"]
+    assert [b["theirs"] for b in within["blocks"]] == [b["theirs"] for b in value["blocks"]]
+    assert [b["ours"] for b in within["blocks"]] == [b["ours-auto"] for b in value["blocks"]]
+    assert within["precision"] == "auto" and within["target"]["value"] == 30
     # Another order of the sides is another measurement: it does not mix with the blocks of the first.
-    run("--job", "last-block-auto", "--seed", "1", "--budget", "0.001", place=tmp_path)
+    run("--job", "last-block-fp32", "--seed", "1", "--budget", "0.001", place=tmp_path)
     assert "2 blocks are dropped" in capsys.readouterr().out
     # A check is put beside the figures and leaves them as they are.
-    run("--job", "last-block-auto", "--complete", place=tmp_path)
-    both = json.loads(out.read_text())["last-block-auto"]
+    run("--job", "last-block-fp32", "--complete", place=tmp_path)
+    both = json.loads(out.read_text())["last-block-fp32"]
     assert both["complete"]["steps"] == 15 and both["complete"]["ratio"] > 0 and both["ratio"] == value["ratio"]
     before = out.read_bytes()
     capsys.readouterr()
     assert speed_training.main(["--table", "--out", str(out)]) == 0
     table = capsys.readouterr().out
     assert out.read_bytes() == before and "| tiny-gpt2 |" in table and "extrapolated from 3 of 15 steps" in table
-    assert "One complete run of `last-block-auto`" in table and "Not measured yet: `last-block-fp32`" in table
+    assert "One complete run of `last-block-fp32`" in table and "Not measured yet: `full-book`" in table
     assert str(tmp_path) not in before.decode() and not re.search(r'"/\w', before.decode())
 
 
