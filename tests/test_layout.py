@@ -18,6 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (
     "errors",
     "metrics",
+    "tasks",
     "data",
     "base",
     "tuners",

@@ -98,12 +98,12 @@ class Adapter:
         Raises:
             UsageError: ``texts`` is one text, or something in it is no text.
         """
-        found = [np.empty((0, len(self.labels)), dtype=np.float32)]
+        found = [np.empty((0, self.header.outputs), dtype=np.float32)]
         found += [logits for logits, _ in self._chunks(_listed(texts), precision)]
         return np.concatenate(found)
 
-    def predict(self, texts: Sequence[str], *, precision: str = "fp32") -> list[Prediction]:
-        """One answer a text, in their order; none is left out.
+    def predict(self, texts: Sequence[str], *, precision: str = "fp32") -> list[Any]:
+        """One answer a text, in their order; none is left out: a `Prediction`, or what the task has in its place.
 
         Args:
             texts: any number of texts.
@@ -115,7 +115,7 @@ class Adapter:
         """
         return list(self.stream(_listed(texts), precision=precision))
 
-    def stream(self, texts: Iterable[str], *, precision: str = "fp32") -> Iterator[Prediction]:
+    def stream(self, texts: Iterable[str], *, precision: str = "fp32") -> Iterator[Any]:
         """One answer a text as they come, for more texts than fit into memory.
 
         Some thousand texts are read, sorted by length and answered at a time, in their order.
@@ -133,7 +133,7 @@ class Adapter:
             answer for logits, truncated in self._chunks(texts, precision) for answer in self.answers(logits, truncated)
         )
 
-    def answers(self, logits: NDArray[np.float32], truncated: NDArray[np.bool_]) -> list[Prediction]:
+    def answers(self, logits: NDArray[np.float32], truncated: NDArray[np.bool_]) -> list[Any]:
         """The answers that (N, C) logits mean, temperature and threshold applied."""
         return answers(self.header, logits, truncated)
 

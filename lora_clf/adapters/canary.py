@@ -162,7 +162,7 @@ def _candidates(base: Base, tuned: Tuned, header: Header) -> Iterator[tuple[str,
 
 
 def _untrained_head(base: Base, tuned: Tuned, header: Header) -> bool:
-    first = base.view(len(header.labels), header.pooling, header.seed).head.state_dict()
+    first = base.view(header.outputs, header.pooling, header.seed).head.state_dict()
     head = tuned.view.head.state_dict()
     fresh = all(torch.equal(first[name], tensor) for name, tensor in head.items())
     return fresh or not any(bool(tensor.any()) for tensor in head.values())

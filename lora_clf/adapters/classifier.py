@@ -47,7 +47,7 @@ def build(base: Base, header: Header, *, engine: str | None = None) -> Tuned:
     try:
         tuner = create(engine or name, **header.settings)
         base.check_length(header.max_length, tuner.extra_tokens)
-        tuned = tuner.prepare(base.view(len(header.labels), header.pooling, header.seed))
+        tuned = tuner.prepare(base.view(header.outputs, header.pooling, header.seed))
     except (UsageError, TunerError, TypeError, UnsupportedBaseError) as error:
         raise AdapterFormatError(f"The adapter's settings do not fit strategy and base: {error}") from error
     for field, found in (("scaling", scaling_of(tuned)), ("fan_in_fan_out", fan_in_fan_out(base, tuned))):

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from lora_clf.adapters.canonical import canonical, parse
-from lora_clf.adapters.rules import KNOWN, SCHEMA, names_in, problems
+from lora_clf.adapters.rules import KNOWN, OPTIONAL, SCHEMA, names_in, problems
 from lora_clf.adapters.wording import few
 from lora_clf.errors import AdapterFormatError
+from lora_clf.tasks import create
+from lora_clf.tasks.base import Task
 
 
 class TensorEntry(NamedTuple):
@@ -49,6 +51,7 @@ class Header:
         fan_in_fan_out: whether the adapted layers store their weight transposed; None likewise.
         threshold: the positive label is predicted from this probability on; None: the most probable label.
         temperature: what logits are divided by before the softmax; None: nothing.
+        task_settings: what the task must know beside the labels to answer rightly; in the file only where there is any.
         training: the settings of the loop. ``metrics``: {"validation": {...}, "test": {...}}.
         versions: of lora_clf, torch, transformers, peft and python.
         precision, kernels, instruction_set, threads: what, with the versions, the bytes depend on.
@@ -87,6 +90,7 @@ class Header:
     kernels: str
     instruction_set: str
     threads: int
+    task_settings: Mapping[str, Any] = field(default_factory=dict)
     canaries: Mapping[str, Any] | None = None
     digest: str = ""
     requires: tuple[str, ...] = ()
@@ -104,11 +108,33 @@ class Header:
         """Whether the tensors are low-rank factors, in PEFT's layout."""
         return self.scaling is not None
 
+    @property
+    def answering(self) -> Task:
+        """The task, with all that it takes to turn logits into answers.
+
+        Raises:
+            UsageError: its settings do not fit it.
+        """
+        return create(
+            self.task,
+            self.labels,
+            positive_label=self.positive_label,
+            temperature=self.temperature,
+            threshold=self.threshold,
+            settings=self.task_settings,
+        )
+
+    @property
+    def outputs(self) -> int:
+        """How many logits the head has."""
+        return self.answering.outputs
+
     def as_dict(self) -> dict[str, Any]:
         """The header as it stands in the file, ready for JSON."""
         known = {name: getattr(self, name) for name in KNOWN}
-        lists = {"labels": list(self.labels), "requires": list(self.requires)}
-        return {**self.extra, **known, **lists}
+        further = {name: value for name in OPTIONAL if (value := getattr(self, name))}
+        requires = dict.fromkeys([*self.requires, *further])
+        return {**self.extra, **known, **further, "labels": list(self.labels), "requires": list(requires)}
 
     def text(self, digest: str | None = None) -> str:
         """The canonical JSON, with ``digest`` in place of the digest's value where given."""
@@ -132,7 +158,7 @@ def read_text(text: str, tensors: tuple[TensorEntry, ...] = ()) -> Header:
             f"The adapter was written with schema version {schema}; this version of lora_clf reads up to "
             f"{SCHEMA}. Upgrade lora_clf."
         )
-    if unknown := sorted(names_in(values.get("requires")) - set(KNOWN)):
+    if unknown := sorted(names_in(values.get("requires")) - {*KNOWN, *OPTIONAL}):
         raise AdapterFormatError(
             f"The adapter cannot be used rightly without fields that this version of lora_clf does not know: "
             f"{few(unknown)}. Upgrade lora_clf."
@@ -144,7 +170,7 @@ def read_text(text: str, tensors: tuple[TensorEntry, ...] = ()) -> Header:
         raise AdapterFormatError(
             "The adapter's header is not canonical JSON (keys sorted, no spaces; see adapters/README.md)."
         )
-    known = {name: values[name] for name in KNOWN}
+    known = {name: values[name] for name in (*KNOWN, *OPTIONAL) if name in values}
     known |= {"labels": tuple(values["labels"]), "requires": tuple(values["requires"])}
     extra = {name: value for name, value in values.items() if name not in known}
     return Header(**known, extra=extra, tensors=tensors)

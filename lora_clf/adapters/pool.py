@@ -27,7 +27,7 @@ from lora_clf.adapters.classifier import build
 from lora_clf.adapters.file import FILE_CAP, read_folder
 from lora_clf.adapters.mixture import Mixture
 from lora_clf.adapters.origin import adapter_folder
-from lora_clf.adapters.prediction import Prediction, answers
+from lora_clf.adapters.prediction import answers
 from lora_clf.adapters.questions import checked_texts, encoded, rows_by_name
 from lora_clf.adapters.residency import Entry, Residency
 from lora_clf.adapters.resident import Resident, Workshop
@@ -176,7 +176,7 @@ class AdapterPool:
         with self._residency.asked(names) as entries, self._residency.lease(list(entries.values()), keep=True):
             yield
 
-    def predict(self, texts: Sequence[str], adapter: str | Sequence[str]) -> list[Prediction]:
+    def predict(self, texts: Sequence[str], adapter: str | Sequence[str]) -> list[Any]:
         """One answer a text, in their order.
 
         Args:
@@ -188,7 +188,7 @@ class AdapterPool:
                 the pool does not have; before anything is computed.
         """
         texts = checked_texts(texts)
-        found: dict[int, Prediction] = {}
+        found: dict[int, Any] = {}
         for entry, rows, logits, truncated in self._answered(texts, rows_by_name(texts, adapter)):
             found.update(zip(rows.tolist(), answers(entry.header, logits, truncated), strict=True))
         return [found[row] for row in range(len(texts))]
@@ -201,7 +201,7 @@ class AdapterPool:
             found.update(zip(rows.tolist(), logits, strict=True))
         return [found[row] for row in range(len(texts))]
 
-    def predict_all(self, texts: Sequence[str], adapters: Iterable[str] | None = None) -> dict[str, list[Prediction]]:
+    def predict_all(self, texts: Sequence[str], adapters: Iterable[str] | None = None) -> dict[str, list[Any]]:
         """The answers of every adapter to every text; what adapters have in common is computed once.
 
         Args:
@@ -217,7 +217,7 @@ class AdapterPool:
         names = None if adapters is None else tuple(dict.fromkeys(adapters))
         with self._residency.asked(names) as entries:
             every = np.arange(len(texts))
-            found: dict[str, list[Prediction]] = {name: [] for name in entries}
+            found: dict[str, list[Any]] = {name: [] for name in entries}
             for entry, _, logits, truncated in self._computed(texts, {entry: every for entry in entries.values()}):
                 found[entry.name] = answers(entry.header, logits, truncated)
         return found

@@ -12,6 +12,8 @@ from lora_clf.adapters.canonical import plain
 from lora_clf.adapters.classifier import fan_in_fan_out, scaling_of
 from lora_clf.adapters.header import Header
 from lora_clf.errors import UsageError
+from lora_clf.tasks.base import Task
+from lora_clf.tasks.classification import Classification
 
 if TYPE_CHECKING:
     from lora_clf.base.base import Base
@@ -24,6 +26,7 @@ def make_header(
     *,
     labels: Sequence[str],
     positive_label: str | None = None,
+    task: Task | None = None,
     max_length: int | None = None,
     truncation: str = "right",
     seed: int = 0,
@@ -44,6 +47,8 @@ def make_header(
         tuned: the trained handle.
         labels: in the order of the logits.
         positive_label: the label that is looked for, where there are two.
+        task: what was learned; by default one of ``labels``. Its settings go into the header, its labels, temperature
+            and threshold are those that are given here.
         max_length: tokens a text; default: the base's.
         truncation: the side that is cut away.
         seed: the seed of the run.
@@ -58,7 +63,8 @@ def make_header(
         metrics: {"validation": {...}, "test": {...}}; numbers that are not finite become null.
     """
     view = tuned.view
-    if len(labels) != view.classes:
+    task = task or Classification(tuple(labels), positive_label)
+    if task.outputs != view.classes:
         raise UsageError(f"{len(labels)} labels ({', '.join(labels)}) for a head of {view.classes} outputs.")
     settings = tuned.tuner.settings()
     floats = {name for name, default in tuned.tuner.flags().items() if isinstance(default, float)}
@@ -66,7 +72,8 @@ def make_header(
         strategy=tuned.tuner.name,
         # An alpha of 16 and one of 16.0 are the same setting, so they have the same bytes.
         settings=plain({n: float(v) if n in floats else v for n, v in settings.items()}),
-        task="binary" if len(labels) == 2 else "multiclass",
+        task=task.name,
+        task_settings=plain(task.settings()),
         labels=tuple(labels),
         positive_label=positive_label,
         head=str(base.architecture.family) if view.pooling == "family" else "free",

@@ -105,7 +105,7 @@ class Workshop:
 
     def _plain(self, name: str, header: Header, state: Mapping[str, Tensor]) -> Resident | None:
         """A head-only or LoRA adapter; None for another, and where something about it is not as it should be."""
-        classes = len(header.labels)
+        classes = header.outputs
         kind = self._kind(header.pooling, classes)
         if kind is None or (kind.uses_pooler and self.trunk.pooler is None):
             return None

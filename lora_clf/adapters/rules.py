@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
+from lora_clf.tasks import NAMES
+
 SCHEMA: Final = 1
 _SHOWN: Final = 80  # characters of a wrong value that an error shows
 _MOVES: Final = re.compile(
@@ -25,6 +27,11 @@ def problems(values: Mapping[str, Any]) -> list[str]:
     wrong = [name for name in KNOWN if name in values and not _RULES[name].test(values[name])]
     found = [f"{name} is missing" for name in missing]
     found += [f"{name} is {_short(values[name])}, expected {_RULES[name].expected}" for name in wrong]
+    for name in values.keys() & OPTIONAL.keys():
+        if not OPTIONAL[name].test(values[name]):
+            found.append(f"{name} is {_short(values[name])}, expected {OPTIONAL[name].expected}")
+        if name not in names_in(values.get("requires")):
+            found.append(f"{name} is there, and requires does not name it")
     fine = set(KNOWN) - set(missing) - set(wrong)
     for names, holds, problem in _BETWEEN:
         if fine.issuperset(names) and not holds(*(values[name] for name in names)):
@@ -95,7 +102,7 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "requires": _Rule("a list of names", _names),
     "strategy": _TEXT,
     "settings": _OBJECT,
-    "task": _one_of("binary", "multiclass"),
+    "task": _one_of(*NAMES),
     "labels": _Rule("a list of two or more different names", lambda v: _names(v) and len(v) >= 2),
     "positive_label": _or_null(_TEXT),
     "head": _TEXT,
@@ -126,6 +133,11 @@ _RULES: Final[Mapping[str, _Rule]] = {
 }
 KNOWN: Final = tuple(_RULES)
 """The fields of schema version 1; each is there in every file."""
+
+OPTIONAL: Final[Mapping[str, _Rule]] = {
+    "task_settings": _Rule("an object that is not empty", lambda value: _object(value) and bool(value)),
+}
+"""Fields that are there only in files which need them, where `requires` names them: who does not know them refuses."""
 
 # What must hold between fields, looked at where each of them is fine by itself.
 _BETWEEN: Final[tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...]] = (

@@ -72,7 +72,7 @@ def train(
     if shared.pooling is not None:
         check_pooling(shared.pooling)
     dataset = load_data(origin, **columns.settings(), seed=seed)
-    decision.check(dataset.labels, dataset.positive_label)
+    decision.check(dataset.task)
     for warning in dataset.warnings:
         note(f"Warning: {warning.rstrip('.')}.")
     base = load_base(
@@ -83,7 +83,7 @@ def train(
         max_length=shared.max_length,
     )
     base.check_length(settings.max_length)
-    tuner.prepare(weightless(base).view(len(dataset.labels)))  # targets and blocks that do not exist end here
+    tuner.prepare(weightless(base).view(dataset.task.outputs))  # targets and blocks that do not exist end here
     if not as_json:
         show_source(dataset, columns.positive_label)
         line(leak_lines(dataset))

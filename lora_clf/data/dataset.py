@@ -16,6 +16,8 @@ from lora_clf.data.corpus import Part as Part
 from lora_clf.data.leaks import LeakReport, find_leaks
 from lora_clf.data.split import divide, fold_parts, parse_shares, undersample
 from lora_clf.errors import DataError, UsageError, unknown
+from lora_clf.tasks.base import Task
+from lora_clf.tasks.classification import Classification
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +36,8 @@ class Dataset:
     unless another was asked for. ``protocol`` is how it was split: ``near-copy-free``, ``random``, ``book``,
     or ``given`` where the user's own split was taken. ``digest`` is a SHA-256 over the part, label and text
     of every row in order. ``licence`` and ``source`` (an attribution or a file name, never a path) belong to
-    the texts; ``text_column`` and ``label_column`` are the columns that were read.
+    the texts; ``text_column`` and ``label_column`` are the columns that were read. ``other_task`` is what is
+    learned where that is not one label of several.
     """
 
     name: str
@@ -50,6 +53,12 @@ class Dataset:
     warnings: tuple[str, ...] = ()
     text_column: str = "text"
     label_column: str = "label"
+    other_task: Task | None = None
+
+    @property
+    def task(self) -> Task:
+        """What is learned: by default one of ``labels``."""
+        return self.other_task or Classification(self.labels, self.positive_label)
 
     @property
     def parts(self) -> dict[str, Part]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from lora_clf.metrics.thresholds import (
     precise_threshold,
     rows_for,
 )
+from lora_clf.tasks.base import Task
+from lora_clf.tasks.classification import Classification
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,16 +62,18 @@ class Decision:
         """Whether a threshold was asked for."""
         return self.threshold is not None or self.target_precision is not None
 
-    def check(self, labels: tuple[str, ...], positive: str | None) -> None:
+    def check(self, task: Task) -> None:
         """Refuse a threshold for labels that have none.
 
         Raises:
             UsageError: a threshold was asked for, and there is no positive label.
         """
-        if self.cuts and (positive is None or len(labels) != 2):
+        if self.cuts and (task.positive_label is None or len(task.labels) != 2):
+            shown = ", ".join(task.labels[:10])
+            found = f"there are {len(task.labels)}: {shown}" if task.softmax else f"the task is {task.name}"
             raise UsageError(
-                f"A threshold is for two labels, one of them to be found; there are {len(labels)}: "
-                f"{', '.join(labels[:10])}. Leave out --threshold and --target-precision."
+                f"A threshold is for two labels, one of them to be found; {found}. Leave out --threshold and "
+                "--target-precision."
             )
 
 
@@ -107,6 +111,25 @@ class Decided:
         return found
 
 
+def settle(decision: Decision, task: Task, targets: NDArray[Any], logits: NDArray[np.float32]) -> tuple[Task, Decided]:
+    """The task with all that is chosen on validation rows, and how that came about.
+
+    Args:
+        decision: what is asked for.
+        task: as it was trained.
+        targets: of the validation part.
+        logits: (N, C) its logits.
+
+    Raises:
+        UsageError: a threshold was asked for where there is no positive label.
+    """
+    decision.check(task)
+    if isinstance(task, Classification):
+        decided = decide(decision, targets, logits, task.labels, task.positive)
+        return replace(task, temperature=decided.scale, threshold=decided.cut), decided
+    return task.settled(targets, logits) if np.isfinite(logits).all() else task, Decided(None, None)
+
+
 def decide(
     decision: Decision,
     labels: NDArray[np.int64],
@@ -126,7 +149,7 @@ def decide(
     Raises:
         UsageError: a threshold was asked for where there is no positive label.
     """
-    decision.check(names, positive)
+    decision.check(Classification(names, positive))
     if not np.isfinite(logits).all():
         return Decided(None, None)  # scoring them says what to do
     temperature = fit_temperature(labels, logits) if decision.temperature else None

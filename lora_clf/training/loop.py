@@ -18,7 +18,7 @@ from lora_clf.inference.attention import kernel_rule
 from lora_clf.inference.precision import resolve_precision
 from lora_clf.inference.predict import logits
 from lora_clf.training.checkpoints import CheckpointFolder, Checkpoints
-from lora_clf.training.decision import Decision, decide
+from lora_clf.training.decision import Decision, settle
 from lora_clf.training.interruption import Interruption
 from lora_clf.training.result import Progress, Result
 from lora_clf.training.run import Run
@@ -69,7 +69,7 @@ def train(
         raise UsageError(f"train() takes a strategy such as LoRA(rank=8), got {tuner!r}.")
     settings = settings or TrainSettings()
     decision = decision or Decision()
-    decision.check(data.labels, data.positive_label)
+    decision.check(data.task)
     started = time.perf_counter()
     if checkpoints is None:
         run = _begin(base, data, tuner, settings, pooling, progress, None, Interruption())
@@ -108,7 +108,7 @@ def _begin(
         precision = str(found.facts.get("identity", {}).get("--precision", precision))
     precision = resolve_precision(precision, base.device)
     max_length = base.check_length(settings.max_length, tuner.extra_tokens)
-    tuned = tuner.prepare(base.view(len(data.labels), pooling, settings.seed))
+    tuned = tuner.prepare(base.view(data.task.outputs, pooling, settings.seed))
     mine = identity(base, data, tuner, settings, precision=precision, pooling=tuned.view.pooling)
     if found is not None:
         check_identity(found, mine)
@@ -152,13 +152,14 @@ def _finish(run: Run, best: Best, decision: Decision, started: float) -> Result:
     trainable = tuned.trainable_parameters
     total = sum(parameter.numel() for parameter in tuned.view.parameters())
     answers = {name: logits(tuned.view, run.tokens[name]) for name in ("validation", "test")}
-    decided = decide(decision, run.labels["validation"], answers["validation"], data.labels, data.positive_label)
-    scores = {name: run.score(name, each, decided.scale, decided.cut) for name, each in answers.items()}
+    task, decided = settle(decision, run.task, run.targets["validation"], answers["validation"])
+    scores = {name: run.score(name, each, task) for name, each in answers.items()}
     header = make_header(
         base,
         tuned,
         labels=data.labels,
         positive_label=data.positive_label,
+        task=task,
         max_length=base.check_length(settings.max_length, tuned.tuner.extra_tokens),
         seed=settings.seed,
         precision=run.precision,

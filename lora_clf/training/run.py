@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lora_clf.base.base import Base
 from lora_clf.base.generator import GENERATOR
@@ -26,7 +25,7 @@ from lora_clf.data.dataset import Dataset
 from lora_clf.errors import CheckpointError, TrainingError
 from lora_clf.inference.batches import training_rows
 from lora_clf.inference.runner import Runner
-from lora_clf.metrics.classification import assess
+from lora_clf.tasks.base import Task
 from lora_clf.training.checkpoints import USUAL, CheckpointFolder
 from lora_clf.training.interruption import Interruption
 from lora_clf.training.result import Progress
@@ -82,7 +81,8 @@ class Run:
         self.interruption = interruption
         self.device = base.device
         self.runner = Runner(base, tuned, precision, tokens, cache=settings.cache)
-        self.labels = {name: data.label_ids(part) for name, part in data.parts.items()}
+        self.task = data.task
+        self.targets = {name: self.task.targets(part.labels) for name, part in data.parts.items()}
         self.lengths = tokens["train"].lengths
         self.history: list[dict[str, Any]] = []
         self.solved: dict[str, Any] = {}
@@ -106,7 +106,9 @@ class Run:
 
     @property
     def convex(self) -> bool:
-        """Whether training is a convex problem: a linear head on a frozen backbone, and no hook of the strategy's."""
+        """Whether training is a convex problem: a softmax over a frozen backbone, and no hook of the strategy's."""
+        if not self.task.softmax:
+            return False
         hooks = ("penalty", "after_step", "parameter_groups")
         plain = all(getattr(type(self.tuned), hook) is getattr(Tuned, hook) for hook in hooks)
         head = {f"head.{name}" for name, _ in self.view.head.named_parameters()}
@@ -143,7 +145,7 @@ class Run:
         linear, features = linear_of(self.view.head), self.runner.features("train")
         assert linear is not None and features is not None
         started = time.perf_counter()
-        texts, labels = self.data.train.texts, self.labels["train"]
+        texts, labels = self.data.train.texts, self.targets["train"]
         folds = inner_folds(texts, labels, self.settings.seed)
         solution = solve_head(features, labels, self.view.classes, folds, bias=linear.bias is not None)
         with torch.no_grad():
@@ -261,9 +263,9 @@ class Run:
 
     def _backward(self, rows: NDArray[np.int64], rows_in_step: int) -> Tensor:
         """Add the gradients of one batch; the sum of its losses."""
-        labels = torch.from_numpy(self.labels["train"][rows]).to(self.device)  # (B,)
+        targets = torch.from_numpy(self.targets["train"][rows]).to(self.device)  # (B,) or (B, C)
         answers = self.runner.logits("train", rows, training=True)  # (B, C)
-        loss = F.cross_entropy(answers.float(), labels, reduction="sum")
+        loss = self.task.summed_loss(answers.float(), targets)
         self.scaler.scale(loss / rows_in_step).backward()
         return loss.detach()
 
@@ -284,18 +286,16 @@ class Run:
         return self.score(part, self.runner.all_logits(part))
 
     def score(
-        self, part: str, answers: NDArray[np.float32], temperature: float | None = None, threshold: float | None = None
+        self, part: str, answers: NDArray[np.float32], task: Task | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """``answers`` (N, C) to a part, and their metrics.
+        """``answers`` (N, C) to a part, and their metrics; of ``task`` where that is no longer the run's own.
 
         Raises:
             TrainingError: they are not finite.
         """
         if not np.isfinite(answers).all():
             self._check_finite(math.nan, len(self.history) + 1)
-        names, positive = self.data.labels, self.data.positive_label
-        truth = self.labels[part]
-        return answers, assess(truth, answers, names, positive, temperature=temperature, threshold=threshold)
+        return answers, (task or self.task).assess(self.targets[part], answers)
 
     def _report(self, epoch: int, loss: float, validation: dict[str, Any] | None) -> None:
         if self.progress is not None:

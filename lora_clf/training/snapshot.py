@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lora_clf.base.base import Base
 from lora_clf.data.dataset import Dataset
@@ -80,6 +79,7 @@ def identity(
         "data digest": data.digest,
         "labels": list(data.labels),
         "positive label": data.positive_label,
+        **({} if data.other_task is None else {"task": data.task.name, "task settings": data.task.settings()}),
         "kernels": f"{base.device.type}/{kernel_rule(base.device)}",
     }
 
@@ -192,7 +192,7 @@ def probe(run: Run) -> float:
             answers = run.runner.logits("train", rows, training=False).float().cpu()  # (B, C)
     finally:
         run.view.train(was_training)
-    return float(F.cross_entropy(answers, torch.from_numpy(run.labels["train"][rows])))
+    return float(run.task.summed_loss(answers, torch.from_numpy(run.targets["train"][rows]))) / len(rows)
 
 
 def _load_weights(run: Run, weights: Mapping[str, Tensor]) -> None:

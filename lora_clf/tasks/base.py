@@ -1,0 +1,131 @@
+"""The task: what is asked of a text, and everything about an adapter that depends on it.
+
+A task is a frozen dataclass, written into an adapter's header and read back from it. Shapes: N rows, C outputs of the
+head. Targets are numpy arrays whose first axis is the rows.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    Targets = NDArray[Any]
+    Logits = NDArray[np.float32]
+
+
+class Answer(Protocol):
+    """The answer for one text, whatever the task."""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the text was longer than the adapter reads."""
+        ...
+
+    def as_dict(self) -> dict[str, Any]:
+        """The answer, ready for JSON."""
+        ...
+
+    def cells(self) -> tuple[str, str]:
+        """The answer as two cells of a table, in the order of the task's ``columns``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The score by which a task is judged.
+
+    Attributes:
+        key: its name in what `Task.assess` returns.
+        title: its name for people.
+        higher: whether a higher one is better.
+        share: whether it is a share, shown in percent.
+    """
+
+    key: str
+    title: str
+    higher: bool = True
+    share: bool = True
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """What is learned; see `lora_clf.tasks`.
+
+    Attributes:
+        labels: the names of what is told apart, in the order of an adapter's header.
+    """
+
+    names: ClassVar[tuple[str, ...]]
+    primary: ClassVar[Measure]
+    columns: ClassVar[tuple[str, str]] = ("label", "probability")
+    softmax: ClassVar[bool] = False
+    """Whether the loss is the cross entropy of a softmax over the labels, so that a linear head can be solved for."""
+
+    labels: tuple[str, ...]
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """One of ``names``."""
+
+    @property
+    def outputs(self) -> int:
+        """C: how many logits the head has."""
+        return len(self.labels)
+
+    @property
+    def positive_label(self) -> str | None:
+        """The label that is looked for, where there is one."""
+        return None
+
+    def settings(self) -> dict[str, Any]:
+        """What an adapter must store beside the labels to answer rightly, ready for JSON; often nothing."""
+        return {}
+
+    @classmethod
+    @abstractmethod
+    def restored(
+        cls,
+        labels: tuple[str, ...],
+        *,
+        positive_label: str | None,
+        temperature: float | None,
+        threshold: float | None,
+        settings: Mapping[str, Any],
+    ) -> Self:
+        """The task as a header describes it.
+
+        Raises:
+            UsageError: the settings are not those of this task.
+        """
+
+    @abstractmethod
+    def targets(self, labels: Sequence[str]) -> Targets:
+        """The labels of N rows as what the loss compares with: (N,) or (N, C)."""
+
+    @abstractmethod
+    def row_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of each row: fp32 logits (B, C) and targets (B, ...) -> (B,)."""
+
+    def summed_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The sum of `row_losses`: what a training step minimises, once divided by the rows of the step."""
+        return self.row_losses(logits, targets).sum()
+
+    def settled(self, targets: Targets, logits: Logits) -> Self:
+        """The task with what has to be chosen on validation rows; itself where nothing has to."""
+        return self
+
+    @abstractmethod
+    def answers(self, logits: Logits, truncated: NDArray[np.bool_]) -> list[Any]:
+        """What logits (N, C) mean: N answers, each an `Answer`."""
+
+    @abstractmethod
+    def assess(self, targets: Targets, logits: Logits) -> dict[str, Any]:
+        """Every score of logits (N, C), ready for JSON; ``n``, ``loss`` and ``primary.key`` are always there."""
