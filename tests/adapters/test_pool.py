@@ -719,11 +719,11 @@ def test_an_adapter_from_memory_that_is_removed_while_it_answers_answers_still()
     assert pool.resident_bytes == 0 and bool(torch.isnan(resident.owned[0]).all())
 
 
-def test_the_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lines_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import lora_clf
 
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-    (code,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "AdapterPool" in block]
+    page = (Path(__file__).resolve().parents[2] / "docs" / "adapters.md").read_text(encoding="utf-8")
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "AdapterPool" in block]
     base = tiny_base("bert")
     for seed, (name, strategy, settings, classes) in enumerate(
         (("spam", "lora-scratch", {"rank": 3}, 2), ("topic", "head-only", {}, 4))

@@ -1,4 +1,4 @@
-"""The README's table of what each strategy supports is what the code does, and all of it is tried."""
+"""The table of what each strategy supports (docs/strategies.md) is what the code does, and all of it is tried."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.adapters.making import make, shared_base
 from tests.adapters.whole_bases import whole_base
 from tests.bases import ARCHITECTURE_NAMES
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+ROOT = Path(__file__).resolve().parents[2]
 HEADINGS = ["`--strategy`", "merge, export", "PEFT reads the file", "in a pool", "average", "one position", "one node",
             "frozen blocks kept", "not on"]  # fmt: skip
 FURTHER = tuple(strategies())[5:]
@@ -50,16 +50,16 @@ def row(strategy: str) -> list[str]:
             yes(fused), kept, ", ".join(refused)]  # fmt: skip
 
 
-def test_the_table_of_the_readme() -> None:
+def test_the_table_of_the_page() -> None:
     lines = [HEADINGS, ["---"] * len(HEADINGS), *(row(strategy) for strategy in strategies())]
     expected = "\n".join("| " + " | ".join(cells) + " |" for cells in lines).replace("|  |", "| |")
-    text = README.read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "strategies.md").read_text(encoding="utf-8")
     found = re.search(r"^\| `--strategy` \| merge, export.*?(?=\n\n)", text, re.DOTALL | re.MULTILINE)
     assert found is not None and found.group() == expected, f"expected:\n{expected}"
 
 
 def test_every_strategy_has_a_row_with_its_flags_in_the_first_table() -> None:
-    text = README.read_text(encoding="utf-8")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
     for name, kind in strategies().items():
         found = re.search(rf"^\| `{name}` \|.*\| [\d,]+ \| (.*)\|$", text, re.MULTILINE)
         assert found is not None, name
