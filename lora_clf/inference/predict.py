@@ -5,10 +5,8 @@ Any number of texts takes the memory of one chunk: `chunks` cuts them, and each 
 
 from __future__ import annotations
 
-import ctypes
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -19,6 +17,7 @@ from torch import Tensor
 from lora_clf.base.base import position_limit
 from lora_clf.base.tokenizer import Tokens
 from lora_clf.base.view import View, share
+from lora_clf.inference import heap
 from lora_clf.inference.attention import REFERENCE, choose_attention, set_attention
 from lora_clf.inference.batches import collate, inference_rows, padded_lengths
 from lora_clf.inference.encoder_block import fuse_blocks
@@ -111,7 +110,7 @@ def logits(
     def forward(chosen: NDArray[np.int64]) -> Tensor:
         nonlocal done, released
         if done - released >= RELEASED_TOKENS:
-            release_memory()
+            heap.release()
             released = done
         batch = collate(tokens.ids, rows[chosen], int(padded[chosen].max())).to(view.device)
         done += batch.input_ids.numel()
@@ -121,18 +120,8 @@ def logits(
 
     found: NDArray[np.float32] = answers(view, len(rows), inference_rows(padded, batch_tokens), forward)[which]
     if done >= RELEASED_TOKENS:
-        release_memory()
+        heap.release()
     return found
-
-
-def release_memory() -> None:
-    """Give freed memory back to the system, where glibc would keep it.
-
-    Every batch has another shape, and what one leaves behind rarely fits the next: a process would hold more and more.
-    """
-    if sys.platform == "linux":
-        with suppress(AttributeError):  # another C library
-            ctypes.CDLL(None).malloc_trim(0)
 
 
 def reference_logits(view: View, tokens: Tokens) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lora_clf.base.base import Base, position_limit
 from lora_clf.base.tokenizer import Tokens
+from lora_clf.inference import heap
 from lora_clf.inference.attention import choose_attention
 from lora_clf.inference.batches import collate, inference_rows, padded_lengths, split_rows
 from lora_clf.inference.cache import States, prefix_cache, too_large
@@ -68,6 +69,7 @@ class Runner:
             skip_prefix(self.view, self.cut)
         self._limit = position_limit(base.config) or sys.maxsize
         if self.device.type == "cpu":
+            heap.keep_small()
             fuse_blocks(tuned, precision)
         self._last = None if self.cut.pooled else pool_last_block(self.view)
 

@@ -84,7 +84,7 @@ def test_the_copy_takes_little_memory(strategy: str) -> None:
 def test_memory_is_given_back_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = made()
     given: list[int] = []
-    monkeypatch.setattr(predict, "release_memory", lambda: given.append(1))
+    monkeypatch.setattr(predict.heap, "release", lambda: given.append(1))
     expected = adapter.logits(TEXTS)
     assert not given  # a few texts are answered without
     monkeypatch.setattr(predict, "RELEASED_TOKENS", 100)

@@ -1,0 +1,36 @@
+"""The heap of this process: freed memory goes back to the system, where glibc would keep it.
+
+Every batch has another shape, and what one leaves behind rarely fits the next. By its own rule glibc takes ever larger
+blocks from its heap instead of from the system once one such block was freed (``mallopt(3)``, M_MMAP_THRESHOLD), so a
+training run would hold some times what it needs. Other C libraries are left as they are.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from contextlib import suppress
+from functools import cache
+
+_TRIM, _MAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of <malloc.h>
+_TRIM_BYTES = 64 << 20  # free at the top of the heap before it shrinks
+_MAP_BYTES = 128 << 10  # from which on a block comes from the system and goes back to it: what glibc begins with
+_SET_BY_USER = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+
+
+@cache
+def keep_small() -> None:
+    """Hold glibc to the thresholds that it begins with; who set some in the environment keeps them."""
+    if sys.platform == "linux" and not any(name in os.environ for name in _SET_BY_USER):
+        with suppress(AttributeError):  # another C library
+            library = ctypes.CDLL(None)
+            library.mallopt(_TRIM, _TRIM_BYTES)
+            library.mallopt(_MAP, _MAP_BYTES)
+
+
+def release() -> None:
+    """Give back now what is free anywhere in the heap."""
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
