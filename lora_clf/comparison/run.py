@@ -146,6 +146,7 @@ def run_plan(
     from lora_clf.comparison.report import write_report
     from lora_clf.comparison.untuned import measure_untuned
     from lora_clf.comparison.work import Work, batched, in_order, threads_each
+    from lora_clf.training.objective import check_recipe
     from lora_clf.training.settings import TrainSettings
 
     check_format(plot_format)
@@ -155,6 +156,7 @@ def run_plan(
     folder = Folder(out, plan, save_adapters, adapter_dtype)
     begin = time.perf_counter()
     loaded = load_parts(plan)
+    check_recipe(next(iter(loaded.values())).task, settings)
     drawn = draw_parts(plan, loaded)
     base = plan.base.load()
     facts = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from lora_clf.tasks.base import Measure, Task
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
+
+CROSS_ENTROPY: Final = "cross-entropy"
+FOCAL: Final = "focal"
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class Classification(Task):
     names: ClassVar[tuple[str, ...]] = ("binary", "multiclass")
     primary: ClassVar[Measure] = Measure("accuracy", "accuracy")
     softmax: ClassVar[bool] = True
+    losses: ClassVar[tuple[str, ...]] = (CROSS_ENTROPY, FOCAL)
+    one_label: ClassVar[bool] = True
 
     positive: str | None = None
     temperature: float | None = None
