@@ -114,7 +114,7 @@ def _parted(table: bytes) -> tuple[str, str] | None:
         text = table.decode("utf-8")
         if text.startswith(_BEGINNING):
             header, end = scanstring(text, len(_BEGINNING), True)
-            if text.startswith('},"', end):
+            if text.startswith('},"', end) and METADATA not in text[end:]:
                 return header, "{" + text[end + 2 :]
     return None
 
