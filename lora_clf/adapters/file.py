@@ -19,7 +19,8 @@ from lora_clf.adapters.card import card
 from lora_clf.adapters.disk import Place, contents, read_from, write_in_place_of
 from lora_clf.adapters.header import Header, TensorEntry
 from lora_clf.adapters.layout import HEAD, Layout, config_of, layout_of
-from lora_clf.adapters.manifest import KEPT, MODEL
+from lora_clf.adapters.manifest import KEPT
+from lora_clf.adapters.manifest import MODEL as MODEL
 from lora_clf.adapters.safetensors_file import HEADER_CAP, Table, pack, read_table, table_length, tensors_of
 from lora_clf.adapters.wording import few
 from lora_clf.errors import AdapterError, AdapterExistsError, AdapterFormatError, AdapterNotFoundError

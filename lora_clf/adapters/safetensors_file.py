@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
-from json.decoder import scanstring
 from typing import TYPE_CHECKING, Final
 
 from lora_clf.adapters.canonical import parse
@@ -113,9 +112,9 @@ def _parted(table: bytes) -> tuple[str, str] | None:
     with suppress(ValueError):  # for whoever reads the whole to say
         text = table.decode("utf-8")
         if text.startswith(_BEGINNING):
-            header, end = scanstring(text, len(_BEGINNING), True)
+            header, end = json.JSONDecoder().raw_decode(text, len(_BEGINNING) - 1)
             if text.startswith('},"', end) and METADATA not in text[end:]:
-                return header, "{" + text[end + 2 :]
+                return str(header), "{" + text[end + 2 :]
     return None
 
 
