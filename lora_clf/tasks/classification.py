@@ -30,7 +30,8 @@ class Prediction:
         label: the predicted label.
         probability: how probable it is.
         probabilities: the same for every label.
-        truncated: whether the text was longer than the classifier reads.
+        truncated: whether a part of the text was not read: it was longer than the classifier reads, or special tokens
+            that it spells at its ends were left out.
     """
 
     label: str
