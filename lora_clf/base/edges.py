@@ -12,7 +12,7 @@ from typing import Final
 
 import regex  # type: ignore[import-untyped]
 
-from lora_clf.base.text import Text
+from lora_clf.base.text import UNSEEN, Text
 
 _SHAPE: Final = r"<\|[A-Za-z0-9_]{1,40}\|>"
 """How GPT-2, ChatML, Llama 3 and their relatives spell special tokens; words and markup are not spelt so."""
@@ -28,10 +28,9 @@ class Edges:
     def __init__(self, special: Iterable[str]) -> None:
         names = sorted({name for name in special if name.strip()}, key=lambda name: (-len(name), name))
         token = "|".join([_SHAPE, *map(regex.escape, names)])
-        self._front = regex.compile(rf"\s*(?:(?:{token})\s*)+")
-        self._back = regex.compile(rf"(?r)(?:\s*(?:{token}))+\s*\Z")
-        self._first = {"<", *(name[0] for name in names)}
-        self._last = {">", *(name[-1] for name in names)}
+        self._front = regex.compile(rf"{UNSEEN}*(?:(?:{token}){UNSEEN}*)+")
+        # What stands before the first of them may be an accent of the last letter; from the end it is one look.
+        self._back = regex.compile(rf"(?r)\s*(?:(?:{token}){UNSEEN}*)+\Z")
 
     def trim(self, text: Text) -> Text:
         """The text without the special tokens that it begins or ends with, and then marked as cut.
@@ -39,8 +38,8 @@ class Edges:
         A text that is nothing else stays what it is.
         """
         said = text.text
-        if said.lstrip()[:1] in self._first and (front := self._front.match(said)) is not None:
+        if not said[:1].isalnum() and (front := self._front.match(said)) is not None:
             said = said[front.end() :]
-        if said.rstrip()[-1:] in self._last and (back := self._back.search(said)) is not None:
+        if not said[-1:].isalnum() and (back := self._back.search(said)) is not None:
             said = said[: back.start()]
         return text if said == text.text or not said.strip() else Text(said, True)

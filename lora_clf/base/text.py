@@ -39,6 +39,9 @@ _STRIDE: Final = 65_536  # characters looked at in one go: what bounds the memor
 _NEAR: Final = 256  # how far before the cap a white space is looked for
 
 _MARKS = r"\p{M}\p{Cf}\p{Default_Ignorable_Code_Point}\u2800\x80-\x84\x86-\x9f"
+UNSEEN: Final = rf"[\s{_MARKS}]"
+"""A character that shows nothing of its own, as a regular expression."""
+
 _DROPPED = r"[\x00-\x08\x0e-\x1f\x7f]"
 _ODD = regex.compile(rf"{_DROPPED}|[\ud800-\udfff]|[\s{_MARKS}]{{{RUN + 1},}}")
 _CONTROL = regex.compile(rf"{_DROPPED}+")

@@ -186,7 +186,7 @@ class Tokenizer:
         """Returns the ids of ``texts``, each at most ``max_length`` tokens with its special tokens.
 
         ``side`` is what is cut off a long text: "right" its end, "left" its start. Texts are normalised
-        first (see `lora_clf.base.text` and `lora_clf.base.edges`), and are marked truncated where something was cut off.
+        first (see `lora_clf.base.text` and `lora_clf.base.edges`), and marked truncated where something was cut off.
 
         Raises:
             UsageError: one text in place of several, no room for a token of the text, or a ``side`` that is none.
