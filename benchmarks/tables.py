@@ -38,6 +38,7 @@ OWN = {
     "adapter_dtype": "adapter_dtype",
     "canary_cost": "canary_cost",
     "pooling_cost": "pooling_cost",
+    "skewed_classes": "skewed_classes",
     "family_error": "family_error",
     "book_table": "book_table",
     "kills": "kills",

@@ -19,6 +19,7 @@ from lora_clf.errors import AdapterFormatError
 
 DEPTH: Final = 20  # nested lists and objects; ours are seven deep
 _NO_BRACKET: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[^\[\]{}"]+', re.DOTALL)  # strings, and all else
+_OTHERS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def canonical(value: Any) -> str:
@@ -27,7 +28,7 @@ def canonical(value: Any) -> str:
     Raises:
         ValueError: a number is not finite.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def parse(text: str | bytes, what: str) -> Any:
@@ -41,9 +42,9 @@ def parse(text: str | bytes, what: str) -> Any:
         text = text.decode("utf-8") if isinstance(text, bytes) else text
         if _too_deep(text):
             raise ValueError(f"lists and objects are nested more than {DEPTH} deep")
-        value = json.loads(text, object_pairs_hook=_no_key_twice, parse_constant=_no_constant)
-        # A number such as 1e999 reads as infinity; a lone surrogate can be escaped, but not shown.
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
+        value = _DECODER.decode(text)
+        if not text.isascii() or "\\u" in text:  # a lone surrogate can be escaped, but not shown
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:  # UnicodeError and JSONDecodeError are ValueErrors
         raise AdapterFormatError(f"{what} is not JSON that can be trusted: {error}.") from error
     return value
@@ -72,14 +73,15 @@ def plain(value: Any) -> Any:
 
 def _too_deep(text: str) -> bool:
     """Whether lists and objects are nested too deep; asked before parsing, since parsing is what would overflow."""
-    brackets = rest = _NO_BRACKET.sub("", text)
+    outside = "".join(text.split('"')[::2]) if "\\" not in text else _NO_BRACKET.sub("", text)
+    brackets = rest = outside.encode("utf-8", "surrogatepass").translate(None, _OTHERS)
     for _ in range(DEPTH):  # each round takes the innermost away
-        rest = rest.replace("[]", "").replace("{}", "")
-    if not rest:
-        return False
+        if not rest:
+            return False
+        rest = rest.replace(b"[]", b"").replace(b"{}", b"")
     deepest = depth = 0  # too deep, or not closed, which is for the parser to say
     for bracket in brackets:
-        depth += 1 if bracket in "[{" else -1
+        depth += 1 if bracket in b"[{" else -1
         deepest = max(deepest, depth)
     return deepest > DEPTH
 
@@ -94,3 +96,15 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number in JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):  # 1e999 reads as infinity
+        raise ValueError(f"{brief(text)} is too large for a number")
+    return number
+
+
+# Made once: a small adapter is read in little more than the time in which these are made.
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_no_key_twice, parse_constant=_no_constant, parse_float=_finite)
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

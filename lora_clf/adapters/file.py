@@ -10,14 +10,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from lora_clf.adapters.canonical import canonical, parse
 from lora_clf.adapters.card import card
 from lora_clf.adapters.disk import Place, contents, read_from, write_in_place_of
-from lora_clf.adapters.header import Header
-from lora_clf.adapters.layout import HEAD, config_of, layout_of
+from lora_clf.adapters.header import Header, TensorEntry
+from lora_clf.adapters.layout import HEAD, Layout, config_of, layout_of
+from lora_clf.adapters.manifest import KEPT
+from lora_clf.adapters.manifest import MODEL as MODEL
 from lora_clf.adapters.safetensors_file import HEADER_CAP, Table, pack, read_table, table_length, tensors_of
 from lora_clf.adapters.wording import few
 from lora_clf.errors import AdapterError, AdapterExistsError, AdapterFormatError, AdapterNotFoundError
@@ -25,7 +28,6 @@ from lora_clf.errors import AdapterError, AdapterExistsError, AdapterFormatError
 if TYPE_CHECKING:
     from torch import Tensor
 
-MODEL: Final = "adapter_model.safetensors"
 CONFIG: Final = "adapter_config.json"
 CARD: Final = "README.md"
 FILES: Final = (MODEL, CONFIG, CARD)
@@ -110,14 +112,24 @@ def read_folder(folder: Path, *, file_cap: int = FILE_CAP) -> tuple[Header, dict
 def _read_whole(place: Place, file_cap: int) -> tuple[Header, dict[str, Tensor]]:
     data, table = read_model(place, file_cap)
     header, layout = table.header, layout_of(table.header)
-    names = {entry.name: layout.in_memory(entry.name) for entry in header.tensors}
-    if strange := sorted(name for name, found in names.items() if layout.in_file(found) != name):
-        raise AdapterFormatError(f"Names of tensors in {MODEL} belong nowhere: {few(strange)}.")
-    if not any(found.startswith(HEAD) for found in names.values()):
-        raise AdapterFormatError(f"{MODEL} has no classification head; without one there are no labels.")
+    names = _names_in_memory(layout, header.tensors)
     check_config(header, place)
-    tensors = tensors_of(data, table)
-    return header, {names[name]: tensor for name, tensor in tensors.items()}
+    return header, dict(zip(names, tensors_of(data, table).values(), strict=True))
+
+
+@lru_cache(KEPT)
+def _names_in_memory(layout: Layout, tensors: tuple[TensorEntry, ...]) -> tuple[str, ...]:
+    """What the tensors of a file are called in memory.
+
+    Raises:
+        AdapterFormatError: names that belong nowhere, or no head.
+    """
+    names = [layout.in_memory(entry.name) for entry in tensors]
+    if strange := sorted(entry.name for entry in tensors if not layout.knows(entry.name)):
+        raise AdapterFormatError(f"Names of tensors in {MODEL} belong nowhere: {few(strange)}.")
+    if not any(name.startswith(HEAD) for name in names):
+        raise AdapterFormatError(f"{MODEL} has no classification head; without one there are no labels.")
+    return tuple(names)
 
 
 def read_model(place: Place, file_cap: int) -> tuple[bytearray, Table]:

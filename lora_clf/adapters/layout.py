@@ -17,10 +17,13 @@ as in transformers' ``ForSequenceClassification`` class.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from lora_clf.adapters.header import Header
+from lora_clf.adapters.header import Header, TensorEntry
+from lora_clf.adapters.manifest import KEPT
 from lora_clf.base.architecture import ARCHITECTURES
 from lora_clf.base.catalogue import CATALOGUE
 from lora_clf.errors import AdapterFormatError, UsageError
@@ -135,7 +138,7 @@ def config_of(header: Header) -> dict[str, Any]:
         "base_model_name_or_path": repository,
         "revision": revision,
         "inference_mode": True,
-        "modules_to_save": _modules_to_save(header) if family else None,
+        "modules_to_save": list(_modules_to_save(layout_of(header), header.tensors)) if family else None,
     }
     if not header.low_rank:
         return {**common, **_method_of(header)}
@@ -145,7 +148,7 @@ def config_of(header: Header) -> dict[str, Any]:
         "r": header.settings["rank"],
         "lora_alpha": _whole(header.settings["alpha"]),
         "lora_dropout": header.settings.get("dropout", 0.0),
-        "target_modules": list(_adapted(header, ".lora_A.weight")),
+        "target_modules": list(_adapted(header.tensors, ".lora_A.weight")),
         "fan_in_fan_out": header.fan_in_fan_out,
         "bias": "none",
         "use_rslora": _rank_stabilised(header),
@@ -179,7 +182,7 @@ def _method_of(header: Header) -> dict[str, Any]:
         tuner = kind(**header.settings)
     except (UsageError, TypeError) as error:
         raise AdapterFormatError(f"The adapter's settings do not fit its strategy: {error}") from error
-    layers = _adapted(header, kind.peft_ending)
+    layers = _adapted(header.tensors, kind.peft_ending)
     return {
         "peft_type": kind.method,
         **tuner.peft_settings(),
@@ -189,22 +192,23 @@ def _method_of(header: Header) -> dict[str, Any]:
     }
 
 
-def _adapted(header: Header, ending: str) -> dict[str, tuple[int, ...]]:
+@lru_cache(KEPT)
+def _adapted(tensors: tuple[TensorEntry, ...], ending: str) -> Mapping[str, tuple[int, ...]]:
     """The adapted modules as PEFT finds them, with the shape of that tensor: full names, in the order of the blocks."""
     found = {
         entry.name.removesuffix(ending).removeprefix(PEFT): entry.shape
-        for entry in header.tensors
+        for entry in tensors
         if entry.name.endswith(ending)
     }
     return {name: found[name] for name in sorted(found, key=_by_number)}
 
 
-def _modules_to_save(header: Header) -> list[str]:
+@lru_cache(KEPT)
+def _modules_to_save(layout: Layout, tensors: tuple[TensorEntry, ...]) -> Sequence[str]:
     """The parts of the classification model that are the head, and the two that PEFT always names."""
-    layout = layout_of(header)
-    names = (entry.name for entry in header.tensors if not entry.name.startswith(layout.backbone))
+    names = (entry.name for entry in tensors if not entry.name.startswith(layout.backbone))
     children = {layout.in_memory(name).split(".")[1] for name in names}
-    return [*sorted(children - set(PEFT_HEADS)), *PEFT_HEADS]
+    return *sorted(children - set(PEFT_HEADS)), *PEFT_HEADS
 
 
 def _by_number(name: str) -> list[tuple[int, str]]:

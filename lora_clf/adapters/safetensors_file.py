@@ -12,13 +12,15 @@ import json
 import math
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from lora_clf.adapters.canonical import canonical, parse
+from lora_clf.adapters.canonical import parse
 from lora_clf.adapters.header import Header, TensorEntry, read_text
-from lora_clf.adapters.wording import brief, few
+from lora_clf.adapters.manifest import DTYPES, METADATA, MODEL, TABLE, manifest_of, manifest_text, read_manifest
+from lora_clf.adapters.wording import few
 from lora_clf.errors import AdapterFormatError
 
 if TYPE_CHECKING:
@@ -26,12 +28,9 @@ if TYPE_CHECKING:
 
 KEY: Final = "lora_clf"
 HEADER_CAP: Final = 1 << 20  # bytes of the table, our header included
-DTYPES: Final = {"F32": 4, "F16": 2, "BF16": 2}  # what a tensor may be stored as, and its bytes a number
 _NAMES: Final = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _DTYPES: Final = {name: dtype for dtype, name in _NAMES.items()}
-_DIMENSIONS: Final = 4
-_ENTRY: Final = {"dtype", "shape", "data_offsets"}
-_MODEL: Final = "adapter_model.safetensors"
+_BEGINNING: Final = f'{{"{METADATA}":{{"{KEY}":"'
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,7 @@ def pack(header: Header, tensors: Mapping[str, Tensor]) -> tuple[Header, bytes]:
 def digest_of(header: Header, data: bytes | memoryview) -> str:
     """SHA-256 over the header (its own digest left empty), the manifest and the tensors' bytes."""
     digest = hashlib.sha256(header.text(digest="").encode())
-    manifest = [[entry.name, entry.dtype, list(entry.shape)] for entry in header.tensors]
-    digest.update(b"\n" + canonical(manifest).encode() + b"\n")
+    digest.update(b"\n" + manifest_text(header.tensors) + b"\n")
     digest.update(data)
     return digest.hexdigest()
 
@@ -87,21 +85,37 @@ def read_table(top: bytes | bytearray, size: int) -> Table:
         AdapterFormatError: it is not exactly what `pack` writes.
     """
     length = table_length(top, size)
-    values = parse(bytes(top[8 : 8 + length]).rstrip(b" "), f"The table of {_MODEL}")
+    table = bytes(top[8 : 8 + length]).rstrip(b" ")
+    taken = size - 8 - length
+    if (parted := _parted(table)) is not None:
+        header = read_text(parted[0])
+        return Table(replace(header, tensors=read_manifest(parted[1], taken)), 8 + length)
+    values = parse(table, TABLE)
     if not isinstance(values, dict):
-        raise AdapterFormatError(f"The table of {_MODEL} is no JSON object.")
-    metadata = values.pop("__metadata__", {})
+        raise AdapterFormatError(f"{TABLE} is no JSON object.")
+    metadata = values.pop(METADATA, {})
     if not isinstance(metadata, dict) or not isinstance(metadata.get(KEY), str):
         raise AdapterFormatError(
-            f"{_MODEL} has no {KEY} header: it was not saved by lora_clf, or was saved again by a program "
+            f"{MODEL} has no {KEY} header: it was not saved by lora_clf, or was saved again by a program "
             "that dropped the header. What PEFT saved comes in with its labels: `lora-clf adapters convert FOLDER "
             "--labels ham,spam --out NEW`, or load_adapter(folder, base, labels=[...])."
         )
     # The version first: a later one may have other keys and dtypes, and has to be refused by its number.
     header = read_text(metadata[KEY])
     if more := sorted(set(metadata) - {KEY}):
-        raise AdapterFormatError(f"The metadata of {_MODEL} holds more than {KEY}: {few(map(repr, more))}.")
-    return Table(replace(header, tensors=_manifest(values, size - 8 - length)), 8 + length)
+        raise AdapterFormatError(f"The metadata of {MODEL} holds more than {KEY}: {few(map(repr, more))}.")
+    return Table(replace(header, tensors=manifest_of(values, taken)), 8 + length)
+
+
+def _parted(table: bytes) -> tuple[str, str] | None:
+    """The header and the table without it, which adapters of one kind share; None of a table that we do not write."""
+    with suppress(ValueError):  # for whoever reads the whole to say
+        text = table.decode("utf-8")
+        if text.startswith(_BEGINNING):
+            header, end = json.JSONDecoder().raw_decode(text, len(_BEGINNING) - 1)
+            if text.startswith('},"', end) and METADATA not in text[end:]:
+                return str(header), "{" + text[end + 2 :]
+    return None
 
 
 def table_length(top: bytes | bytearray, size: int) -> int:
@@ -112,14 +126,14 @@ def table_length(top: bytes | bytearray, size: int) -> int:
     """
     length = int.from_bytes(top[:8], "little")
     if size < 8 or length > size - 8 or length < 2:
-        raise AdapterFormatError(f"{_MODEL} ({size:,} bytes) is cut off or no safetensors file.")
+        raise AdapterFormatError(f"{MODEL} ({size:,} bytes) is cut off or no safetensors file.")
     if length > HEADER_CAP:
         raise _too_large(length)
     return length
 
 
 def _too_large(length: int) -> AdapterFormatError:
-    return AdapterFormatError(f"The header of {_MODEL} takes {length:,} bytes, of at most {HEADER_CAP:,}.")
+    return AdapterFormatError(f"The header of {MODEL} takes {length:,} bytes, of at most {HEADER_CAP:,}.")
 
 
 def tensors_of(data: bytearray, table: Table) -> dict[str, Tensor]:
@@ -133,11 +147,11 @@ def tensors_of(data: bytearray, table: Table) -> dict[str, Tensor]:
     digest = digest_of(table.header, memoryview(data)[table.start :])
     if digest != table.header.digest:
         raise AdapterFormatError(
-            f"The digest of {_MODEL} is {digest[:12]}, its header says {table.header.digest[:12]}: the file "
+            f"The digest of {MODEL} is {digest[:12]}, its header says {table.header.digest[:12]}: the file "
             "was changed or damaged after it was saved. Copy it again, or train it again."
         )
     if sys.byteorder != "little":
-        raise AdapterFormatError(f"{_MODEL} holds little-endian numbers, which this machine cannot read.")
+        raise AdapterFormatError(f"{MODEL} holds little-endian numbers, which this machine cannot read.")
     tensors: dict[str, Tensor] = {}
     place = table.start
     # Neighbours of one type in one go: an adapter has many small tensors, and the calls are what takes the time.
@@ -153,40 +167,7 @@ def tensors_of(data: bytearray, table: Table) -> dict[str, Tensor]:
         if not math.isfinite(float(run.sum(dtype=torch.float32))) and (
             bad := sorted(name for name, tensor in found.items() if not bool(torch.isfinite(tensor).all()))
         ):
-            raise AdapterFormatError(f"Tensors of {_MODEL} hold NaN or infinity: {few(bad)}.")
+            raise AdapterFormatError(f"Tensors of {MODEL} hold NaN or infinity: {few(bad)}.")
         tensors |= found
         place += count * size
     return tensors
-
-
-def _manifest(values: Mapping[str, Any], size: int) -> tuple[TensorEntry, ...]:
-    """The tensors of the table in the order of their places, which must fill ``size`` bytes exactly."""
-    wrong = [name for name, value in values.items() if not _is_entry(value)]
-    if wrong:
-        raise AdapterFormatError(
-            f"Tensors in the table of {_MODEL} are not described by a dtype of {', '.join(DTYPES)}, a shape "
-            f"of up to {_DIMENSIONS} sizes and a place of that many bytes: {few(sorted(wrong))}."
-        )
-    ordered = sorted(values.items(), key=lambda item: item[1]["data_offsets"])
-    place = 0
-    for name, value in ordered:
-        begin, end = value["data_offsets"]
-        if begin != place:
-            kind = "a hole before" if begin > place else "an overlap at"
-            raise AdapterFormatError(f"The tensors of {_MODEL} do not follow one another: {kind} {brief(name)}.")
-        place = end
-    if place != size:
-        raise AdapterFormatError(f"The tensors of {_MODEL} take {place:,} bytes, {size:,} are there.")
-    return tuple(TensorEntry(name, value["dtype"], tuple(value["shape"])) for name, value in ordered)
-
-
-def _is_entry(value: Any) -> bool:
-    if not isinstance(value, dict) or value.keys() != _ENTRY:
-        return False
-    dtype, shape, place = value["dtype"], value["shape"], value["data_offsets"]
-    if not (isinstance(dtype, str) and dtype in DTYPES and isinstance(shape, list) and isinstance(place, list)):
-        return False
-    if len(shape) > _DIMENSIONS or len(place) != 2 or {*map(type, shape), *map(type, place)} != {int}:
-        return False
-    fits = place[1] - place[0] == DTYPES[dtype] * math.prod(shape)
-    return bool(fits and place[0] >= 0 and min(shape, default=1) >= 1)

@@ -7,8 +7,10 @@ stream, and only then capped. Ordinary texts pass unchanged, bit for bit; what c
 - control characters (NUL to BS, SO to US, DEL) are dropped; tab, line feed, VT, FF and CR stay;
 - a surrogate pair becomes its character, a lone surrogate U+FFFD;
 - in a run of characters that show nothing of their own (white space, combining marks, invisible and
-  format characters) at most ``RUN`` are white space and at most ``RUN`` are not; a character therefore
-  carries at most ``RUN`` marks. Shorter runs, double spaces among them, stay as they are.
+  format characters) at most ``RUN`` are white space; more than ``RUN`` that are not are a storm, of which
+  nothing stays: a storm that left its first marks behind would still change the word beside it. Shorter
+  runs, double spaces among them, stay as they are. Scripts that stack marks need five or six a letter
+  (Tibetan, Hebrew with vowels and accents), the flag of England seven.
 
 The C1 controls (U+0080 to U+009F) are kept: in real messages they are quotation marks that someone decoded
 with the wrong code page. They count as invisible, so a run of them is shortened.
@@ -28,7 +30,7 @@ Side = Literal["right", "left"]
 """The side that truncation takes away: ``right`` keeps the start of a text, ``left`` its end."""
 
 RUN: Final = 8
-"""White-space characters, and marks or invisible characters, kept of one run."""
+"""White-space characters kept of one run; marks and invisible characters that one run may have."""
 
 CAP: Final = 32_768
 """Characters kept of one text when the caller names no cap."""
@@ -37,6 +39,9 @@ _STRIDE: Final = 65_536  # characters looked at in one go: what bounds the memor
 _NEAR: Final = 256  # how far before the cap a white space is looked for
 
 _MARKS = r"\p{M}\p{Cf}\p{Default_Ignorable_Code_Point}\u2800\x80-\x84\x86-\x9f"
+UNSEEN: Final = rf"[\s{_MARKS}]"
+"""A character that shows nothing of its own, as a regular expression."""
+
 _DROPPED = r"[\x00-\x08\x0e-\x1f\x7f]"
 _ODD = regex.compile(rf"{_DROPPED}|[\ud800-\udfff]|[\s{_MARKS}]{{{RUN + 1},}}")
 _CONTROL = regex.compile(rf"{_DROPPED}+")
@@ -76,17 +81,17 @@ def normalise(text: str, cap: int = CAP, side: Side = "right") -> Text:
         # The first half of a surrogate pair waits for the second, which may be in the next stride.
         half = piece[-1:] if end < len(text) and "\ud800" <= piece[-1:] <= "\udbff" else ""
         piece = _shorten(piece[: len(piece) - len(half)])
-        # So does a run at the end, which may go on there. It is short by now.
+        # So does a run at the end, which may go on there. It is short by now, and still known for a storm.
         trailing = _TRAILING.search(piece)
         run = trailing[0] if trailing else ""
-        kept += piece[: len(piece) - len(run)]
+        kept += _LONG_RUN.sub(_without_storm, piece[: len(piece) - len(run)])
         pending = run + half
         if len(kept) > cap:
             if side == "right":
                 return Text(kept[: _last_boundary(kept, cap)], True)
             kept, cut = kept[-cap - 1 :], True
         start = end
-    kept += pending
+    kept += _LONG_RUN.sub(_without_storm, pending)
     if len(kept) <= cap:
         return Text(kept, cut)
     if side == "right":
@@ -107,10 +112,20 @@ def _replaced(match: regex.Match[str]) -> str:
 
 
 def _keep_first(match: regex.Match[str]) -> str:
-    """Returns the first ``RUN`` white-space characters and the first ``RUN`` others of a run, in order."""
+    """Returns the first ``RUN`` white-space characters of a run and of others one more, in order.
+
+    By the one more a storm is known for one, also where it goes on in the next stride.
+    """
     run = match[0]
-    firsts = chain(islice(_SPACE.finditer(run), RUN), islice(_MARK.finditer(run), RUN))
+    firsts = chain(islice(_SPACE.finditer(run), RUN), islice(_MARK.finditer(run), RUN + 1))
     return "".join(run[position] for position in sorted({first.start() for first in firsts}))
+
+
+def _without_storm(match: regex.Match[str]) -> str:
+    """Returns a run that was shortened without its marks and invisible characters, where those are too many."""
+    run = match[0]
+    spaces = "".join(_SPACE.findall(run))
+    return spaces if len(run) - len(spaces) > RUN else run
 
 
 def _last_boundary(text: str, cap: int) -> int:

@@ -1,7 +1,8 @@
 """Texts to token ids, in batch, the same way whatever base the tokenizer came with.
 
-What a user writes is text: nothing in it becomes a special token, however it is spelled. The special tokens
-that a base wants around a text (``[CLS]``, ``</s>``) are put there afterwards, and stay when a text is cut.
+What a user writes is text: nothing in it becomes a special token, however it is spelled; what spells one at an end
+of a text is left out (`lora_clf.base.edges`). The special tokens that a base wants around a text (``[CLS]``,
+``</s>``) are put there afterwards, and stay when a text is cut.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_clf.base import byte_pairs
+from lora_clf.base.edges import Edges
 from lora_clf.base.fast_tokenizer import FastTokenizer
 from lora_clf.base.text import Side, normalise
 from lora_clf.errors import BaseNotFoundError, UnsupportedBaseError, UsageError
@@ -36,7 +38,8 @@ class Tokens:
 
     Attributes:
         ids: one array (T,) of int32 a text, at least one token each.
-        truncated: (N,) bool, whether a part of the text is not in its ids.
+        truncated: (N,) bool, whether a part of the text is not in its ids: it was too long, or special tokens that it
+            spells at its ends were left out.
     """
 
     ids: list[npt.NDArray[np.int32]]
@@ -151,6 +154,10 @@ class Tokenizer:
         form = {**self._backend.canonical(), "prefix": self._prefix, "suffix": self._suffix, "tag": _TAG}
         return hashlib.sha256(json.dumps(form, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
+    @cached_property
+    def _edges(self) -> Edges:
+        return Edges(self.special)
+
     @property
     def around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The special ids in front of and behind a text."""
@@ -179,7 +186,7 @@ class Tokenizer:
         """Returns the ids of ``texts``, each at most ``max_length`` tokens with its special tokens.
 
         ``side`` is what is cut off a long text: "right" its end, "left" its start. Texts are normalised
-        first (see `lora_clf.base.text`), and are marked truncated where that or the length cut something off.
+        first (see `lora_clf.base.text` and `lora_clf.base.edges`), and marked truncated where something was cut off.
 
         Raises:
             UsageError: one text in place of several, no room for a token of the text, or a ``side`` that is none.
@@ -197,7 +204,7 @@ class Tokenizer:
         ids: list[npt.NDArray[np.int32]] = []
         truncated = np.zeros(len(texts), dtype=np.bool_)
         for start in range(0, len(texts), _BATCH):
-            normal = [normalise(text, cap, side) for text in texts[start : start + _BATCH]]
+            normal = [self._edges.trim(normalise(text, cap, side)) for text in texts[start : start + _BATCH]]
             for text, body in zip(normal, self._backend.bodies([text.text for text in normal]), strict=True):
                 truncated[len(ids)] = text.truncated or len(body) > room
                 body = body[:room] if side == "right" else body[-room:]

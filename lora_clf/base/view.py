@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,38 @@ def share(module: nn.Module) -> nn.Module:
         memo[id(parameter)] = nn.Parameter(parameter.data, requires_grad=False)
     for buffer in module.buffers():
         memo[id(buffer)] = buffer.data
+    # What `copy.deepcopy` does with a module, without its detours: a view is made for every adapter that is loaded.
+    plain = [part for part in module.modules() if _copies_plainly(type(part))]
+    for part in plain:
+        memo[id(part)] = object.__new__(type(part))
+    for part in plain:
+        values = ((name, _copied(value, memo)) for name, value in part.__getstate__().items())
+        memo[id(part)].__dict__.update(values)
     return copy.deepcopy(module, memo)
+
+
+def _copied(value: Any, memo: dict[int, Any]) -> Any:
+    kind = type(value)
+    if value is None or kind in (bool, int, float, str):
+        return value
+    if kind in (dict, OrderedDict, set) and not value:
+        return kind()
+    if kind is dict and all(id(part) in memo for part in value.values()):  # of parameters, buffers or modules
+        return {name: memo[id(part)] for name, part in value.items()}
+    return copy.deepcopy(value, memo)
+
+
+def _copies_plainly(kind: type[nn.Module]) -> bool:
+    """Whether `copy.deepcopy` takes objects of this class for the names and values that they hold."""
+    return not hasattr(kind, "__deepcopy__") and all(
+        getattr(kind, name, None) is getattr(usual, name, None)
+        for usual, name in (
+            (object, "__reduce_ex__"),
+            (object, "__reduce__"),
+            (nn.Module, "__getstate__"),
+            (nn.Module, "__setstate__"),
+        )
+    )
 
 
 class _Held:

@@ -62,6 +62,12 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Where results, plots and report go; by default runs/DATA.")] = None,
     save_adapters: Annotated[bool, typer.Option("--save-adapters", help="Keep the trained adapters.")] = False,
     adapter_dtype: AdapterDtype = "fp32",
+    checkpoint_every: Annotated[
+        str,
+        typer.Option(
+            metavar="N|TIME", help="Keep a checkpoint of each run every N steps (100) or after a time (60s); 0: none."
+        ),
+    ] = "60s",
     plot_format: Annotated[str, typer.Option(help="png, svg or pdf.")] = "png",
     margin: Annotated[float, typer.Option(help="Points that the recommended strategy may lose.")] = 1.0,
     force: Force = False,
@@ -75,8 +81,8 @@ def compare(
     """Try every strategy on the same footing and show what each costs and buys.
 
     Strategy flags go to those of the strategies that have them; what is set by a flag is not tuned. Finished runs
-    are kept in --out: the same command again does only what is missing. The results of another comparison there are
-    overwritten with --force only.
+    are kept in --out, and checkpoints of those that are not: the same command again does only what is missing. The
+    results of another comparison there are overwritten with --force only.
     """
     quiet_third_parties()
     origin = one_source(source, data)
@@ -120,6 +126,7 @@ def compare(
                 threads=threads,
                 save_adapters=save_adapters,
                 adapter_dtype=adapter_dtype,
+                checkpoint_every=checkpoint_every,
                 force=force,
                 plot_format=plot_format,
                 margin=margin,

@@ -64,6 +64,7 @@ def train(
     from lora_clf.data.dataset import load_data
     from lora_clf.inference.precision import resolve_precision
     from lora_clf.training.loop import train as run_training
+    from lora_clf.training.objective import check_recipe
     from lora_clf.training.settings import TrainSettings
 
     check_dtype(adapter_dtype)
@@ -73,6 +74,7 @@ def train(
         check_pooling(shared.pooling)
     dataset = load_data(origin, **columns.settings(), seed=seed)
     decision.check(dataset.task)
+    check_recipe(dataset.task, settings)
     for warning in dataset.warnings:
         note(f"Warning: {warning.rstrip('.')}.")
     base = load_base(

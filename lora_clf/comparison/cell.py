@@ -7,6 +7,7 @@ its recorded seconds are charged (``cold_seconds``) whoever spent them.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from lora_clf.comparison.materials import Materials
 from lora_clf.comparison.memory import current_bytes, peak_bytes, restart_peak
 from lora_clf.comparison.outcome import Outcome, Predictions, digest_file, mark_of, write_outcome
 from lora_clf.comparison.plan import Cell
+from lora_clf.comparison.resuming import checkpoints_of, train_on
 from lora_clf.comparison.size import folder_bytes
 from lora_clf.errors import BaseError, DataError
 from lora_clf.metrics.probability import softmax
@@ -42,8 +44,11 @@ def run_cell(
     say: Say | None = None,
     dtype: str = "fp32",
     materials: Materials | None = None,
+    every: int | str = "60s",
 ) -> Outcome:
     """Train one strategy with one seed and put what was found at ``folder``.
+
+    A run of the same cell that was killed left its checkpoints beside ``folder``: this one goes on from there.
 
     Args:
         cell: what to do, with the digests of base and data.
@@ -52,12 +57,13 @@ def run_cell(
         say: told about the progress.
         dtype: what the adapter is saved in.
         materials: base and data, where other cells of this process have loaded them.
+        every: how often a checkpoint is kept: steps or a time, as of `lora_clf.training.checkpoints.Checkpoints`.
 
     Raises:
         DataError: the same arguments now give other data.
         BaseError: the same name is now another base.
+        CheckpointError: another process is at the same cell.
     """
-    from lora_clf.training.loop import train
     from lora_clf.training.settings import TrainSettings
 
     materials = materials or Materials()
@@ -66,20 +72,17 @@ def run_cell(
     check(cell, base, data)
     held, loading = current_bytes(), peak_bytes()
     restarted = restart_peak()
-    result = train(
-        base,
-        data,
-        cell.contender.tuner(),
-        TrainSettings(**cell.training, seed=cell.seed),
-        progress=throttled(say) if say else None,
-    )
+    kept = checkpoints_of(folder, cell.digest)
+    settings = TrainSettings(**cell.training, seed=cell.seed)
+    told = throttled(say) if say else None
+    result = train_on(base, data, cell.contender.tuner(), settings, kept, every, told)
     peak = peak_bytes()
     with tempfile.TemporaryDirectory() as place:
         saved = Path(adapter or Path(place) / "adapter")
         if adapter is not None:
             adapter.parent.mkdir(parents=True, exist_ok=True)
             digest_file(adapter).unlink(missing_ok=True)  # until the new one is whole, it is no cell's
-        result.save(saved, force=True, dtype=dtype)
+        result.adapter.save(saved, force=True, dtype=dtype)  # which keeps the checkpoints until all is written
         if adapter is not None:
             digest_file(adapter).write_text(f"{mark_of(cell.digest, dtype)}\n", encoding="utf-8")
         adapter_bytes = folder_bytes(saved)
@@ -115,6 +118,7 @@ def run_cell(
         texts_per_second=_throughput(result, data) if cell.k is None else None,
     )
     write_outcome(outcome, folder)
+    shutil.rmtree(kept, ignore_errors=True)
     return outcome
 
 

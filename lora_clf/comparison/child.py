@@ -64,14 +64,17 @@ class News:
     failure: Failure | None = None
 
 
-def task_of(cell: Cell, folder: Path, adapter: Path | None = None, dtype: str = "fp32") -> Task:
-    """The task of running one cell."""
+def task_of(
+    cell: Cell, folder: Path, adapter: Path | None = None, dtype: str = "fp32", every: int | str = "60s"
+) -> Task:
+    """The task of running one cell, with a checkpoint ``every`` so many steps or so much time."""
     request = {
         "kind": "cell",
         "cell": cell.to_json(),
         "folder": str(folder),
         "adapter": str(adapter) if adapter else None,
         "dtype": dtype,
+        "every": every,
     }
     return Task(cell.name, cell.contender.label, request)
 

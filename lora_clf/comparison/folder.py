@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from lora_clf.comparison.outcome import Outcome, is_adapter_of, read_outcome
 from lora_clf.comparison.plan import Cell, Plan, canonical
 from lora_clf.comparison.tuning import Trial, Tuning, read_trial, trial_task, tunings_of
 from lora_clf.errors import UsageError
+from lora_clf.training.checkpoints import USUAL, parse_interval
+from lora_clf.training.lock import HeldError, Lock
 
 
 class Folder:
@@ -24,17 +27,22 @@ class Folder:
         plan: whose results are kept.
         save_adapters: whether a cell is finished only with its adapter.
         dtype: of those adapters.
+        every: how often a run keeps a checkpoint.
 
     Raises:
-        UsageError: ``out`` is a file.
+        UsageError: ``out`` is a file, or ``every`` is neither a number of steps nor a time.
     """
 
-    def __init__(self, out: Path, plan: Plan, save_adapters: bool = False, dtype: str = "fp32") -> None:
+    def __init__(
+        self, out: Path, plan: Plan, save_adapters: bool = False, dtype: str = "fp32", every: int | str = USUAL
+    ) -> None:
+        parse_interval(every)
         if out.exists() and not out.is_dir():
             raise UsageError(f"--out {out.name} is a file; expected a folder, or a name where there is nothing yet.")
         self.out = out
         self._plan = plan
         self._dtype = dtype
+        self._every = every
         self._adapters = _adapter_names(plan) if save_adapters else {}
 
     def refuse_another(self, facts: Mapping[str, Any]) -> None:
@@ -60,6 +68,33 @@ class Folder:
             return
         raise UsageError(f"{self.out.name} holds {what}. Choose another --out, or --force to overwrite its results.")
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """A context in which no other comparison writes here: the lock of a process that dies falls with it.
+
+        Raises:
+            UsageError: another process writes here, or nobody can.
+        """
+        made = [folder for folder in (self.out, *self.out.parents) if not folder.exists()]
+        lock = Lock(self.out / "lock")
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            lock.take()
+        except HeldError as error:
+            who = f"process {error.owner}" if error.owner is not None else "another process"
+            raise UsageError(
+                f"Another comparison ({who}) is writing to {self.out}. Wait for its end, or choose another --out."
+            ) from error
+        except OSError as error:
+            raise UsageError(f"--out {self.out} cannot be written: {error.strerror or error}.") from error
+        try:
+            yield
+        finally:
+            lock.release()
+            with suppress(OSError):  # what was made for nothing goes; what holds something stays
+                for folder in made:
+                    folder.rmdir()
+
     def sweep(self) -> None:
         """Drop what runs that were killed had begun to write."""
         for partial in (self.out / "cells").glob("*.partial-*"):
@@ -68,8 +103,8 @@ class Folder:
     def task(self, unit: Cell | Trial) -> Task:
         """What a child is told to do."""
         if isinstance(unit, Trial):
-            return trial_task(unit, self.out / "tuning" / unit.name)
-        return task_of(unit, self.out / "cells" / unit.name, self._adapter(unit), self._dtype)
+            return trial_task(unit, self.out / "tuning" / unit.name, self._every)
+        return task_of(unit, self.out / "cells" / unit.name, self._adapter(unit), self._dtype, self._every)
 
     def holds(self, unit: Cell | Trial) -> bool:
         """Whether the result of a run is there, with its adapter where adapters are kept."""

@@ -32,6 +32,7 @@ from lora_clf.comparison.progress import PlanProgress as PlanProgress
 from lora_clf.comparison.progress import Tell
 from lora_clf.comparison.recommendation import MARGIN, check_margin
 from lora_clf.comparison.tuning import plan_trials, tuned
+from lora_clf.training.checkpoints import USUAL
 
 if TYPE_CHECKING:
     from lora_clf.base.base import Base
@@ -59,6 +60,7 @@ def compare(
     threads: int | None = None,
     save_adapters: bool = False,
     adapter_dtype: str = "fp32",
+    checkpoint_every: int | str = USUAL,
     force: bool = False,
     plot_format: str = "png",
     margin: float = MARGIN,
@@ -67,8 +69,8 @@ def compare(
 ) -> Comparison:
     """Compare strategies on the same splits and seeds, with plain baselines, and write the report.
 
-    Each finished run is kept in ``out`` at once: an interrupted comparison that is started again does only
-    what is missing. A run that fails is reported; the others go on.
+    Each finished run is kept in ``out`` at once, and of a run that lasts its newest checkpoints: an interrupted
+    comparison that is started again does only what is missing. A run that fails is reported; the others go on.
 
     Args:
         base: the base's name, or all arguments of `load_base`.
@@ -90,6 +92,7 @@ def compare(
             give other last bits; the same threads give the same results, whatever ``jobs``.
         save_adapters: keep the trained adapters, in ``out/adapters``.
         adapter_dtype: what they are kept in: "fp32", or "bf16", half as large.
+        checkpoint_every: how often a run keeps a checkpoint: steps (100) or time ("60s"), as of `Checkpoints`.
         force: overwrite the comparison of another plan in ``out``; runs of it that fit are kept.
         plot_format: of the plot files: "png", "svg" or "pdf".
         margin: points that the recommended strategy may lose against the best.
@@ -97,7 +100,8 @@ def compare(
         progress: told where the comparison stands.
 
     Raises:
-        UsageError: the plan cannot be run, or ``out`` holds the comparison of another one.
+        UsageError: the plan cannot be run, ``out`` holds the comparison of another one, or another process writes
+            there.
         DataError, BaseError: nothing to compare on.
     """
     plan = Plan(
@@ -118,6 +122,7 @@ def compare(
         threads=threads,
         save_adapters=save_adapters,
         adapter_dtype=adapter_dtype,
+        checkpoint_every=checkpoint_every,
         force=force,
         plot_format=plot_format,
         margin=margin,
@@ -134,6 +139,7 @@ def run_plan(
     threads: int | None = None,
     save_adapters: bool = False,
     adapter_dtype: str = "fp32",
+    checkpoint_every: int | str = USUAL,
     force: bool = False,
     plot_format: str = "png",
     margin: float = MARGIN,
@@ -146,15 +152,17 @@ def run_plan(
     from lora_clf.comparison.report import write_report
     from lora_clf.comparison.untuned import measure_untuned
     from lora_clf.comparison.work import Work, batched, in_order, threads_each
+    from lora_clf.training.objective import check_recipe
     from lora_clf.training.settings import TrainSettings
 
     check_format(plot_format)
     check_margin(margin)
     settings = TrainSettings(**plan.training)  # a wrong setting ends here, before anything is loaded
     threads = threads_each(jobs, threads)
-    folder = Folder(out, plan, save_adapters, adapter_dtype)
+    folder = Folder(out, plan, save_adapters, adapter_dtype, checkpoint_every)
     begin = time.perf_counter()
     loaded = load_parts(plan)
+    check_recipe(next(iter(loaded.values())).task, settings)
     drawn = draw_parts(plan, loaded)
     base = plan.base.load()
     facts = {
@@ -165,54 +173,57 @@ def run_plan(
     }
     if not force:
         folder.refuse_another(facts)
-    folder.sweep()
-    around = environment_digest(base, settings.precision, threads)
-    cells = [with_digests(cell, base, loaded[cell.split_seed, cell.fold], around) for cell in plan.cells()]
-    small = [with_digests(cell, base, drawn[cell.seed, cell.k], around) for cell in plan.curve_cells()]
-    trials = plan_trials(plan, cells, base, len(next(iter(loaded.values())).labels))
-    untried = [trial for trial in trials if not folder.holds(trial)]
-    if not untried:
-        cells = [tuned(cell, folder.tunings(trials)) for cell in cells]
-    # What a cell is to do is known once its hyperparameters are chosen; until then none is there.
-    todo = [cell for cell in [*cells, *small] if untried or not folder.holds(cell)]
-    prices = [*(trial.price for trial in untried), *(cell.price for cell in todo)]
-    start_up = time.perf_counter() - begin
-    clock = Clock(estimate(plan, base, loaded, start_up) if prices else {}, prices, jobs)
-    work = Work(progress or (lambda _: None), clock, len(trials) + len(cells) + len(small), jobs=jobs, threads=threads)
-    work.keep(trial.name for trial in trials if trial not in untried)
-    work.keep(cell.name for cell in [*cells, *small] if cell not in todo)
-    work.estimate()
-    untuned = measure_untuned(base, loaded, settings)
-    near = measure_centroids(base, drawn, settings)
-    del base  # the children load their own; two copies would be one too many
-    work.failures.extend(untuned.failures)
-    baselines = measure_baselines(loaded, work.failures)  # first, so that what fails is known before hours have passed
-    plain = measure_baselines(drawn, work.failures)
-    for lost in tuple(work.failures):
-        work.tell(PlanProgress(lost.cell, work.done, work.total, event="failed", message=lost.message))
-    if untried:
-        groups = batched(untried, lambda trial: trial.cell)
-        work.do(groups, folder)
-        cells = [tuned(cell, folder.tunings(trials)) for cell in cells]
-        todo = [cell for cell in [*cells, *small] if not folder.holds(cell)]
-        there = [cell for cell in [*cells, *small] if cell not in todo]
-        work.keep([cell.name for cell in there], [cell.price for cell in there])
-    # Each in a process of its own, to know its memory; the many small runs of a curve share some.
-    alone = [[cell] for cell in todo if cell.k is None]
-    shared = batched([cell for cell in todo if cell.k is not None], lambda cell: cell)
-    work.do([*alone, *shared], folder)
-    comparison = Comparison(
-        plan=plan,
-        outcomes=folder.outcomes(cells),
-        baselines=(*baselines, *untuned.outcomes),
-        failures=in_order(work.failures, [*trials, *cells, *small]),
-        facts=facts | {"command": without_folders(command), "margin": float(margin), "left_out": untuned.left_out},
-        datasets=loaded,
-        curve=None if plan.curve is None else CurveRuns(folder.outcomes(small), (*plain, *near), drawn),
-        tunings=folder.tunings(trials),
-    )
-    write_report(comparison, out, plot_format)
-    return comparison
+    with folder.held():
+        folder.sweep()
+        around = environment_digest(base, settings.precision, threads)
+        cells = [with_digests(cell, base, loaded[cell.split_seed, cell.fold], around) for cell in plan.cells()]
+        small = [with_digests(cell, base, drawn[cell.seed, cell.k], around) for cell in plan.curve_cells()]
+        trials = plan_trials(plan, cells, base, len(next(iter(loaded.values())).labels))
+        untried = [trial for trial in trials if not folder.holds(trial)]
+        if not untried:
+            cells = [tuned(cell, folder.tunings(trials)) for cell in cells]
+        # What a cell is to do is known once its hyperparameters are chosen; until then none is there.
+        todo = [cell for cell in [*cells, *small] if untried or not folder.holds(cell)]
+        prices = [*(trial.price for trial in untried), *(cell.price for cell in todo)]
+        start_up = time.perf_counter() - begin
+        clock = Clock(estimate(plan, base, loaded, start_up) if prices else {}, prices, jobs)
+        total = len(trials) + len(cells) + len(small)
+        work = Work(progress or (lambda _: None), clock, total, jobs=jobs, threads=threads)
+        work.keep(trial.name for trial in trials if trial not in untried)
+        work.keep(cell.name for cell in [*cells, *small] if cell not in todo)
+        work.estimate()
+        untuned = measure_untuned(base, loaded, settings)
+        near = measure_centroids(base, drawn, settings)
+        del base  # the children load their own; two copies would be one too many
+        work.failures.extend(untuned.failures)
+        # First, so that what fails is known before hours have passed.
+        baselines = measure_baselines(loaded, work.failures)
+        plain = measure_baselines(drawn, work.failures)
+        for lost in tuple(work.failures):
+            work.tell(PlanProgress(lost.cell, work.done, work.total, event="failed", message=lost.message))
+        if untried:
+            groups = batched(untried, lambda trial: trial.cell)
+            work.do(groups, folder)
+            cells = [tuned(cell, folder.tunings(trials)) for cell in cells]
+            todo = [cell for cell in [*cells, *small] if not folder.holds(cell)]
+            there = [cell for cell in [*cells, *small] if cell not in todo]
+            work.keep([cell.name for cell in there], [cell.price for cell in there])
+        # Each in a process of its own, to know its memory; the many small runs of a curve share some.
+        alone = [[cell] for cell in todo if cell.k is None]
+        shared = batched([cell for cell in todo if cell.k is not None], lambda cell: cell)
+        work.do([*alone, *shared], folder)
+        comparison = Comparison(
+            plan=plan,
+            outcomes=folder.outcomes(cells),
+            baselines=(*baselines, *untuned.outcomes),
+            failures=in_order(work.failures, [*trials, *cells, *small]),
+            facts=facts | {"command": without_folders(command), "margin": float(margin), "left_out": untuned.left_out},
+            datasets=loaded,
+            curve=None if plan.curve is None else CurveRuns(folder.outcomes(small), (*plain, *near), drawn),
+            tunings=folder.tunings(trials),
+        )
+        write_report(comparison, out, plot_format)
+        return comparison
 
 
 def measure_centroids(base: Base, datasets: Datasets, settings: TrainSettings) -> list[BaselineOutcome]:

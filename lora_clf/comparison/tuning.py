@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -205,9 +206,9 @@ def _fits(contender: Contender, base: Base, classes: int, changed: Iterable[str]
     return True
 
 
-def trial_task(trial: Trial, folder: Path) -> Task:
-    """The task of running one trial."""
-    request = {"kind": "trial", "trial": trial.to_json(), "folder": str(folder)}
+def trial_task(trial: Trial, folder: Path, every: int | str = "60s") -> Task:
+    """The task of running one trial, with a checkpoint ``every`` so many steps or so much time."""
+    request = {"kind": "trial", "trial": trial.to_json(), "folder": str(folder), "every": every}
     return Task(trial.name, trial.cell.contender.label, request)
 
 
@@ -221,15 +222,17 @@ def tuned(cell: Cell, tunings: Sequence[Tuning]) -> Cell:
     return cell
 
 
-def run_trial(trial: Trial, folder: Path, say: Say, materials: Materials) -> TrialOutcome:
+def run_trial(trial: Trial, folder: Path, say: Say, materials: Materials, every: int | str = "60s") -> TrialOutcome:
     """Train and score one choice of hyperparameters on the inner folds, and put what was found into ``folder``.
+
+    A trial that was killed goes on in the fold and at the step of its newest checkpoint.
 
     Raises:
         DataError: there are too few training rows for inner folds; or the same arguments now give other data.
         BaseError: the same name is now another base.
     """
     from lora_clf.comparison.cell import check, throttled
-    from lora_clf.training.loop import train
+    from lora_clf.comparison.resuming import checkpoints_of, train_on
     from lora_clf.training.settings import TrainSettings
 
     cell = trial.cell
@@ -237,6 +240,7 @@ def run_trial(trial: Trial, folder: Path, say: Say, materials: Materials) -> Tri
     check(cell, base, materials.data(cell))
     settings = TrainSettings(**cell.training, seed=cell.seed)
     tell = throttled(say)
+    kept = checkpoints_of(folder, trial.digest)
     rows = right = 0
     seconds = loss = 0.0
     error = None
@@ -247,7 +251,7 @@ def run_trial(trial: Trial, folder: Path, say: Say, materials: Materials) -> Tri
 
         begin = time.perf_counter()
         try:
-            result = train(base, data, cell.contender.tuner(), settings, progress=step)
+            result = train_on(base, data, cell.contender.tuner(), settings, kept / f"fold-{number}", every, step)
         except TrainingError as failed:  # a rate at which the loss is no number any more is an answer too
             seconds += time.perf_counter() - begin
             error = str(failed)
@@ -270,6 +274,7 @@ def run_trial(trial: Trial, folder: Path, say: Say, materials: Materials) -> Tri
     partial = folder / f".trial.json.partial-{os.getpid()}"
     partial.write_text(json.dumps(asdict(outcome), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(partial, folder / "trial.json")
+    shutil.rmtree(kept, ignore_errors=True)
     return outcome
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -28,13 +29,13 @@ def work(task: dict[str, Any], say: Say, materials: Materials) -> None:
     if task["kind"] == "trial":
         from lora_clf.comparison.tuning import Trial, run_trial
 
-        run_trial(Trial.from_json(task["trial"]), Path(task["folder"]), say, materials)
+        run_trial(Trial.from_json(task["trial"]), Path(task["folder"]), say, materials, task["every"])
         return
     from lora_clf.comparison.cell import run_cell
     from lora_clf.comparison.plan import Cell
 
     adapter = Path(task["adapter"]) if task["adapter"] else None
-    run_cell(Cell.from_json(task["cell"]), Path(task["folder"]), adapter, say, task["dtype"], materials)
+    run_cell(Cell.from_json(task["cell"]), Path(task["folder"]), adapter, say, task["dtype"], materials, task["every"])
 
 
 def main() -> int:
@@ -43,6 +44,8 @@ def main() -> int:
     os.dup2(2, 1)  # whatever else is printed must not mix with the events
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Ctrl-C reaches the parent too, which then ends this process by SIGTERM: once, so that a step can come to its end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     materials = Materials()
     for number, task in enumerate(request["tasks"]):
 

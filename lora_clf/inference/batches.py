@@ -71,9 +71,14 @@ def split_rows(rows: NDArray[np.int64], lengths: NDArray[np.int64], batch_tokens
 
 
 def training_rows(
-    lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int, window: int = WINDOW
+    lengths: NDArray[np.int64],
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    window: int = WINDOW,
+    rows: NDArray[np.int64] | None = None,
 ) -> list[NDArray[np.int64]]:
-    """The rows of each batch of one epoch, every row once.
+    """The rows of each batch of one epoch, every row once, or those that are given.
 
     Args:
         lengths: tokens of each text.
@@ -81,9 +86,10 @@ def training_rows(
         seed: of the run.
         epoch: from zero.
         window: batches that are sorted by length together; 1 is a plain shuffle.
+        rows: those of this epoch, some perhaps several times; by default all of them once.
     """
     random = np.random.default_rng((seed, epoch))
-    order = random.permutation(len(lengths))
+    order = random.permutation(len(lengths) if rows is None else rows)
     batches: list[NDArray[np.int64]] = []
     span = window * batch_size
     for start in range(0, len(order), span):

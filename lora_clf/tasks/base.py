@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
+from lora_clf.errors import unknown
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -68,6 +70,11 @@ class Task(ABC):
     softmax: ClassVar[bool] = False
     """Whether the loss is the cross entropy of a softmax over the labels, so that a linear head can be solved for."""
 
+    losses: ClassVar[tuple[str, ...]] = ()
+    """What ``--loss`` may say for this task, its default first."""
+    one_label: ClassVar[bool] = False
+    """Whether each row has exactly one of the labels, so that rows can be weighed and drawn by it."""
+
     labels: tuple[str, ...]
 
     @property
@@ -105,6 +112,16 @@ class Task(ABC):
         Raises:
             UsageError: the settings are not those of this task.
         """
+
+    def with_loss(self, loss: str | None) -> Self:
+        """The task with another of its ``losses``; itself for None, and where the loss is the training loop's affair.
+
+        Raises:
+            UsageError: it has no such loss.
+        """
+        if loss is not None and loss not in self.losses:
+            raise unknown(f"loss of a {self.name} task", loss, self.losses)
+        return self
 
     @abstractmethod
     def targets(self, labels: Sequence[str]) -> Targets:

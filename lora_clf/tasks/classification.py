@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import numpy as np
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+CROSS_ENTROPY: Final = "cross-entropy"
+FOCAL: Final = "focal"
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -27,7 +30,8 @@ class Prediction:
         label: the predicted label.
         probability: how probable it is.
         probabilities: the same for every label.
-        truncated: whether the text was longer than the classifier reads.
+        truncated: whether a part of the text was not read: it was longer than the classifier reads, or special tokens
+            that it spells at its ends were left out.
     """
 
     label: str
@@ -63,6 +67,8 @@ class Classification(Task):
     names: ClassVar[tuple[str, ...]] = ("binary", "multiclass")
     primary: ClassVar[Measure] = Measure("accuracy", "accuracy")
     softmax: ClassVar[bool] = True
+    losses: ClassVar[tuple[str, ...]] = (CROSS_ENTROPY, FOCAL)
+    one_label: ClassVar[bool] = True
 
     positive: str | None = None
     temperature: float | None = None

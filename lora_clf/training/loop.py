@@ -20,6 +20,7 @@ from lora_clf.inference.predict import logits
 from lora_clf.training.checkpoints import CheckpointFolder, Checkpoints
 from lora_clf.training.decision import Decision, settle
 from lora_clf.training.interruption import Interruption
+from lora_clf.training.objective import check_recipe
 from lora_clf.training.result import Progress, Result
 from lora_clf.training.run import Run
 from lora_clf.training.settings import TrainSettings
@@ -70,6 +71,7 @@ def train(
     settings = settings or TrainSettings()
     decision = decision or Decision()
     decision.check(data.task)
+    check_recipe(data.task, settings)
     started = time.perf_counter()
     if checkpoints is None:
         run = _begin(base, data, tuner, settings, pooling, progress, None, Interruption())
@@ -139,8 +141,8 @@ def _begin(
 
 def _trained(run: Run) -> Best:
     """The best weights that training finds, or those that are solved for where nobody asked for steps."""
-    steps = run.settings.lr is not None or run.resumed_step is not None or not run.convex
-    return run.fit() if steps else run.solve()
+    solved = run.convex and run.solvable and run.resumed_step is None
+    return run.solve() if solved else run.fit()
 
 
 def _finish(run: Run, best: Best, decision: Decision, started: float) -> Result:

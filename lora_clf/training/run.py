@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lora_clf.base.base import Base
 from lora_clf.base.generator import GENERATOR
@@ -26,13 +28,19 @@ from lora_clf.errors import CheckpointError, TrainingError
 from lora_clf.inference.batches import training_rows
 from lora_clf.inference.runner import Runner
 from lora_clf.tasks.base import Task
+from lora_clf.tasks.classification import FOCAL
 from lora_clf.training.checkpoints import USUAL, CheckpointFolder
+from lora_clf.training.class_weight import BALANCED, class_weights
 from lora_clf.training.interruption import Interruption
+from lora_clf.training.layer_decay import decayed
+from lora_clf.training.objective import Objective
 from lora_clf.training.result import Progress
-from lora_clf.training.schedule import warmup_decay
-from lora_clf.training.settings import TrainSettings
+from lora_clf.training.sampling import balanced_rows
+from lora_clf.training.schedule import rate_share
+from lora_clf.training.settings import SOLVED_WITH, TrainSettings
 from lora_clf.training.snapshot import Best, snapshot
 from lora_clf.training.solver import inner_folds, linear_of, solve_head
+from lora_clf.training.stopping import check_score, worth
 from lora_clf.tuners.base import Tuned
 
 if TYPE_CHECKING:
@@ -45,7 +53,8 @@ class Run:
     Attributes:
         step: optimizer steps done, of ``steps``.
         epoch: the running epoch, from 1; one more than there are when all are done.
-        batch: batches of the running epoch that are done, and ``rows`` in them, with ``loss_sum`` over those rows.
+        batch: batches of the running epoch that are done, with the ``weight`` of the rows in them (how many they are,
+            where all count alike) and the ``loss_sum`` over those rows.
         history: an entry for each epoch that is done.
         best: the best epoch so far.
         resumed_step: where the run went on from a checkpoint; None where it began at the start.
@@ -81,7 +90,7 @@ class Run:
         self.interruption = interruption
         self.device = base.device
         self.runner = Runner(base, tuned, precision, tokens, cache=settings.cache)
-        self.task = data.task
+        self.task = data.task.with_loss(settings.loss)
         self.targets = {name: self.task.targets(part.labels) for name, part in data.parts.items()}
         self.lengths = tokens["train"].lengths
         self.history: list[dict[str, Any]] = []
@@ -95,9 +104,14 @@ class Run:
         self.steps_per_epoch = math.ceil(batches / settings.accumulate)
         self.epochs = settings.epochs
         self.steps = self.steps_per_epoch * settings.epochs
-        self.step, self.epoch, self.batch, self.rows = 0, 1, 0, 0
+        self.step, self.epoch, self.batch, self.weight = 0, 1, 0, 0.0
         self.loss_sum = torch.zeros((), device=self.device)
-        groups = tuned.parameter_groups(learning_rate, settings.weight_decay)
+        self.objective = Objective(self.task, settings, self.targets["train"])
+        if settings.stop_on != TrainSettings.stop_on:  # a score that there is not is named now, not after an epoch
+            check_score(settings.stop_on, self.score("validation", self._no_answers("validation"))[1])
+        if settings.head_dropout:
+            self.view.head.register_forward_pre_hook(partial(_drop, share=settings.head_dropout))
+        groups = decayed(tuned.parameter_groups(learning_rate, settings.weight_decay), self.view, settings.layer_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=self.device.type in ("cpu", "cuda"))
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
         # Gradients of fp16 would vanish: the loss is scaled up, the gradients down again before they are used.
@@ -115,10 +129,17 @@ class Run:
         whole = set(self.tuned.trainable()) == head
         return plain and whole and self.runner.cut.pooled and linear_of(self.view.head) is not None
 
+    @property
+    def solvable(self) -> bool:
+        """Whether the settings leave a convex problem convex, and ask for no steps."""
+        settings = self.settings
+        return settings.lr is None and settings.loss != FOCAL and not settings.head_dropout
+
     def recipe(self) -> dict[str, Any]:
         """How the weights came about, for the record: only settings that had an effect."""
         if self.solved:
-            return {**self.solved, "precision": self.precision, "seed": self.settings.seed}
+            asked = {name: value for name, value in self.settings.as_dict().items() if name in SOLVED_WITH}
+            return {**self.solved, **asked, "precision": self.precision, "seed": self.settings.seed}
         return replace(self.settings, lr=self.learning_rate, precision=self.precision).as_dict()
 
     def warnings(self) -> tuple[str, ...]:
@@ -128,13 +149,20 @@ class Run:
             count, last = len(self.checkpoints.failures), self.checkpoints.failures[-1]
             found.append(f"{count:,} {'checkpoint' if count == 1 else 'checkpoints'} could not be written: {last}")
         if self.solved:
-            usual = TrainSettings()
-            names = ("epochs", "batch_size", "weight_decay", "warmup", "clip", "accumulate", "patience")
-            idle = [f"--{n.replace('_', '-')}" for n in names if getattr(self.settings, n) != getattr(usual, n)]
+            idle = self.settings.idle_when_solved()
             if self.checkpoints is not None and self.checkpoints.settings.every != USUAL:
                 idle.append("--checkpoint-every")
             if idle:
                 found.append(f"The head was solved for, so {', '.join(idle)} had no effect; --lr trains it in steps.")
+            if self.settings.sampling == BALANCED:
+                found.append(
+                    "The head was solved for with --class-weight balanced, which --sampling balanced is in the mean."
+                )
+        elif self.convex and self.settings.lr is None and not self.solvable:
+            why = "--loss focal" if self.settings.loss == FOCAL else "--head-dropout"
+            found.append(f"With {why} the head is no convex problem: it was trained in steps, not solved for.")
+        if self.settings.layer_decay != 1 and not self.solved and len(set(self.peaks)) == 1:
+            found.append("All that trains is at one depth, so --layer-decay made no difference between layers.")
         for name, tokens in self.tokens.items():
             if count := int(tokens.truncated.sum()):
                 found.append(f"{count:,} of {len(tokens):,} {name} texts were longer than is read and were cut.")
@@ -145,9 +173,18 @@ class Run:
         linear, features = linear_of(self.view.head), self.runner.features("train")
         assert linear is not None and features is not None
         started = time.perf_counter()
-        texts, labels = self.data.train.texts, self.targets["train"]
-        folds = inner_folds(texts, labels, self.settings.seed)
-        solution = solve_head(features, labels, self.view.classes, folds, bias=linear.bias is not None)
+        texts, labels, settings = self.data.train.texts, self.targets["train"], self.settings
+        even = settings.sampling == BALANCED
+        weights = class_weights(settings.class_weight, self.data.labels, labels, even=even)
+        solution = solve_head(
+            features,
+            labels,
+            self.view.classes,
+            inner_folds(texts, labels, settings.seed),
+            bias=linear.bias is not None,
+            weights=None if weights is None else weights[labels],
+            smoothing=settings.label_smoothing,
+        )
         with torch.no_grad():
             linear.weight.copy_(torch.from_numpy(solution.weight))
             if linear.bias is not None:
@@ -158,7 +195,7 @@ class Run:
         self.history.append({"epoch": 1, "train_loss": solution.loss, "examples": len(texts), "validation": metrics})
         self.step = self.steps = self.epochs = 1
         self._report(1, solution.loss, metrics)
-        return Best(1, metrics["loss"], self.tuned.state_dict())
+        return Best(1, worth(metrics, settings.stop_on), self.tuned.state_dict())
 
     def fit(self) -> Best:
         """Train for all epochs that are left, or until patience runs out; the best epoch's weights."""
@@ -171,13 +208,13 @@ class Run:
             epoch = self.epoch
             with self.interruption.held():
                 # What a strategy is still cutting down counts as worse than anything that is settled.
-                worth = metrics["loss"] if self.tuned.settled else sys.float_info.max
-                if self.best is None or worth < self.best.loss or not self.tuned.settled:
-                    self.best = Best(epoch, worth, self.tuned.state_dict())
+                mark = worth(metrics, self.settings.stop_on) if self.tuned.settled else (sys.float_info.max,)
+                if self.best is None or mark < self.best.worth or not self.tuned.settled:
+                    self.best = Best(epoch, mark, self.tuned.state_dict())
                 examples = epoch * len(self.lengths)
                 entry = {"epoch": epoch, "train_loss": loss, "examples": examples, "validation": metrics}
                 self.history.append(entry)
-                self.epoch, self.batch, self.rows = epoch + 1, 0, 0
+                self.epoch, self.batch, self.weight = epoch + 1, 0, 0.0
                 self.loss_sum = torch.zeros((), device=self.device)
             self._report(epoch, loss, metrics)
             self._checkpoint_where_due()
@@ -187,7 +224,9 @@ class Run:
     def _rest_of_epoch(self) -> float:
         """What is left of one pass over the training part; the mean loss of all of it."""
         settings = self.settings
-        batches = training_rows(self.lengths, settings.batch_size, settings.seed, self.epoch - 1)
+        epoch, even = self.epoch - 1, settings.sampling == BALANCED
+        drawn = balanced_rows(self.targets["train"], settings.seed, epoch) if even else None
+        batches = training_rows(self.lengths, settings.batch_size, settings.seed, epoch, rows=drawn)
         self.view.train()
         self._since = time.perf_counter()
         while self.batch < len(batches):
@@ -195,21 +234,21 @@ class Run:
                 self._step_on(batches[self.batch : self.batch + settings.accumulate])
             if self.device.type == "cpu" or self.step % 20 == 0 or self.step % self.steps_per_epoch == 0:
                 self._check_finite(float(self.loss_sum), self.epoch)
-                self._report(self.epoch, float(self.loss_sum) / self.rows, None)
+                self._report(self.epoch, float(self.loss_sum) / self.weight, None)
             self._checkpoint_where_due()
-        mean = float(self.loss_sum) / self.rows
+        mean = float(self.loss_sum) / self.weight
         self.training_seconds, self._since = self.elapsed(), None
         return mean
 
     def _step_on(self, group: list[NDArray[np.int64]]) -> None:
         """One optimizer step on one batch, or on some whose gradients are added up."""
-        # The mean over all rows of the step, so that accumulated batches weigh as their sizes.
-        rows_in_step = sum(len(rows) for rows in group)
+        # The mean over all rows of the step, so that accumulated batches count as what their rows weigh.
+        weight = sum(self.objective.weight(rows) for rows in group)
         self._set_rate()
         with self._seeded():
             for rows in group:
                 for part in self.runner.split(rows):
-                    self.loss_sum += self._backward(part, rows_in_step)
+                    self.loss_sum += self._backward(part, weight)
         penalty = self.tuned.penalty()
         if penalty is not None:
             self.scaler.scale(penalty).backward()
@@ -219,7 +258,7 @@ class Run:
             self.tuned.after_step(self.step, self.steps)
         self.optimizer.zero_grad(set_to_none=True)
         self.batch += len(group)
-        self.rows += rows_in_step
+        self.weight += weight
 
     def elapsed(self) -> float:
         """Seconds of training so far: without evaluations, and without writing checkpoints."""
@@ -261,16 +300,16 @@ class Run:
             torch.manual_seed((self.settings.seed * 1_000_003 + self.step) % 2**63)
             yield
 
-    def _backward(self, rows: NDArray[np.int64], rows_in_step: int) -> Tensor:
-        """Add the gradients of one batch; the sum of its losses."""
+    def _backward(self, rows: NDArray[np.int64], weight: float) -> Tensor:
+        """Add the gradients of one batch, of a step whose rows weigh ``weight``; the sum of its losses."""
         targets = torch.from_numpy(self.targets["train"][rows]).to(self.device)  # (B,) or (B, C)
         answers = self.runner.logits("train", rows, training=True)  # (B, C)
-        loss = self.task.summed_loss(answers.float(), targets)
-        self.scaler.scale(loss / rows_in_step).backward()
+        loss = self.objective.summed(answers.float(), targets, rows)
+        self.scaler.scale(loss / weight).backward()
         return loss.detach()
 
     def _set_rate(self) -> None:
-        share = warmup_decay(self.step, self.steps, self.settings.warmup)
+        share = rate_share(self.settings.schedule, self.step, self.steps, self.settings.warmup)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * share
 
@@ -297,6 +336,16 @@ class Run:
             self._check_finite(math.nan, len(self.history) + 1)
         return answers, (task or self.task).assess(self.targets[part], answers)
 
+    def _no_answers(self, part: str) -> NDArray[np.float32]:
+        """Logits that say nothing, to see which scores there are (N, C)."""
+        return np.zeros((len(self.tokens[part]), self.view.classes), dtype=np.float32)
+
     def _report(self, epoch: int, loss: float, validation: dict[str, Any] | None) -> None:
         if self.progress is not None:
             self.progress(Progress(self.step, self.steps, epoch, self.epochs, loss, self.elapsed(), validation))
+
+
+def _drop(head: nn.Module, inputs: tuple[Tensor, ...], share: float) -> tuple[Tensor, ...]:
+    """Drop a share of what enters the head, while it trains: (B, D) -> (B, D)."""
+    pooled, *rest = inputs
+    return F.dropout(pooled, share, head.training), *rest

@@ -42,10 +42,10 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Best:
-    """The weights of the best epoch so far."""
+    """The weights of the best epoch so far, and how bad it is (`lora_clf.training.stopping`)."""
 
     epoch: int
-    loss: float
+    worth: tuple[float, ...]
     state: dict[str, Tensor]
 
 
@@ -122,11 +122,11 @@ def snapshot(run: Run) -> Checkpoint:
             "steps": run.steps,
             "epoch": run.epoch,
             "batch": run.batch,
-            "rows": run.rows,
+            "weight": run.weight,
             "loss_sum": float(run.loss_sum),
         },
         "history": run.history,
-        "best": None if run.best is None else {"epoch": run.best.epoch, "loss": run.best.loss},
+        "best": None if run.best is None else {"epoch": run.best.epoch, "worth": list(run.best.worth)},
         "optimizer": numbers,
         "scaler": run.scaler.state_dict(),
         "strategy": {name: value for name, value in carried.items() if not isinstance(value, Tensor)},
@@ -156,11 +156,11 @@ def restore(run: Run, checkpoint: Checkpoint) -> tuple[str, ...]:
         if run.scaler.is_enabled():
             run.scaler.load_state_dict(facts["scaler"])
         at = facts["position"]
-        run.step, run.epoch, run.batch, run.rows = at["step"], at["epoch"], at["batch"], at["rows"]
+        run.step, run.epoch, run.batch, run.weight = at["step"], at["epoch"], at["batch"], at["weight"]
         run.loss_sum = torch.tensor(at["loss_sum"], device=run.device)
         run.history = facts["history"]
         if facts["best"] is not None:
-            run.best = Best(facts["best"]["epoch"], facts["best"]["loss"], tensors["best"])
+            run.best = Best(facts["best"]["epoch"], tuple(facts["best"]["worth"]), tensors["best"])
         run.training_seconds = facts["seconds"]
     except StateError as error:
         raise CheckpointError(f"The checkpoint does not fit this run: {error}") from error

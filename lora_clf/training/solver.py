@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -81,7 +81,14 @@ def inner_folds(texts: Sequence[str], labels: NDArray[np.int64], seed: int) -> N
 
 
 def solve_head(
-    features: NDArray[np.float32], labels: NDArray[np.int64], classes: int, folds: NDArray[np.int64], *, bias: bool
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    classes: int,
+    folds: NDArray[np.int64],
+    *,
+    bias: bool,
+    weights: NDArray[np.float64] | None = None,
+    smoothing: float = 0.0,
 ) -> Solution:
     """The head with the lowest regularised loss.
 
@@ -91,14 +98,18 @@ def solve_head(
         classes: how many there are.
         folds: the inner fold of each text (N,); with fewer than two different ones the middle strength is taken.
         bias: whether the head has one.
+        weights: how much each text counts (N,): two is the same as having it twice. None: all alike.
+        smoothing: the share of each target that is spread over all classes.
     """
     x = features.astype(np.float64)
-    centre = x.mean(axis=0) if bias else np.zeros(x.shape[1])
-    scale = np.sqrt(((x - centre) ** 2).mean(axis=0))
+    weights = np.ones(len(x)) if weights is None else weights
+    centre = _mean(x, weights) if bias else np.zeros(x.shape[1])
+    scale = np.sqrt(_mean((x - centre) ** 2, weights))
     # A dimension that hardly moves is noise: brought to unit variance it would get a weight of millions.
     scale = np.maximum(scale, 1e-3 * np.median(scale) + 1e-12)
     # Of unit variance: one strength fits all directions, and few iterations do.
-    problem = _Problem((x - centre) / scale, np.eye(classes)[labels], bias)
+    targets = (1 - smoothing) * np.eye(classes)[labels] + smoothing / classes
+    problem = _Problem((x - centre) / scale, targets, bias, weights)
     losses = _fold_losses(problem, folds) if folds.any() else ()
     best = int(np.argmin(losses)) if losses else len(STRENGTHS) // 2
     solved = np.zeros((1, classes, x.shape[1] + 1))
@@ -111,7 +122,7 @@ def solve_head(
         weight=weight,
         bias=solved[0, :, -1] - weight @ centre,
         strength=STRENGTHS[best],
-        loss=float(problem.losses(solved).mean()),
+        loss=float(_mean(problem.losses(solved)[0], weights)),
         fold_losses=losses,
     )
 
@@ -120,13 +131,21 @@ def _fold_losses(problem: _Problem, folds: NDArray[np.int64]) -> tuple[float, ..
     """The mean held-out loss at each strength, until weaker ones only get worse."""
     held_out = np.stack([folds == fold for fold in np.unique(folds)])  # (F, N)
     solved = np.zeros((len(held_out), *problem.shape))
+    counts = np.broadcast_to(problem.weights, held_out.shape)[held_out]
     losses: list[float] = []
     for strength in STRENGTHS:
         solved = problem.minimum(~held_out, strength, solved, PATH)
-        losses.append(float(problem.losses(solved)[held_out].mean()))
+        losses.append(float(_mean(problem.losses(solved)[held_out], counts)))
         if len(losses) > 2 and min(losses[-2:]) > WORSE * min(losses):
             break
     return tuple(losses)
+
+
+def _mean(values: Matrix, weights: NDArray[np.float64]) -> Any:
+    """The weighted mean over the first axis."""
+    if np.all(weights == 1):  # to the last bit what it is without weights
+        return values.mean(axis=0)
+    return np.average(values, axis=0, weights=weights)
 
 
 class _Problem:
@@ -137,10 +156,12 @@ class _Problem:
 
     Attributes:
         shape: of one solution, weights and bias (C, D + 1).
+        weights: how much each text counts (N,).
     """
 
-    def __init__(self, x: Matrix, targets: Matrix, bias: bool) -> None:
+    def __init__(self, x: Matrix, targets: Matrix, bias: bool, weights: NDArray[np.float64]) -> None:
         self.x, self.targets, self.bias = torch.from_numpy(x), torch.from_numpy(targets), bias
+        self.weights = weights
         self.shape = (targets.shape[1], x.shape[1] + 1)
 
     def _log_shares(self, weights: Tensor) -> Tensor:
@@ -156,7 +177,7 @@ class _Problem:
     def minimum(
         self, chosen: NDArray[np.bool_], strength: float, start: NDArray[np.float64], tolerance: Tolerance
     ) -> NDArray[np.float64]:
-        """The minima of mean loss + strength / 2 · ||W||², the bias not regularised: (F, C, D + 1).
+        """The minima of weighted mean loss + strength / 2 · ||W||², the bias not regularised: (F, C, D + 1).
 
         Args:
             chosen: which texts each of them sees (F, N).
@@ -164,7 +185,8 @@ class _Problem:
             start: where to begin (F, C, D + 1).
             tolerance: when to stop.
         """
-        shares = torch.from_numpy(chosen / chosen.sum(axis=1, keepdims=True))[..., None]  # (F, N, 1)
+        weighed = chosen * self.weights
+        shares = torch.from_numpy(weighed / weighed.sum(axis=1, keepdims=True))[..., None]  # (F, N, 1)
         weights = nn.Parameter(torch.from_numpy(start).clone())
         search = torch.optim.LBFGS(
             [weights],

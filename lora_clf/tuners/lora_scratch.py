@@ -29,11 +29,10 @@ class _Factors(nn.Module):
     def add_factors(self, inputs: int, outputs: int, rank: int, scaling: float, dropout: float) -> None:
         """Give this layer its factors, not yet initialised."""
         weight: Tensor = self.weight  # type: ignore[assignment]
-        where = {"device": weight.device, "dtype": torch.float32}
         self.scaling = scaling
         self.lora_dropout = nn.Dropout(dropout)
-        self.lora_A = nn.utils.skip_init(nn.Linear, inputs, rank, bias=False, **where)
-        self.lora_B = nn.utils.skip_init(nn.Linear, rank, outputs, bias=False, **where)
+        self.lora_A = _empty_linear(inputs, rank, weight.device)
+        self.lora_B = _empty_linear(rank, outputs, weight.device)
 
     @property
     def factors(self) -> tuple[nn.Parameter, nn.Parameter]:
@@ -75,6 +74,16 @@ class LoRAConv1D(_Factors, Conv1D):
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, in) -> (B, T, out)."""
         return torch.addmm(self.bias, x.flatten(0, -2), self.weight).view(*x.shape[:-1], self.nf) + self.change(x)
+
+
+def _empty_linear(inputs: int, outputs: int, device: torch.device) -> nn.Linear:
+    """A linear layer without bias; nothing is drawn, nor computed in order to draw nothing."""
+    layer = nn.Linear.__new__(nn.Linear)
+    nn.Module.__init__(layer)
+    layer.in_features, layer.out_features = inputs, outputs
+    layer.weight = nn.Parameter(torch.empty(outputs, inputs, device=device, dtype=torch.float32))
+    layer.register_parameter("bias", None)
+    return layer
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +74,65 @@ def test_brief_and_few() -> None:
     assert brief("a\x1b[2J\n") == r"a\x1b[2J\n" and brief("\u202efo") == r"\u202efo"
     assert len(brief("x" * 5_000)) == 80 and brief("x" * 80) == "x" * 80
     assert few("abc") == "a, b, c" and few("abcdefg", "; ") == "a; b; c; d; e; and 2 more"
+
+
+def _table(data: bytes) -> str:
+    length = int.from_bytes(data[:8], "little")
+    return data[8 : 8 + length].rstrip(b" ").decode()
+
+
+# Each is a text that is not what we write, though a reader who takes the header out of it might not notice.
+SPELLINGS: tuple[tuple[str, Callable[[str], str], str], ...] = (
+    ("a comma before nothing", lambda text: text[: text.index('},"') + 2] + "}", "is not JSON"),
+    ("a comma too many", lambda text: text.replace('},"', '},,"', 1), "is not JSON"),
+    ("no comma", lambda text: text.replace('},"', '} "', 1), "is not JSON"),
+    ("more behind", lambda text: text + "}", "is not JSON"),
+    ("metadata twice", lambda text: text[:-1] + ',"__metadata__":{}}', "'__metadata__' is there twice"),
+    ("escaped", lambda text: text[:-1] + ',"__metad\\u0061ta__":{}}', "'__metadata__' is there twice"),
+    ("more metadata", lambda text: text.replace('},"', ',"format":"pt"},"', 1), "more than lora_clf: 'format'"),
+    ("a tensor twice", lambda text: text[:-1] + "," + text[text.index('},"') + 2 :], "is there twice"),
+    ("a lone surrogate", lambda text: text.replace('"a\\"', '"\\ud800\\"', 1).replace("{\\", "\\ud800", 1), "JSON"),
+    ("too deep", lambda text: text[:-1] + ',"x":' + "[" * 30 + "]" * 30 + "}", "more than 20 deep"),
+    ("a number too large", lambda text: text[:-1] + ',"x":1e999}', "1e999 is too large"),
+    ("not a number", lambda text: text[:-1] + ',"x":NaN}', "NaN is not a number"),
+)
+
+
+@pytest.mark.parametrize(
+    ("what", "change", "says"), SPELLINGS, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_a_table_in_another_spelling_is_no_way_around_its_checks(
+    what: str, change: Callable[[str], str], says: str, folder: Path
+) -> None:
+    data = (folder / MODEL).read_bytes()
+    text = _table(data)
+    changed = change(text)
+    assert changed != text
+    tensors = data[8 + int.from_bytes(data[:8], "little") :]
+    load_adapter(folder, make("bert").base)  # its list of tensors is known now
+    (folder / MODEL).write_bytes(len(changed).to_bytes(8, "little") + changed.encode() + tensors)
+    with pytest.raises(AdapterFormatError, match=says):
+        load_adapter(folder, make("bert").base)
+
+
+def test_a_table_with_spaces_or_its_header_last_reads_the_same(folder: Path) -> None:
+    data = (folder / MODEL).read_bytes()
+    tensors = data[8 + int.from_bytes(data[:8], "little") :]
+    values = json.loads(_table(data))
+    whole = load_adapter(folder, make("bert").base)
+    last = dict([*list(values.items())[1:], ("__metadata__", values["__metadata__"])])
+    for text in (json.dumps(values), json.dumps(last, separators=(",", ":")), json.dumps(values, indent=1)):
+        (folder / MODEL).write_bytes(len(text).to_bytes(8, "little") + text.encode() + tensors)
+        again = load_adapter(folder, make("bert").base)
+        assert again.header == whole.header and len(again.header.tensors) == len(values) - 1 > 0
+
+
+def test_equal_lists_with_other_bytes_behind_are_not_taken_for_each_other(folder: Path, tmp_path: Path) -> None:
+    other = make("bert", "head-only", seed=1).save(tmp_path / "b")
+    one, two = (_table((place / MODEL).read_bytes()) for place in (folder, other))
+    assert one != two and one[one.index('},"') :] == two[two.index('},"') :]
+    load_adapter(folder, make("bert").base)
+    with (other / MODEL).open("ab") as file:
+        file.write(b"\0\0\0\0")
+    with pytest.raises(AdapterFormatError, match="are there"):
+        load_adapter(other, make("bert").base)

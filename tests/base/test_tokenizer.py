@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Engine
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
+from lora_clf.base.edges import Edges
+from lora_clf.base.text import Text
 from lora_clf.base.tokenizer import BytePairs, Tokenizer, load_tokenizer
 from lora_clf.errors import BaseNotFoundError, UnsupportedBaseError, UsageError
 
@@ -251,6 +253,38 @@ def test_what_a_user_spells_never_becomes_a_special_token(make: Any, flagged: bo
                     body[: len(whole) - around - len(tokenizer._suffix)]
                     == whole[around : len(whole) - len(tokenizer._suffix)]
                 )
+
+
+@pytest.mark.parametrize("make", [bert_engine, byte_engine])
+def test_special_tokens_at_the_ends_of_a_text_are_left_out_and_said_to_be(make: Any, tmp_path: Path) -> None:
+    names = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"} if make is bert_engine else {}
+    tokenizer = load_tokenizer(saved(make(), tmp_path, **names), {"model_type": "other"})
+    own = "[SEP]" if make is bert_engine else "<|endoftext|>"
+    plain = tokenizer.encode(["free prize"], 60).ids[0].tolist()
+    for text in (
+        f"{own}free prize", f"free prize{own}", f" {own} \n<|im_start|>{own}free prize {own}{own} ",
+        "<|endoftext|>" * 50 + "free prize", f"free prize{own}" + "\u0301" * 100, f"\u200b{own * 2}free prize",
+    ):  # fmt: skip
+        for side in ("right", "left"):
+            tokens = tokenizer.encode([text], 60, side)
+            assert tokens.ids[0].tolist() == plain and tokens.truncated[0], text
+    as_they_are = (
+        own, f"{own} {own}", f"free {own} prize", f"free{own}prize", f"free prize {own[1:]}", "free <|prize", "free>",
+        "<free> prize", "[free] prize [1]", "<| free |>", "<||>", "a" + own + "b", "<b>free</b>",
+    )  # fmt: skip
+    for text in as_they_are:
+        tokens = tokenizer.encode([text], 60)
+        around = len(tokenizer.around[0]), len(tokens.ids[0]) - len(tokenizer.around[1])
+        assert not tokens.truncated[0], text
+        assert tokens.ids[0].tolist()[around[0] : around[1]] == tokenizer._backend.bodies([text])[0]
+
+
+def test_a_text_of_special_tokens_takes_no_time() -> None:
+    edges, start = Edges(["[PAD]", "[CLS]"]), time.process_time()
+    many, open_ones = "<|a|> " * 20_000, "<|" * 50_000 + "|>"  # more than the cap leaves of a text
+    for text in (many + "x", "x" + many, many, open_ones, " " * 100_000, "x" * 100_000 + ">"):
+        edges.trim(Text(text, False))
+    assert time.process_time() - start < 2
 
 
 def test_gpt2_reads_endoftext_as_text(gpt2: Tokenizer) -> None:

@@ -47,6 +47,11 @@ def test_what_is_asked(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert got["strategy_settings"] == {"lora": {"rank": 2, "blocks": 1}, "last-block": {"blocks": 1}}
     assert got["training"] == {"epochs": 2} and got["seeds"] == [1, 4] and got["save_adapters"]
     assert got["out"] == Path("runs/some-file") and got["plot_format"] == "svg" and got["base"].pooling == "last"
+    recipe = ("--class-weight", "spam=3", "--sampling", "natural", "--loss", "focal", "--stop-on", "mcc")
+    got = asked(cli, monkeypatch, "demo", *recipe, "--layer-decay", 0.9)
+    assert got["training"] == {
+        "class_weight": "spam=3", "sampling": "natural", "loss": "focal", "stop_on": "mcc", "layer_decay": 0.9,
+    }  # fmt: skip
     got = asked(cli, monkeypatch, "demo", "--folds", 5, "--strategies", "all", "--protocol", "random")
     assert got["folds"] == 5 and got["data_settings"]["protocol"] == "random"
     assert "split" not in got["data_settings"] and len(got["strategies"]) >= 5

@@ -237,3 +237,35 @@ def test_the_base_that_an_adapter_names_and_that_is_not_here(
     assert ran.code == 1 and "'tiny-bert', which is not here" in ran.err and "--base FOLDER" in ran.err
     monkeypatch.setenv("LORA_CLF_BASES", str(base.parent))
     assert json.loads(cli("predict", adapter, "win cash", "--json").ok().out)[0]["label"] in ("ham", "spam")
+
+
+def test_the_recipe_is_a_matter_of_flags(cli: Cli, base: Path, table: Path, tmp_path: Path) -> None:
+    args = ("train", table, "--base", base, "--strategy", "last-block", "--epochs", 3, "--precision", "fp32", "--json")
+    recipe = (
+        "--class-weight", "spam=4", "--schedule", "cosine", "--layer-decay", 0.9, "--label-smoothing", 0.1,
+        "--head-dropout", 0.1, "--stop-on", "macro-f1", "--patience", 2,
+    )  # fmt: skip
+    plain = cli(*args, "--out", tmp_path / "plain").ok().json()
+    said = cli(*args, *recipe, "--out", tmp_path / "asked").ok().json()
+    assert said["history"][0]["train_loss"] != plain["history"][0]["train_loss"]
+    kept = json.loads(cli("adapters", "inspect", tmp_path / "asked", "--json").ok().out)["training"]
+    assert {name: kept[name] for name in ("class_weight", "schedule", "layer_decay", "stop_on")} == {
+        "class_weight": "spam=4", "schedule": "cosine", "layer_decay": 0.9, "stop_on": "macro-f1",
+    }  # fmt: skip
+    kept = json.loads(cli("adapters", "inspect", tmp_path / "plain", "--json").ok().out)["training"]
+    assert "class_weight" not in kept and "schedule" not in kept
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--class-weight", "spma=4"), "--class-weight names spma; the data has no such label, it has ham, spam."),
+        (("--loss", "huber"), "Unknown loss of a binary task 'huber'. There are: cross-entropy, focal."),
+        (("--sampling", "even"), "--sampling even: expected natural or balanced."),
+    ],
+)
+def test_a_recipe_that_cannot_be_meant_is_refused_before_the_base_is_loaded(
+    cli: Cli, table: Path, tmp_path: Path, flags: tuple[str, ...], said: str
+) -> None:
+    ran = cli("train", table, "--base", tmp_path / "nowhere", *flags)
+    assert (ran.code, ran.out, ran.err) == (2, "", f"Error: {said}\n")

@@ -50,6 +50,8 @@ def test_the_digest_is_of_what_decides_the_result() -> None:
     for other in (
         replace(cell, seed=1),
         replace(cell, training={"epochs": 9}),
+        replace(cell, training={"class_weight": "balanced"}),
+        replace(cell, training={"stop_on": "mcc"}),
         replace(cell, base_digest="1"),
         replace(cell, data_digest="1"),
         replace(cell, base=BaseArguments("x", pooling="first")),

@@ -38,6 +38,10 @@ def test_trials_are_the_usual_settings_and_others_without_repeats() -> None:
 
 def test_what_is_set_by_hand_is_not_searched() -> None:
     assert len(trials_of(cell("head-only"), 9)) == 1
+    recipe = {"class_weight": "balanced", "schedule": "cosine"}
+    weighed = trials_of(cell("lora", **recipe), 5)
+    assert all(recipe.items() <= trial.cell.training.items() for trial in weighed)
+    assert not {trial.digest for trial in weighed} & {trial.digest for trial in trials_of(cell("lora"), 5)}
     fixed = trials_of(cell("lora", {"rank": 3}), 99)
     assert len(fixed) == 7 and {trial.cell.contender.settings["rank"] for trial in fixed} == {3}
     assert {trial.cell.training["lr"] for trial in trials_of(cell("lora", lr=0.01), 99)} == {0.01}

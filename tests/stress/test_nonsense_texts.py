@@ -130,11 +130,20 @@ def around(text: str) -> dict[str, str]:
     }
 
 
-SWAYED: Final = {"special token in front", "special tokens around", "storm in front", "storm behind"}
+def inside(text: str) -> dict[str, str]:
+    """The same among the words of a message, where it is text: how far that sways is counted, not promised."""
+    middle = text.find(" ", len(text) // 2)
+    return {
+        "special token in the middle": f"{text[:middle]} <|endoftext|>{text[middle:]}",
+        "special token between all words": " <|endoftext|> ".join(text.split()),
+        "one mark in front": "\u0489" + text,
+        "one mark on every letter": "".join(f"{letter}\u0489" for letter in text),
+        "an accent on every letter": "".join(f"{letter}\u0301" for letter in text),
+    }
 
 
 @pytest.mark.stress
-def test_spam_stays_spam_in_most_disguises_or_is_marked(spam: Adapter, counted: Counted) -> None:
+def test_spam_stays_spam_in_every_disguise_or_is_marked(spam: Adapter, counted: Counted) -> None:
     data = load_data("demo")
     parts = (data.train, data.validation, data.test)
     texts = [text for part in parts for text, label in zip(part.texts, part.labels, strict=True) if label == "spam"]
@@ -142,15 +151,16 @@ def test_spam_stays_spam_in_most_disguises_or_is_marked(spam: Adapter, counted: 
     assert len(texts) == 40
     came: dict[str, Counter[str]] = {}
     for text in texts:
-        dressed = around(text)
+        dressed = around(text) | inside(text)
         for (way, _), found in zip(dressed.items(), spam.predict(list(dressed.values())), strict=True):
             kept = "spam" if found.label == "spam" else "marked" if found.truncated else "lost"
             came.setdefault(way, Counter())[kept] += 1
-    counted("spam in disguise", {way: dict(sorted(counts.items())) for way, counts in came.items()})
-    assert len(came) == 13
-    # What is left of a disguise, eight marks or the letters of a special token, is text, and text sways a classifier.
-    lost = {way: counts["lost"] for way, counts in came.items() if counts["lost"]}
-    assert set(lost) <= SWAYED and all(count <= 10 for count in lost.values()), lost
+    found_in = {way: dict(sorted(counts.items())) for way, counts in came.items()}
+    counted("spam in disguise", {way: counts for way, counts in found_in.items() if way in around("")})
+    counted("spam with other words in it", {way: counts for way, counts in found_in.items() if way in inside("a b")})
+    assert len(came) == 13 + 5
+    lost = {way: counts["lost"] for way, counts in came.items() if way in around("") and counts["lost"]}
+    assert not lost
 
 
 @pytest.mark.stress

@@ -16,7 +16,7 @@ from lora_clf.errors import TrainingError, UsageError
 from lora_clf.inference.batches import split_rows
 from lora_clf.training.loop import train
 from lora_clf.training.result import Progress
-from lora_clf.training.schedule import warmup_decay
+from lora_clf.training.schedule import rate_share
 from lora_clf.training.settings import TrainSettings
 from lora_clf.tuners import create, strategies
 from tests.bases import tiny_base
@@ -120,11 +120,11 @@ def test_all_bad_settings_are_named_at_once() -> None:
 
 
 def test_warm_up_then_decay() -> None:
-    shares = [warmup_decay(step, 20, 0.1) for step in range(20)]
+    shares = [rate_share("linear", step, 20, 0.1) for step in range(20)]
     assert shares[:2] == [0.5, 1.0]
     assert shares[2] == 1.0 and all(a > b for a, b in itertools.pairwise(shares[2:]))
     assert shares[-1] == pytest.approx(1 / 18)
-    assert warmup_decay(0, 1, 0.1) == 1.0
+    assert rate_share("linear", 0, 1, 0.1) == 1.0
 
 
 def test_weight_decay_spares_norms_and_biases() -> None:

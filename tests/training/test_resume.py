@@ -114,6 +114,40 @@ def test_interrupted_after_any_step_it_ends_with_the_same_bytes(strategy: str, t
         shutil.rmtree(folder, ignore_errors=True)
 
 
+RECIPES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("lora", {"sampling": "balanced", "schedule": "cosine", "layer_decay": 0.7}),
+    ("full", {"class_weight": "c0=1,c1=3.3", "label_smoothing": 0.1, "schedule": "inverse-sqrt"}),
+    ("last-block", {"loss": "focal", "class_weight": "balanced", "head_dropout": 0.4, "schedule": "constant"}),
+    ("bottleneck", {"sampling": "balanced", "stop_on": "accuracy", "patience": 2, "head_dropout": 0.2}),
+    ("head-only", {"sampling": "balanced", "class_weight": "c1=2", "stop_on": "mcc"}),
+)
+
+
+@pytest.mark.parametrize(("strategy", "recipe"), RECIPES)
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_whatever_the_recipe(strategy: str, recipe: dict[str, Any], accumulate: int, tmp_path: Path) -> None:
+    base, tuner, kept = tiny_base("bert"), tuner_of(strategy), Checkpoints(tmp_path / "kept", every=0)
+    data = replace(DATA, train=DATA.train.take([i for i in range(40) if i % 2 == 0 or i % 6 == 1]))
+    settings = replace(SETTINGS, accumulate=accumulate, batch_size=6, **recipe)  # 27 rows: the last batch has three
+    whole = train(base, data, tuner, settings)
+    assert not np.array_equal(whole.test_logits, train(base, data, tuner, SETTINGS).test_logits)
+    steps = 2 * (5 if accumulate == 1 else 3)
+    for at in (steps // 2 - 1, steps // 2 + 1):  # inside the first epoch and inside the second
+        interrupted(at, base, data, tuner, settings, checkpoints=kept)
+        resumed = train(base, data, tuner, settings, checkpoints=replace(kept, resume=True))
+        assert resumed.resumed_step == at
+        assert_same(resumed, whole, tmp_path)
+
+
+@pytest.mark.parametrize("recipe", [recipe for _, recipe in RECIPES])
+def test_another_recipe_is_another_run(recipe: dict[str, Any], tmp_path: Path) -> None:
+    base, kept = tiny_base("bert"), Checkpoints(tmp_path / "kept", every=0)
+    interrupted(2, base, DATA, Full(), SETTINGS, checkpoints=kept)
+    with pytest.raises(CheckpointError) as refused:
+        train(base, DATA, Full(), replace(SETTINGS, **recipe), checkpoints=replace(kept, resume=True))
+    assert all(f"--{name.replace('_', '-')} is {value}" in str(refused.value) for name, value in recipe.items())
+
+
 @pytest.mark.parametrize("at", [3, 6])
 def test_after_a_validation_too(at: int, tmp_path: Path) -> None:
     base, tuner, kept = tiny_base("gpt2"), tuner_of("lora"), Checkpoints(tmp_path / "kept", every=0)

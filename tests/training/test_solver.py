@@ -19,7 +19,7 @@ from tests.training.test_loop import toy
 
 RANDOM = np.random.default_rng(0)
 FEATURES = (RANDOM.normal(size=(300, 12)) * np.linspace(0.01, 5, 12) + 3).astype(np.float32)
-SCALED = (FEATURES - FEATURES.mean(0)) / FEATURES.std(0)
+SCALED = (FEATURES - FEATURES.mean(0, np.float64)) / FEATURES.std(0, np.float64)
 LABELS = np.argmax(SCALED[:, :3] + RANDOM.normal(size=(300, 3)), axis=1)
 SETTINGS = TrainSettings(precision="fp32")
 
@@ -94,3 +94,64 @@ def test_a_dead_dimension_gets_no_weight() -> None:
     solution = solve_head(features, labels, 2, np.arange(200) // 100, bias=True)
     assert np.abs(solution.weight).max() < 10
     assert (np.abs(solution.weight[:, [0, 1, 2, 4, 5]]) > 0.01).all()
+
+
+def test_weighted_it_agrees_with_scikit_learn() -> None:
+    weights = np.array([1.0, 4.0, 0.5])[LABELS]
+    centre = np.average(FEATURES.astype(np.float64), axis=0, weights=weights)
+    scaled = (FEATURES - centre) / np.sqrt(np.average((FEATURES - centre) ** 2, axis=0, weights=weights))
+    solution = solve_head(FEATURES, LABELS, 3, np.arange(300) % 5, bias=True, weights=weights)
+    theirs = LogisticRegression(C=1 / (weights.sum() * solution.strength), tol=1e-10, max_iter=5000)
+    theirs.fit(scaled, LABELS, sample_weight=weights)
+    ours = softmax(FEATURES @ solution.weight.T + solution.bias)
+    np.testing.assert_allclose(ours, theirs.predict_proba(scaled), atol=2e-4)
+    plain = solve_head(FEATURES, LABELS, 3, np.arange(300) % 5, bias=True)
+    assert np.abs(softmax(FEATURES @ plain.weight.T + plain.bias) - ours).max() > 0.1
+
+
+def test_a_weight_of_three_is_the_text_three_times() -> None:
+    folds, times = np.arange(300) % 5, np.array([1, 3, 1])[LABELS]
+    rows = np.repeat(np.arange(300), times)
+    weighted = solve_head(FEATURES, LABELS, 3, folds, bias=True, weights=times.astype(np.float64))
+    repeated = solve_head(FEATURES[rows], LABELS[rows], 3, folds[rows], bias=True)
+    assert weighted.strength == repeated.strength
+    np.testing.assert_allclose(weighted.fold_losses, repeated.fold_losses, rtol=1e-4)
+    np.testing.assert_allclose(weighted.weight, repeated.weight, atol=1e-4)
+    np.testing.assert_allclose(weighted.bias, repeated.bias, atol=1e-4)
+    assert weighted.loss == pytest.approx(repeated.loss, rel=1e-5)
+
+
+def test_smoothed_targets_are_what_is_met() -> None:
+    """At the minimum the mean probability of each class is the mean of its targets, the bias being free."""
+    solution = solve_head(FEATURES, LABELS, 3, np.arange(300) % 5, bias=True, smoothing=0.3)
+    found = softmax(FEATURES @ solution.weight.T + solution.bias).mean(axis=0)
+    np.testing.assert_allclose(found, 0.7 * np.bincount(LABELS) / 300 + 0.1, atol=1e-5)
+
+
+def test_head_only_takes_weights_and_smoothing_along_and_says_what_it_does_not_take() -> None:
+    base, data = tiny_base("bert"), toy(rows=40)
+    few = replace(data, train=data.train.take([*range(0, 40, 2), 1, 3, 5]))
+    plain = train(base, few, create("head-only"), SETTINGS)
+    found = {}
+    for asked in ({"class_weight": "balanced"}, {"class_weight": "c1=9"}, {"label_smoothing": 0.2}):
+        result = train(base, few, create("head-only"), replace(SETTINGS, **asked))  # type: ignore[arg-type]
+        assert result.adapter.header.training["solver"] == "l-bfgs" and not result.warnings
+        assert {**result.adapter.header.training, **asked} == result.adapter.header.training
+        assert not np.allclose(result.test_logits, plain.test_logits, atol=1e-3)
+        found[next(iter(asked.values()))] = result
+    even = train(base, few, create("head-only"), replace(SETTINGS, sampling="balanced", schedule="cosine"))
+    np.testing.assert_array_equal(even.test_logits, found["balanced"].test_logits)
+    assert [
+        word in " ".join(even.warnings) for word in ("--schedule had no effect", "which --sampling balanced is")
+    ] == [
+        True,
+        True,
+    ]
+
+
+@pytest.mark.parametrize("asked", [{"loss": "focal"}, {"head_dropout": 0.3}])
+def test_what_is_no_convex_problem_is_trained_in_steps_and_said(asked: dict[str, object]) -> None:
+    settings = replace(SETTINGS, **asked)  # type: ignore[arg-type]
+    result = train(tiny_base("bert"), toy(), create("head-only"), settings)
+    assert "solver" not in result.adapter.header.training and len(result.history) == 3
+    assert any("no convex problem: it was trained in steps" in warning for warning in result.warnings)
