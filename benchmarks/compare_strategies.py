@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lora_clf.cli.compare import chosen
+from lora_clf.cli.compare import chosen, is_all
 from lora_clf.cli.quiet import quiet_third_parties
 from lora_clf.comparison.plan import BaseArguments
 from lora_clf.comparison.run import PlanProgress, compare
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = compare(
             BaseArguments(flags.base, device=flags.device),
             flags.data,
-            chosen(flags.strategies),
+            "all" if is_all(flags.strategies) else chosen(flags.strategies),
             seeds=flags.repeats or flags.seeds,
             folds=flags.folds,
             resplit=flags.repeats is not None,

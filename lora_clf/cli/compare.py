@@ -34,7 +34,7 @@ def compare(
     data: Annotated[str | None, typer.Option(help="The same as DATA.", rich_help_panel="Data")] = None,
     strategies: Annotated[
         str | None,
-        typer.Option(help="Comma-separated names, or all; by default the five best known."),
+        typer.Option(help="Comma-separated names, or all that the base can take; by default the five best known."),
     ] = None,
     seeds: Annotated[
         str | None, typer.Option(help="How many (3), or which (0,1,5); 3 by default.", show_default=False)
@@ -97,6 +97,7 @@ def compare(
     counted = numbers(seeds or "3") if repeats is None else list(range(seed, seed + repeats))
     from lora_clf.adapters.adapter import check_dtype
     from lora_clf.base.base import pick_device
+    from lora_clf.comparison.contender import ALL
     from lora_clf.comparison.plan import BaseArguments
     from lora_clf.comparison.run import compare as run_comparison
 
@@ -110,7 +111,7 @@ def compare(
             found = run_comparison(
                 BaseArguments(shared.base, shared.revision, shared.device, shared.pooling, shared.max_length),
                 origin,
-                names,
+                ALL if is_all(strategies) else names,
                 seeds=counted,
                 out=folder,
                 strategy_settings=settings,
@@ -158,7 +159,7 @@ def chosen(strategies: str | None) -> list[str]:
 
     if strategies is None:
         return list(STRATEGIES)
-    if strategies.strip() == "all":
+    if is_all(strategies):
         return list(tuners.strategies())
     names = [name.strip() for name in strategies.split(",") if name.strip()]
     if not names:
@@ -167,6 +168,11 @@ def chosen(strategies: str | None) -> list[str]:
         if name not in tuners.strategies():
             raise unknown("strategy", name, tuners.strategies())
     return names
+
+
+def is_all(strategies: str | None) -> bool:
+    """Whether every strategy is meant, those left out that the base cannot take."""
+    return strategies is not None and strategies.strip() == "all"
 
 
 def numbers(seeds: str) -> int | list[int]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lora_clf.errors import UsageError
 
 if TYPE_CHECKING:
+    from lora_clf.base.base import Base
+    from lora_clf.comparison.plan import Plan
     from lora_clf.tuners.base import Tuner
 
+ALL = "all"
+"""In place of names: every strategy that is found and that the base can take."""
 STRATEGIES = ("head-only", "last-block", "full", "lora", "lora-scratch")
 
 
@@ -37,12 +41,12 @@ class Contender:
 
 
 def contenders_of(
-    strategies: Sequence[str | Tuner] | None, settings: Mapping[str, Mapping[str, Any]] | None = None
+    strategies: Sequence[str | Tuner] | str | None, settings: Mapping[str, Mapping[str, Any]] | None = None
 ) -> tuple[Contender, ...]:
     """The contenders for strategies given by name or as objects; the five of the first table by default.
 
     Args:
-        strategies: names or tuners. A tuner that differs from its defaults is labelled with what differs,
+        strategies: names or tuners, or ``"all"``. A tuner that differs from its defaults is labelled with what differs,
             when its strategy takes part more than once.
         settings: for each strategy name the hyperparameters that are not the default.
 
@@ -50,7 +54,10 @@ def contenders_of(
         UsageError: an unknown strategy or a setting that it does not have.
     """
     from lora_clf.tuners import create
+    from lora_clf.tuners import strategies as found
 
+    if isinstance(strategies, str):
+        strategies = list(found()) if strategies == ALL else [strategies]
     given = settings or {}
     tuners = [
         create(item, **given.get(item, {})) if isinstance(item, str) else item
@@ -67,6 +74,22 @@ def contenders_of(
         Contender(tuner.name if often[tuner.name] == 1 else _variant(tuner), tuner.name, tuner.settings())
         for tuner in tuners
     )
+
+
+def takeable(plan: Plan, base: Base, classes: int) -> tuple[Plan, list[dict[str, str]]]:
+    """``plan`` without the strategies that cannot adapt ``base``, and for each of those the reason.
+
+    Raises:
+        UsageError: none is left.
+    """
+    refused = {}
+    for contender in plan.contenders:
+        if (reason := contender.tuner().refusal(base.view(classes, seed=plan.seeds[0]))) is not None:
+            refused[contender.label] = f"it cannot adapt this {base.architecture.model_type} base: {reason}"
+    kept = tuple(contender for contender in plan.contenders if contender.label not in refused)
+    if not kept:
+        raise UsageError(f"No strategy can adapt the base {base.name}: {'; '.join(refused.values())}.")
+    return replace(plan, contenders=kept), [{"label": name, "reason": reason} for name, reason in refused.items()]
 
 
 def _variant(tuner: Tuner) -> str:

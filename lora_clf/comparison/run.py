@@ -16,6 +16,7 @@ from lora_clf.comparison.comparison import (
     facts_of_data,
     without_folders,
 )
+from lora_clf.comparison.contender import ALL, takeable
 from lora_clf.comparison.curve import CurveRuns
 from lora_clf.comparison.environment import environment, environment_digest, provenance
 from lora_clf.comparison.folder import Folder
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 def compare(
     base: str | BaseArguments = "minilm",
     data: str | Path | DataArguments = "sms-spam",
-    strategies: Sequence[str | Tuner] | None = None,
+    strategies: Sequence[str | Tuner] | str | None = None,
     *,
     seeds: int | Sequence[int] = 3,
     out: str | Path,
@@ -75,7 +76,8 @@ def compare(
     Args:
         base: the base's name, or all arguments of `load_base`.
         data: a corpus' name or a file, or all arguments.
-        strategies: names or tuners; the five of the first table by default.
+        strategies: names or tuners, or "all" for every one that the base can take (the others are named in the report
+            with the reason); the five of the first table by default.
         seeds: how many training seeds (0, 1, ...), or which.
         out: the folder for results, plots and report.
         strategy_settings: for each strategy name the hyperparameters that are not the default.
@@ -118,6 +120,7 @@ def compare(
     return run_plan(
         plan,
         Path(out),
+        leave_out=strategies == ALL,
         jobs=jobs,
         threads=threads,
         save_adapters=save_adapters,
@@ -135,6 +138,7 @@ def run_plan(
     plan: Plan,
     out: Path,
     *,
+    leave_out: bool = False,
     jobs: int = 1,
     threads: int | None = None,
     save_adapters: bool = False,
@@ -146,7 +150,7 @@ def run_plan(
     command: str | None = None,
     progress: Tell | None = None,
 ) -> Comparison:
-    """Run ``plan``; `compare` says what the arguments are."""
+    """Run ``plan``; `compare` says what the arguments are. ``leave_out``: without what cannot adapt the base."""
     from lora_clf.comparison.estimate import Clock, estimate
     from lora_clf.comparison.plots import check_format
     from lora_clf.comparison.report import write_report
@@ -159,12 +163,14 @@ def run_plan(
     check_margin(margin)
     settings = TrainSettings(**plan.training)  # a wrong setting ends here, before anything is loaded
     threads = threads_each(jobs, threads)
-    folder = Folder(out, plan, save_adapters, adapter_dtype, checkpoint_every)
     begin = time.perf_counter()
+    Folder(out, plan)  # what is wrong with the place ends here
     loaded = load_parts(plan)
     check_recipe(next(iter(loaded.values())).task, settings)
     drawn = draw_parts(plan, loaded)
     base = plan.base.load()
+    plan, refused = takeable(plan, base, len(next(iter(loaded.values())).labels)) if leave_out else (plan, [])
+    folder = Folder(out, plan, save_adapters, adapter_dtype, checkpoint_every)
     facts = {
         "base": facts_of_base(base),
         "data": facts_of_data(plan, loaded),
@@ -217,7 +223,8 @@ def run_plan(
             outcomes=folder.outcomes(cells),
             baselines=(*baselines, *untuned.outcomes),
             failures=in_order(work.failures, [*trials, *cells, *small]),
-            facts=facts | {"command": without_folders(command), "margin": float(margin), "left_out": untuned.left_out},
+            facts=facts
+            | {"command": without_folders(command), "margin": float(margin), "left_out": [*refused, *untuned.left_out]},
             datasets=loaded,
             curve=None if plan.curve is None else CurveRuns(folder.outcomes(small), (*plain, *near), drawn),
             tunings=folder.tunings(trials),

@@ -9,9 +9,11 @@ import pytest
 
 import lora_clf
 import lora_clf.inference.precision
+from lora_clf.comparison.contender import takeable
 from lora_clf.comparison.plan import BaseArguments, Cell, DataArguments, Plan, contenders_of
 from lora_clf.errors import UsageError
-from lora_clf.tuners import create
+from lora_clf.tuners import create, strategies
+from tests.bases import tiny_base
 
 
 def plan(**changes: object) -> Plan:
@@ -105,6 +107,18 @@ def test_contenders_by_name_by_object_and_twice() -> None:
     twice = contenders_of([create("lora", rank=2), create("lora"), "full"])
     assert [c.label for c in twice] == ["lora (rank=2)", "lora", "full"]
     assert twice[0].tuner() == create("lora", rank=2)
+
+
+def test_all_are_those_that_the_base_can_take() -> None:
+    everything = Plan(contenders_of("all"))
+    assert len(everything.contenders) == len(strategies()) >= 19
+    kept, left_out = takeable(everything, tiny_base("gpt2"), 2)
+    assert [one["label"] for one in left_out] == ["oft", "boft", "peft"]
+    assert all("cannot adapt this gpt2 base: " in one["reason"] for one in left_out)
+    assert len(kept.contenders) == len(strategies()) - 3
+    assert takeable(everything, tiny_base("bert"), 2) == (everything, [])
+    with pytest.raises(UsageError, match="No strategy can adapt the base tiny-llama"):
+        takeable(Plan(contenders_of(["bitfit"])), tiny_base("llama"), 2)
 
 
 @pytest.mark.parametrize(

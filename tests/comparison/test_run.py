@@ -42,7 +42,7 @@ class Heard:
 
 @pytest.fixture(scope="module")
 def run(base_folder: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    def start(strategies: list[str], out: Path | None = None, **more: Any) -> Comparison:
+    def start(strategies: list[str] | str, out: Path | None = None, **more: Any) -> Comparison:
         return compare(
             BaseArguments(str(base_folder), device="cpu"),
             table,
@@ -94,6 +94,25 @@ def test_a_failed_run_is_reported_and_the_others_go_on(whole: tuple[Comparison, 
     assert (failure.label, failure.error) == ("lora", "UsageError") and "99" in failure.message
     assert [row.label for row in found.standings] == ["head-only", "last-block", *PLAIN]
     assert "FAILED lora-seed-0" in (out / "report.md").read_text()
+
+
+def test_all_leaves_out_what_the_base_cannot_take_and_a_name_does_not(
+    run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from lora_clf import tuners
+
+    some = {name: tuners.strategies()[name] for name in ("head-only", "bitfit")}
+    monkeypatch.setattr(tuners, "strategies", lambda: some)
+    monkeypatch.setattr(some["bitfit"], "refusal", lambda self, view: "it has no biases")
+    found = run("all", tmp_path / "all", seeds=1)
+    assert [row.label for row in found.standings] == ["head-only", *PLAIN] and not found.failures
+    assert (
+        "No bitfit: it cannot adapt this bert base: it has no biases." in (tmp_path / "all" / "report.md").read_text()
+    )
+    assert "bitfit" in [one["label"] for one in found.facts["left_out"]]
+    again = Heard()
+    run("all", tmp_path / "all", seeds=1, progress=again)
+    assert again.of("kept") == ["head-only-seed-0"] and not again.of("done")
 
 
 def test_costs_are_measured(whole: tuple[Comparison, Path, Heard]) -> None:
