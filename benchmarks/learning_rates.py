@@ -4,10 +4,14 @@ Every rate of a grid is tried on folds of the whole SMS file, of TREC's training
 What counts is the loss and the error on each fold's *validation* part; test parts are not looked at, and TREC's test
 file is not even read. Every run is appended to a JSON-lines file as it ends, so several processes can share the work
 and an interrupted search goes on where it stopped. The rate chosen for a strategy is the one with the lowest loss
-relative to the best of the same fold, averaged over the folds of a task and then over the tasks.
+relative to the best of the same fold, averaged over the folds of a task and then over the tasks that were run.
+
+With --climb a grid need not be known: three times and a third of the best rate so far are tried until both are worse,
+fold after fold. --rows takes that many of a fold's training rows, drawn at random, where the whole takes too long.
 
     python benchmarks/learning_rates.py run --demo --sms SMSSpamCollection --trec trec-train.csv --strategy lora
     python benchmarks/learning_rates.py run --sms SMSSpamCollection --strategy ia3 dora bitfit
+    python benchmarks/learning_rates.py run --sms SMSSpamCollection --climb --rows 800 --out learning_rates_family.jsonl
     python benchmarks/learning_rates.py table
 """
 
@@ -18,9 +22,13 @@ import json
 import math
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lora_clf.data.dataset import Dataset
 
 HERE = Path(__file__).resolve().parent
 RUNS = HERE / "results" / "learning_rates.jsonl"
@@ -36,6 +44,8 @@ TWINS = ("head-only", "lora-scratch")
 """One is solved for, the other computes what `lora` computes."""
 TASKS = ("sms-spam", "trec", "demo")
 FOLDS = 3
+MOST = 6
+"""Rates that a climb tries on one fold at most."""
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -47,22 +57,14 @@ def run(arguments: argparse.Namespace) -> None:
     from lora_clf.training.settings import TrainSettings
     from lora_clf.tuners import create
 
-    done = {(r["task"], r["strategy"], r["rate"], r["fold"], r["batch_size"]) for r in _read(arguments.out)}
     base = load_base(arguments.base, device=arguments.device)
     sources = (arguments.sms, arguments.trec, "demo" if arguments.demo else None)
     for task, path in zip(TASKS, sources, strict=True):
         if path is None:
             continue
         parts = folds(load_table(path), FOLDS, seed=arguments.seed, name=task)[: arguments.folds]
-        cells = [
-            (strategy, rate, number)
-            for strategy in chosen(arguments.strategy)
-            for rate in (arguments.rates or grid(strategy))[: 1 if arguments.quick else None]
-            for number in range(len(parts))
-            if (task, strategy, rate, number, arguments.batch_size) not in done
-        ]
-        for strategy, rate, number in cells:
-            data = parts[number]
+        for strategy, rate, number in cells(arguments, task, len(parts)):
+            data = shortened(parts[number], arguments.rows, number)
             settings = TrainSettings(lr=rate, seed=number, batch_size=arguments.batch_size)
             if arguments.quick:
                 settings = replace(settings, epochs=1)
@@ -80,13 +82,79 @@ def run(arguments: argparse.Namespace) -> None:
                 "loss": result.validation["loss"],
                 "error": 1 - result.validation["accuracy"],
                 "best_epoch": result.best_epoch,
+                "train_rows": len(data.train),
                 "rows": len(data.validation),
                 "precision": result.adapter.header.precision,
                 "device": base.device.type,
                 "base_digest": base.digest,
             }
             _append(arguments.out, line)
-            print(f"{task} {strategy} {rate:g} fold {number}: loss {line['loss']:.4f}", file=sys.stderr)
+            print(f"{task} {strategy} {rate:g} fold {number}: loss {line['loss']:.4f}", file=sys.stderr, flush=True)
+
+
+def cells(arguments: argparse.Namespace, task: str, count: int) -> Iterator[tuple[str, float, int]]:
+    """What is still to be run of ``task``: strategy, rate and number of the fold."""
+    if arguments.climb:
+        for number in range(count):
+            for strategy in chosen(arguments.strategy):
+                yield from climb(arguments, task, strategy, number)
+        return
+    done = {(r["task"], r["strategy"], r["rate"], r["fold"], r["batch_size"]) for r in _read(arguments.out)}
+    for strategy in chosen(arguments.strategy):
+        for rate in (arguments.rates or grid(strategy))[: 1 if arguments.quick else None]:
+            for number in range(count):
+                if (task, strategy, rate, number, arguments.batch_size) not in done:
+                    yield strategy, rate, number
+
+
+def climb(arguments: argparse.Namespace, task: str, strategy: str, number: int) -> Iterator[tuple[str, float, int]]:
+    """Rates for one fold, each chosen from the losses of those before, until the best has a worse one on either side.
+
+    The first is the best of the folds before, at the start the strategy's own.
+    """
+    from lora_clf.tuners import strategies
+
+    for _ in range(MOST):
+        losses: dict[int, dict[float, float]] = {}
+        for line in _read(arguments.out):
+            if (line["task"], line["strategy"], line["batch_size"]) == (task, strategy, arguments.batch_size):
+                losses.setdefault(line["fold"], {})[line["rate"]] = line["loss"]
+        before = [losses[fold] for fold in sorted(losses) if fold < number]
+        here = losses.get(number, {})
+        if not here:
+            start = min(before[-1], key=before[-1].__getitem__) if before else strategies()[strategy].learning_rate
+            yield strategy, start, number
+            continue
+        best = min(here, key=here.__getitem__)
+        wanted = [rate for rate in (_rounded(best / 3), _rounded(best * 3)) if not _has(here, rate)]
+        if not wanted:
+            return
+        yield strategy, wanted[0], number
+
+
+def _rounded(rate: float) -> float:
+    """To one of 1, 3, 10, 30 ... where it lies near, so that steps up and down meet."""
+    exponent = math.floor(math.log10(rate))
+    lead = round(rate / 10**exponent, 1)
+    lead = {0.9: 1.0, 3.3: 3.0, 9.0: 10.0, 6.7: 7.0}.get(lead, lead)
+    return float(f"{lead * 10**exponent:.2g}")
+
+
+def _has(tried: dict[float, float], rate: float) -> bool:
+    return any(abs(math.log(rate / other)) < math.log(1.5) for other in tried)
+
+
+def shortened(data: Dataset, rows: int | None, seed: int) -> Dataset:
+    """``data`` with at most ``rows`` of its training rows, drawn at random, and next to nothing of the test part.
+
+    Nobody looks at the test part here, so answering it would be time lost; the validation part stays whole.
+    """
+    import numpy as np
+
+    if rows is None or len(data.train) <= rows:
+        return data
+    places = np.sort(np.random.default_rng(seed).permutation(len(data.train))[:rows])
+    return replace(data, train=data.train.take(places.tolist()), test=data.test.take([0]))
 
 
 def chosen(names: list[str]) -> list[str]:
@@ -128,6 +196,7 @@ def table(arguments: argparse.Namespace) -> None:
         lowest[key] = min(lowest.get(key, math.inf), line["loss"])
         groups.setdefault(line["strategy"], {}).setdefault(line["rate"], {}).setdefault(line["task"], []).append(line)
     summary: dict[str, Any] = {"batch_size": arguments.batch_size, "rates": {}, "chosen": {}}
+    ran = [task for task in TASKS if any(line["task"] == task for line in lines)]
     print(f"{'strategy':12} {'rate':>8}  " + "  ".join(f"{task:>27}" for task in TASKS) + "  relative loss")
     for strategy, rates in sorted(groups.items()):
         for rate, tasks in sorted(rates.items()):
@@ -146,7 +215,7 @@ def table(arguments: argparse.Namespace) -> None:
             mean = sum(relative) / len(relative)
             print(f"{strategy:12} {rate:8g}  " + "  ".join(cells) + f"  {mean:.3f}")
             chosen = summary["chosen"].get(strategy)
-            if len(relative) == len(TASKS) and (chosen is None or mean < chosen["relative_loss"]):
+            if len(relative) == len(ran) and (chosen is None or mean < chosen["relative_loss"]):
                 summary["chosen"][strategy] = {"rate": rate, "relative_loss": mean}
     summary_at = SUMMARY if arguments.out == RUNS else arguments.out.with_suffix(".json")
     summary_at.write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n")
@@ -167,6 +236,8 @@ def main() -> None:
         "--quick", action="store_true", help="one epoch, rate and fold: to see that it runs; with --out"
     )
     parser.add_argument("--rates", type=float, nargs="*")
+    parser.add_argument("--climb", action="store_true", help="from the best rate so far, by thirds, in place of a grid")
+    parser.add_argument("--rows", type=int, help="training rows of a fold, at most")
     parser.add_argument("--folds", type=int, default=FOLDS, help="how many of the three folds to run")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--base", default="minilm")
