@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lora_clf.adapters.adapter import Adapter, Prediction, load_adapter
     from lora_clf.adapters.pool import AdapterPool
     from lora_clf.base.base import Base, load_base
+    from lora_clf.base.verbalizer import Verbalizer
     from lora_clf.data.dataset import Dataset, load_data
     from lora_clf.errors import (
         AdapterError,
@@ -93,6 +94,7 @@ __all__ = [
     "TunerError",
     "UnsupportedBaseError",
     "UsageError",
+    "Verbalizer",
     "WrongBaseError",
     "__version__",
     "load_adapter",
@@ -117,6 +119,7 @@ _HOME = {
     "Prediction": "lora_clf.adapters.adapter",
     "TrainSettings": "lora_clf.training.settings",
     "Tuner": "lora_clf.tuners.base",
+    "Verbalizer": "lora_clf.base.verbalizer",
     "load_adapter": "lora_clf.adapters.adapter",
     "load_base": "lora_clf.base.base",
     "load_data": "lora_clf.data.dataset",

@@ -13,7 +13,7 @@ import numpy as np
 from lora_clf.adapters.base_check import check_base
 from lora_clf.adapters.canary import canaries, largest_drift
 from lora_clf.adapters.canary import verify as verify_canaries
-from lora_clf.adapters.classifier import build, rebuilt
+from lora_clf.adapters.classifier import build, reading, rebuilt
 from lora_clf.adapters.file import (
     FILE_CAP,
     list_adapters,
@@ -274,6 +274,7 @@ def load_adapter(
         )
     other = check_base(folder, header, base, base_check)
     try:
+        base = reading(base, header)
         tuned = build(base, header, engine=engine)
         tuned.load_state_dict(state)
     except (StateError, AdapterFormatError) as error:

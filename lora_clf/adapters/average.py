@@ -106,7 +106,7 @@ def _check_alike(adapters: Sequence[Adapter]) -> None:
     kinds: Mapping[str, Callable[[Header], Any]] = {
         "base": lambda h: (h.base_digest[:12], h.tokenizer_digest[:12]),
         "labels": lambda h: h.labels,
-        "head": lambda h: (h.head, h.pooling),
+        "head": lambda h: (h.head, h.pooling, *sorted((h.verbalizer or {}).items())),
         "length": lambda h: (h.max_length, h.truncation),
         "strategy": lambda h: ("lora",) if h.low_rank else (h.strategy, *sorted(h.settings.items())),
     }

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from lora_clf.adapters.classifier import build, scaling_of
+from lora_clf.adapters.classifier import build, reading, scaling_of
 from lora_clf.adapters.header import Header
 from lora_clf.errors import AdapterFormatError, LoraClfError, WrongBaseError
 from lora_clf.inference.predict import reference_logits
@@ -64,6 +64,7 @@ def verify(base: Base, tuned: Tuned, header: Header) -> float:
         WrongBaseError: they drift, and the base or the tokenizer is not the one of the adapter.
         AdapterFormatError: they drift for another reason; the message names the likely one.
     """
+    base = reading(base, header)
     names, now, expected = _compared(base, tuned, header)
     drifts = _drift(now, expected).max(axis=1)  # (sentences,)
     largest = float(drifts.max())
@@ -100,6 +101,7 @@ def _compared(
             f"The adapter's canaries are of a set of sentences that this version of lora_clf does not have "
             f"(it has set {SET}). Load it without verifying (--no-verify), or upgrade lora_clf."
         )
+    base = reading(base, header)
     names = tuple(stored["logits"])
     expected = np.array([stored["logits"][name] for name in names], dtype=np.float64)  # (sentences, C)
     return names, _logits(base, tuned, names, header.max_length, header.truncation).astype(np.float64), expected

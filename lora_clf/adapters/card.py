@@ -133,7 +133,7 @@ def _use(header: Header) -> str:
         'print(classifier.predict(["Your text"]))',
         "```",
     ]
-    if in_peft_layout(header):
+    if in_peft_layout(header) and header.verbalizer is None:
         lines += ["", _with_peft(header)]
         left = [name for name in ("temperature", "threshold") if getattr(header, name) is not None]
         if left:
@@ -199,6 +199,7 @@ def _making(header: Header) -> str:
         "threshold": _threshold(header, found.get("threshold", {})),
         "seed": header.seed,
         "head": f"{header.head}, pooling {header.pooling}",
+        **_verbalizer(header.verbalizer or {}),
         "longest text": f"{header.max_length} tokens, cut on the {header.truncation}",
         "base digest": header.base_digest,
         "tokenizer digest": header.tokenizer_digest,
@@ -209,6 +210,11 @@ def _making(header: Header) -> str:
     }
     lines = [f"| {name} | {_cell(value)} |" for name, value in rows.items() if value not in (None, "")]
     return "\n".join(["## How it was made", "", "| | |", "|---|---|", *lines])
+
+
+def _verbalizer(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The template and the words of a head that is a verbalizer."""
+    return {} if not found else {"template": repr(found["template"]), "words": ", ".join(map(repr, found["words"]))}
 
 
 def _temperature(header: Header, found: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lora_clf.adapters.factors import A
 from lora_clf.adapters.header import Header
+from lora_clf.base.verbalizer import prompted
 from lora_clf.errors import AdapterFormatError, TunerError, UnsupportedBaseError, UsageError
 from lora_clf.tuners import create, strategies
 from lora_clf.tuners.base import Tuned
@@ -15,6 +16,28 @@ from lora_clf.tuners.base import Tuned
 if TYPE_CHECKING:
     from lora_clf.base.base import Base
     from lora_clf.tuners.low_rank import LowRank
+
+
+def reading(base: Base, header: Header) -> Base:
+    """``base`` as the adapter of ``header`` sees it: through its template, where its head is a verbalizer.
+
+    Raises:
+        AdapterFormatError: template and words do not fit the base, or its language model's head is another one.
+    """
+    if header.verbalizer is None or base.prompt is not None:
+        return base
+    words, rows = tuple(header.verbalizer["words"]), header.verbalizer["rows"]
+    try:
+        found = prompted(base, header.verbalizer["template"], words)
+    except (UsageError, UnsupportedBaseError) as error:
+        raise AdapterFormatError(f"The adapter's verbalizer does not fit the base {base.name}: {error}") from error
+    assert found.prompt is not None
+    if found.prompt.digest != rows:
+        raise AdapterFormatError(
+            f"The language model's head of base {base.name} is not the one that this adapter was trained with: the "
+            f"rows of {', '.join(words)} have the digest {found.prompt.digest[:12]}, expected {rows[:12]}."
+        )
+    return found
 
 
 def build(base: Base, header: Header, *, engine: str | None = None) -> Tuned:
@@ -44,6 +67,7 @@ def build(base: Base, header: Header, *, engine: str | None = None) -> Tuned:
                 f"{', '.join(known)}."
             )
     check_sizes(base, header)
+    base = reading(base, header)
     try:
         tuner = create(engine or name, **header.settings)
         base.check_length(header.max_length, tuner.extra_tokens)
@@ -95,6 +119,8 @@ def fan_in_fan_out(base: Base, tuned: Tuned) -> bool | None:
 def rebuilt(base: Base, tuned: Tuned) -> Tuned:
     """The same classifier in fp32 on fresh storage of ``base``, whatever was cast in the other for speed."""
     view = tuned.view
+    if base.prompt is None and view.prompt is not None:
+        base = prompted(base, view.prompt.template, view.prompt.words)
     fresh = tuned.tuner.prepare(base.view(view.classes, view.pooling, view.seed))
     fresh.load_state_dict(tuned.state_dict())
     return fresh

@@ -42,7 +42,7 @@ class Header:
         task: "binary" (two labels) or "multiclass".
         labels: in the order of the logits.
         positive_label: the label that binary measures and the threshold are about.
-        head: "free" or the name of the family head; ``pooling``: "mean", "first", "last" or "family".
+        head: "free", "verbalizer" or the name of the family head; ``pooling``: "mean", "first", "last" or "family".
         max_length, truncation: tokens a text, and the side that is cut away.
         base_name: portable: "minilm", a Hub id, a folder's name; never a path.
         architecture: transformers' ``model_type`` of the base; tells how tensors are named in the file.
@@ -55,6 +55,8 @@ class Header:
         training: the settings of the loop. ``metrics``: {"validation": {...}, "test": {...}}.
         versions: of lora_clf, torch, transformers, peft and python.
         precision, kernels, instruction_set, threads: what, with the versions, the bytes depend on.
+        verbalizer: template, words in the order of the labels, and the SHA-256 of the words' rows in the language
+            model's head, where the head is a verbalizer; in the file only there.
         canaries: {"set": number, "logits": {sentence's name: one number a label}}; None until saved.
         requires: names of further fields that a reader must know to use the adapter rightly.
         extra: fields of this schema version that are not known here; kept in a round trip.
@@ -91,6 +93,7 @@ class Header:
     instruction_set: str
     threads: int
     task_settings: Mapping[str, Any] = field(default_factory=dict)
+    verbalizer: Mapping[str, Any] | None = None
     canaries: Mapping[str, Any] | None = None
     digest: str = ""
     requires: tuple[str, ...] = ()

@@ -38,7 +38,7 @@ PEFT_HEADS = ("classifier", "score")
 # What adapter_config.json repeats of the header where it is not PEFT's.
 _REPEATED = (
     *("schema", "digest", "strategy", "settings", "task", "task_settings", "labels", "positive_label", "threshold"),
-    *("temperature", "head", "pooling", "max_length", "truncation", "base_name", "base_digest"),
+    *("temperature", "head", "verbalizer", "pooling", "max_length", "truncation", "base_name", "base_digest"),
     "tokenizer_digest",
 )
 

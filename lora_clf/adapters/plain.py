@@ -107,6 +107,11 @@ def merge(adapter: Adapter, folder: Path | str, *, force: bool = False) -> tuple
             f"A {adapter.header.strategy} adapter is a head and nothing else: its base {adapter.base.name} holds plain "
             "weights already."
         )
+    if adapter.base.prompt is not None:
+        raise UsageError(
+            "The adapter answers with the language model's head of its base (verbalizer), which plain weights of the "
+            f"backbone do not hold. `lora-clf predict` uses it with {adapter.base.name} as it is."
+        )
     target = Path(folder)
     check_base_name(target)
     check_apart(target, adapter.base)
@@ -217,6 +222,11 @@ def _not_family(adapter: Adapter) -> str:
         return (
             f"transformers' classification class of a {header.architecture} base runs the decoder too, so no folder of "
             "its kind computes what this adapter computes. `lora-clf adapters merge` writes plain weights for lora_clf."
+        )
+    if header.verbalizer is not None:
+        return (
+            "The adapter's head is a verbalizer: a template around the text and the language model's own scores of the "
+            "labels' words, which no classification class of transformers has. `lora-clf predict` uses it."
         )
     return (
         f"The adapter's head is a free one (pooling {header.pooling}), which transformers has no class for. Train it "

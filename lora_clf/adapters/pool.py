@@ -23,7 +23,7 @@ from lora_clf.adapters.adapter import Adapter
 from lora_clf.adapters.base_check import check_base
 from lora_clf.adapters.canary import SENTENCES, TOLERANCE
 from lora_clf.adapters.canary import verify as verify_canaries
-from lora_clf.adapters.classifier import build
+from lora_clf.adapters.classifier import build, reading
 from lora_clf.adapters.file import FILE_CAP, read_folder
 from lora_clf.adapters.mixture import Mixture
 from lora_clf.adapters.origin import adapter_folder
@@ -271,7 +271,8 @@ class AdapterPool:
         if self.precision != "fp32" or header.canaries is None:
             return False
         side: Any = header.truncation
-        encoded = self.base.tokenizer.encode([SENTENCES[name] for name in names], header.max_length, side).ids
+        tokenizer = reading(self.base, header).tokenizer
+        encoded = tokenizer.encode([SENTENCES[name] for name in names], header.max_length, side).ids
         order = sorted(range(len(names)), key=lambda index: -len(encoded[index]))
         rows = np.arange(len(names))
         logits = self._checking.logits([encoded[index] for index in order], {resident: rows})[resident]

@@ -17,6 +17,7 @@ from lora_clf.tasks.classification import Classification
 
 if TYPE_CHECKING:
     from lora_clf.base.base import Base
+    from lora_clf.base.verbalizer import Prompt
     from lora_clf.tuners.base import Tuned
 
 
@@ -76,7 +77,8 @@ def make_header(
         task_settings=plain(task.settings()),
         labels=tuple(labels),
         positive_label=positive_label,
-        head=str(base.architecture.family) if view.pooling == "family" else "free",
+        head=_head(base, view.pooling),
+        verbalizer=None if base.prompt is None else _verbalizer(base.prompt),
         pooling=view.pooling,
         max_length=base.check_length(max_length),
         truncation=truncation,
@@ -100,6 +102,16 @@ def make_header(
         instruction_set=_instruction_set(base),
         threads=_threads(),
     )
+
+
+def _head(base: Base, pooling: str) -> str:
+    if base.prompt is not None:
+        return "verbalizer"
+    return str(base.architecture.family) if pooling == "family" else "free"
+
+
+def _verbalizer(prompt: Prompt) -> dict[str, Any]:
+    return {"template": prompt.template, "words": list(prompt.words), "rows": prompt.digest}
 
 
 def _portable(name: str | None) -> str | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lora_clf.base.verbalizer import PromptTokenizer
 from lora_clf.errors import UsageError
 
 if TYPE_CHECKING:
@@ -73,19 +74,22 @@ class Questions:
 
 
 def encoded(tokenizer: Tokenizer, texts: Sequence[str], asked: Mapping[Entry, Rows]) -> Questions:
-    """The texts' ids, made once for all adapters that cut at the same length and side."""
-    kinds: dict[tuple[int, str], list[Entry]] = {}
+    """The texts' ids, made once for all adapters that cut at the same length and side and have the same prompt."""
+    kinds: dict[tuple[int, str, tuple[str, ...]], list[Entry]] = {}
     for entry in asked:
-        kinds.setdefault((entry.header.max_length, entry.header.truncation), []).append(entry)
+        said = entry.header.verbalizer
+        prompt = () if said is None else (said["template"], *said["words"])
+        kinds.setdefault((entry.header.max_length, entry.header.truncation, prompt), []).append(entry)
     known: dict[bytes, NDArray[np.int32]] = {}
     read = {}
-    for (max_length, truncation), entries in kinds.items():
+    for (max_length, truncation, prompt), entries in kinds.items():
         rows = np.unique(np.concatenate([asked[entry] for entry in entries]))
         side: Any = truncation
-        tokens = tokenizer.encode([texts[row] for row in rows], max_length, side)
+        reader = PromptTokenizer(tokenizer, prompt[0], prompt[1:]) if prompt else tokenizer
+        tokens = reader.encode([texts[row] for row in rows], max_length, side)
         keys = [ids.tobytes() for ids in tokens.ids]
         known.update(zip(keys, tokens.ids, strict=True))
-        read[max_length, truncation] = rows, keys, tokens.truncated
+        read[max_length, truncation, prompt] = rows, keys, tokens.truncated
     ordered = sorted(known, key=lambda key: (-len(key), key))
     numbers = {key: number for number, key in enumerate(ordered)}
     places, truncated = {}, {}

@@ -32,6 +32,8 @@ def problems(values: Mapping[str, Any]) -> list[str]:
             found.append(f"{name} is {_short(values[name])}, expected {OPTIONAL[name].expected}")
         if name not in names_in(values.get("requires")):
             found.append(f"{name} is there, and requires does not name it")
+    if (values.get("head") == "verbalizer") != ("verbalizer" in values):
+        found.append("a head that is a verbalizer has the field verbalizer, and no other head has")
     fine = set(KNOWN) - set(missing) - set(wrong)
     for names, holds, problem in _BETWEEN:
         if fine.issuperset(names) and not holds(*(values[name] for name in names)):
@@ -81,6 +83,20 @@ def _canaries(value: Any) -> bool:
         and _object(value["logits"])
         and bool(value["logits"])
         and all(isinstance(row, list) and all(map(_number, row)) for row in value["logits"].values())
+    )
+
+
+def _verbalizer(value: Any) -> bool:
+    return (
+        _object(value)
+        and set(value) == {"template", "words", "rows"}
+        and isinstance(value["template"], str)
+        and value["template"].count("{text}") == 1
+        and len(value["template"]) < 10_000
+        and not _MOVES.search(re.sub(r"[\n\t]", "", value["template"]))
+        and _names(value["words"])
+        and not any(map(_MOVES.search, value["words"]))
+        and _sha256(value["rows"])
     )
 
 
@@ -136,6 +152,7 @@ KNOWN: Final = tuple(_RULES)
 
 OPTIONAL: Final[Mapping[str, _Rule]] = {
     "task_settings": _Rule("an object that is not empty", lambda value: _object(value) and bool(value)),
+    "verbalizer": _Rule("an object with template (a text around one {text}), words and rows (a SHA-256)", _verbalizer),
 }
 """Fields that are there only in files which need them, where `requires` names them: who does not know them refuses."""
 
@@ -158,8 +175,8 @@ _BETWEEN: Final[tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...]] = 
     ),
     (
         ("head", "pooling"),
-        lambda head, pooling: (head == "free") == (pooling != "family"),
-        "the head is free, or the pooling is family",
+        lambda head, pooling: (head in ("free", "verbalizer")) == (pooling != "family"),
+        "the head is free or a verbalizer, or the pooling is family",
     ),
     (
         ("scaling", "fan_in_fan_out"),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from lora_clf.base.verbalizer import Prompt
     from lora_clf.base.view import View
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -37,6 +38,7 @@ class Base:
         pooling: the default pooling of classifiers on this base.
         max_length: the default cap on tokens a text.
         digest: SHA-256 over the backbone's weights and the settings that change its computation.
+        prompt: the template and the words that its classifiers answer with; None: they have linear heads.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Base:
     max_length: int
     digest: str
     folder: Path | None = field(default=None, repr=False)
+    prompt: Prompt | None = field(default=None, repr=False)
 
     @property
     def device(self) -> torch.device:

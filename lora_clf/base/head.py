@@ -59,6 +59,24 @@ class FreeHead(Head):
         return logits
 
 
+class VerbalizerHead(Head):
+    """The language model's own rows of the labels' words behind the last token, frozen, and a bias a label that trains.
+
+    See `lora_clf.base.verbalizer`. Its rows are no parameters: they are the base's, and are not saved.
+    """
+
+    pooling = "last"
+
+    def __init__(self, rows: Tensor) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.empty(len(rows)))
+        self.register_buffer("rows", rows, persistent=False)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Logits of pooled vectors: (B, D) -> (B, C)."""
+        return nn.functional.linear(pooled, self.rows, self.bias)  # type: ignore[arg-type]
+
+
 class ScoreHead(Head):
     """GPT-2, GPT-NeoX, OPT, Llama, Qwen: the last token and a linear layer without a bias."""
 

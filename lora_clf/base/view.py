@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lora_clf.base.head import make_head
+from lora_clf.base.head import Head, VerbalizerHead, make_head
 from lora_clf.base.pooling import pool, right_padded
-from lora_clf.errors import UnsupportedBaseError
+from lora_clf.errors import UnsupportedBaseError, UsageError
 
 if TYPE_CHECKING:
     from lora_clf.base.base import Base
@@ -94,6 +94,7 @@ class View(nn.Module):
         head: maps the pooled vector to logits.
         pooling: "mean", "first", "last" or "family".
         seed: what every random number of this view is drawn from.
+        prompt: the template and the words of a head that is a verbalizer; None for every other head.
         front: what a strategy puts before the text in place of its embeddings: of ids and mask (B, T) it makes
             embeddings (B, P + T, D) and a mask (B, P + T), perhaps without columns that hold nothing but padding. None:
             the backbone gets the ids.
@@ -108,11 +109,10 @@ class View(nn.Module):
         self.pooling = pooling
         self.seed = seed
         self.classes = classes
+        self.prompt = base.prompt
         self.backbone = share(base.backbone)
         self.front = None
-        with torch.device("meta"):  # Nothing is drawn here from the caller's random numbers.
-            head = make_head(base.architecture, base.config, classes, pooling)
-        self.head = head.to_empty(device="cpu")
+        self.head = self._made_head(base)
         self.head.initialise(self.generator("head"), float(getattr(base.config, "initializer_range", None) or 0.02))
         self.head.to(base.device)
         if self.head.uses_pooler and getattr(self.backbone, "pooler", None) is None:
@@ -124,6 +124,18 @@ class View(nn.Module):
             self.backbone.pooler = None  # type: ignore[assignment]  # Nothing reads its output, so nothing could train it.
         self._frozen_modules = tuple(self.backbone.modules())
         self.eval()
+
+    def _made_head(self, base: Base) -> Head:
+        """The head, its weights not set yet."""
+        with torch.device("meta"):  # Nothing is drawn here from the caller's random numbers.
+            if base.prompt is None:
+                return make_head(base.architecture, base.config, self.classes, self.pooling).to_empty(device="cpu")
+        if (self.classes, self.pooling) != (len(base.prompt.words), "last"):
+            raise UsageError(
+                f"--head verbalizer with {len(base.prompt.words)} words on the last token does not fit {self.classes} "
+                f"labels and pooling {self.pooling}."
+            )
+        return VerbalizerHead(base.prompt.rows)
 
     @property
     def config(self) -> Any:

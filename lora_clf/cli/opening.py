@@ -55,7 +55,7 @@ def open_adapter(place: Path, how: AdapterFlags, command: str) -> Adapter:
             note(f"Warning: {warning.message}")
     if right and not how.no_verify:
         start = time.perf_counter()
-        verify(base, adapter.tuned, header)
+        verify(adapter.base, adapter.tuned, header)
         if sys.stderr.isatty():  # for a person; in a pipe a filter has nothing to say
             took = seconds(time.perf_counter() - start)
             note(f"The adapter computes what it did when it was saved (checked in {took}; --no-verify leaves it out).")

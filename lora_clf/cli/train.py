@@ -10,6 +10,7 @@ import typer
 from lora_clf.cli.checkpoints import CheckpointFlags, going_on
 from lora_clf.cli.decisions import DecisionFlags, decision_lines
 from lora_clf.cli.flags import AdapterDtype, BaseFlags, DataFlags, Force, Json, Seed, StrategyFlags, TrainFlags, takes
+from lora_clf.cli.heads import HeadFlags
 from lora_clf.cli.opening import weightless
 from lora_clf.cli.output import document, line, note, percent, seconds, share, size, table, training_progress
 from lora_clf.cli.places import check_writable, file_name, folder_bytes
@@ -42,6 +43,7 @@ def train(
     *,
     tuning: StrategyFlags,
     shared: BaseFlags,
+    heads: HeadFlags,
     columns: DataFlags,
     loop: TrainFlags,
     answers: DecisionFlags,
@@ -54,6 +56,7 @@ def train(
 
     tuner = tuning.create(strategy)
     decision = answers.decision()
+    verbalizer = heads.chosen(shared.pooling)
     folder = out or HOME / f"{file_name(origin)}-{strategy}"
     check_free(folder, force=force)  # before an hour of training, not after it
     check_writable(folder, "--out")
@@ -85,6 +88,8 @@ def train(
         max_length=shared.max_length,
     )
     base.check_length(settings.max_length)
+    if verbalizer is not None:
+        verbalizer.on(base, dataset.labels)  # words that cannot be told apart end here
     tuner.prepare(weightless(base).view(dataset.task.outputs))  # targets and blocks that do not exist end here
     if not as_json:
         show_source(dataset, columns.positive_label)
@@ -94,7 +99,14 @@ def train(
     with going_on(checkpoints, context.find_root().obj or ()):
         with training_progress() as progress:
             result = run_training(
-                base, dataset, tuner, settings, decision=decision, progress=progress, checkpoints=checkpoints
+                base,
+                dataset,
+                tuner,
+                settings,
+                verbalizer=verbalizer,
+                decision=decision,
+                progress=progress,
+                checkpoints=checkpoints,
             )
         for warning in set(result.warnings) - set(dataset.warnings):  # those were told before it began
             note(f"Warning: {warning.rstrip('.')}.")

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from lora_clf.base.base import Base, position_limit
 from lora_clf.base.tokenizer import Tokens
+from lora_clf.base.verbalizer import unprompted
 from lora_clf.base.view import View
 from lora_clf.inference.attention import FUSED, set_attention
 from lora_clf.inference.batches import collate
@@ -208,7 +209,7 @@ def compute_states(
         keep: called once for each of them with the row, its state (T, D), or (D,) where the pooled vector is kept,
             on the CPU and its own, and the seconds it took.
     """
-    view = base.view(1, pooling)
+    view = unprompted(base).view(1, pooling)
     if precision == "bf16" and base.device.type == "cpu":  # in fp32 it is no faster
         fuse_blocks(Tuned(HeadOnly(), view), precision)
     cast_frozen(view, precision)

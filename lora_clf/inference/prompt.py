@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from lora_clf.base.base import position_limit
+from lora_clf.base.verbalizer import unprompted
 from lora_clf.base.weights import read_language_model
 from lora_clf.errors import UsageError
 from lora_clf.inference.batches import inference_rows
@@ -56,6 +57,7 @@ def ask(
     """
     if not base.architecture.causal:
         raise UsageError(f"The base {base.name} is no decoder ({base.architecture.model_type}): it cannot be asked.")
+    base = unprompted(base)
     assert base.folder is not None
     model = read_language_model(base.folder, base.config, base.name)
     if model is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lora_clf.adapters.adapter import Adapter, make_header
 from lora_clf.base.base import Base
+from lora_clf.base.verbalizer import Verbalizer
 from lora_clf.data.dataset import Dataset
 from lora_clf.errors import TrainingError, UsageError
 from lora_clf.inference.attention import kernel_rule
@@ -35,6 +36,7 @@ def train(
     settings: TrainSettings | None = None,
     *,
     pooling: str | None = None,
+    verbalizer: Verbalizer | None = None,
     decision: Decision | None = None,
     progress: Callable[[Progress], None] | None = None,
     checkpoints: Checkpoints | Path | str | None = None,
@@ -51,6 +53,8 @@ def train(
         tuner: the strategy, as ``LoRA(rank=8)``.
         settings: epochs, batch size, learning rate, seed and so on.
         pooling: "mean", "first", "last" or "family" in place of the base's default.
+        verbalizer: of a decoder: a template around each text, and the language model's own scores of the labels'
+            words in place of a linear head. With ``epochs`` 0 that is what the base says untuned.
         decision: threshold and temperature; by default a temperature where validation has rows enough for one.
         progress: called after every optimizer step.
         checkpoints: where to keep checkpoints and whether to go on from them, or the folder alone; by default there
@@ -72,6 +76,12 @@ def train(
     decision = decision or Decision()
     decision.check(data.task)
     check_recipe(data.task, settings)
+    if verbalizer is not None:
+        if not data.task.softmax:
+            raise UsageError(f"--head verbalizer chooses one of several labels; the task is {data.task.name}.")
+        if pooling not in (None, "last"):
+            raise UsageError(f"--head verbalizer reads the last token; --pooling {pooling} does not apply.")
+        base = verbalizer.on(base, data.labels)
     started = time.perf_counter()
     if checkpoints is None:
         run = _begin(base, data, tuner, settings, pooling, progress, None, Interruption())

@@ -133,7 +133,7 @@ class Run:
     def solvable(self) -> bool:
         """Whether the settings leave a convex problem convex, and ask for no steps."""
         settings = self.settings
-        return settings.lr is None and settings.loss != FOCAL and not settings.head_dropout
+        return settings.lr is None and settings.epochs > 0 and settings.loss != FOCAL and not settings.head_dropout
 
     def recipe(self) -> dict[str, Any]:
         """How the weights came about, for the record: only settings that had an effect."""
@@ -200,6 +200,9 @@ class Run:
     def fit(self) -> Best:
         """Train for all epochs that are left, or until patience runs out; the best epoch's weights."""
         patience = self.settings.patience
+        if not self.epochs:
+            _, metrics = self.evaluate("validation")
+            return Best(0, metrics["loss"], self.tuned.state_dict())
         while self.epoch <= self.epochs:
             if patience is not None and self.best is not None and self.epoch - 1 - self.best.epoch >= patience:
                 break

@@ -35,7 +35,7 @@ class TrainSettings:
     """How long, how fast and in which batches to train.
 
     Attributes:
-        epochs: passes over the training part.
+        epochs: passes over the training part; 0 leaves everything as it is before training.
         batch_size: texts a step.
         lr: the peak learning rate; None takes the strategy's default.
         weight_decay: AdamW's, on matrices only.
@@ -89,7 +89,7 @@ class TrainSettings:
         problems = [
             f"--{name.replace('_', '-')} {value}: expected {expected}"
             for name, value, fine, expected in (
-                ("epochs", self.epochs, self.epochs >= 1, "at least 1"),
+                ("epochs", self.epochs, self.epochs >= 0, "zero or more"),
                 ("batch_size", self.batch_size, self.batch_size >= 1, "at least 1"),
                 ("lr", self.lr, self.lr is None or (math.isfinite(self.lr) and self.lr > 0), "a positive number"),
                 ("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "zero or more"),

@@ -70,6 +70,8 @@ def identity(
         "pooling": pooling,
         "strategy": tuner.name,
     }
+    if base.prompt is not None:
+        flags |= {"template": base.prompt.template, "verbalizer": list(base.prompt.words)}
     return {
         **{f"--{name.replace('_', '-')}": value for name, value in flags.items()},
         "base": base.name,
