@@ -202,7 +202,7 @@ class Run:
         patience = self.settings.patience
         if not self.epochs:
             _, metrics = self.evaluate("validation")
-            return Best(0, metrics["loss"], self.tuned.state_dict())
+            return Best(0, worth(metrics, self.settings.stop_on), self.tuned.state_dict())
         while self.epoch <= self.epochs:
             if patience is not None and self.best is not None and self.epoch - 1 - self.best.epoch >= patience:
                 break
