@@ -104,7 +104,7 @@ FIELDS: tuple[tuple[str, Any, str], ...] = (
     ("labels", ["ham", 1], "labels is"),
     ("positive_label", "eggs", "only a binary task has a positive label"),
     ("positive_label", 1, "positive_label is 1"),
-    ("head", "free", "the head is free, or the pooling is family"),
+    ("head", "free", "the head is free or a verbalizer, or the pooling is family"),
     ("pooling", "max", "pooling is 'max'"),
     ("max_length", 0, "max_length is 0"),
     ("max_length", True, "max_length is True"),

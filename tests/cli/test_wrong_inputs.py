@@ -35,7 +35,7 @@ CASES: dict[str, tuple[str, int, str]] = {
     "unknown targets": (
         "train {table} --base {base} --targets querry --precision fp32", 1, "Targets 'querry' match no linear layer",
     ),
-    "no epochs": ("train {table} --epochs 0", 2, "--epochs 0: expected at least 1"),
+    "no epochs": ("train {table} --epochs -1", 2, "--epochs -1: expected zero or more"),
     "rate that is no number": ("train {table} --lr nan", 2, "--lr nan: expected a positive number"),
     "length that the base lacks": (
         "train {table} --base {base} --max-length 5000 --precision fp32", 2,

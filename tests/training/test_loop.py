@@ -113,8 +113,8 @@ def test_more_classes(classes: int) -> None:
 
 
 def test_all_bad_settings_are_named_at_once() -> None:
-    with pytest.raises(UsageError, match=r"--epochs 0.*--batch-size -1.*--lr nan.*--warmup 2"):
-        TrainSettings(epochs=0, batch_size=-1, lr=math.nan, warmup=2)
+    with pytest.raises(UsageError, match=r"--epochs -1.*--batch-size -1.*--lr nan.*--warmup 2"):
+        TrainSettings(epochs=-1, batch_size=-1, lr=math.nan, warmup=2)
     with pytest.raises(UsageError, match="1 to 96 tokens"):
         train(tiny_base("bert"), toy(), create("head-only"), replace(FAST, max_length=500))
 
