@@ -52,6 +52,10 @@ def show_breakdown(
                 for each in report["thresholds"]
             ],
         )
+    if report["recall_at"]:
+        line()
+    for each in report["recall_at"]:
+        line(f"{positive} found at {each['rate'] * 100:g} % false alarms: {each['text']}.")
     _show_errors(report["errors"], errors)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lora_clf.base.base import Base
     from lora_clf.comparison.baselines import Baseline
     from lora_clf.comparison.curve import CurveRuns, Point
+    from lora_clf.comparison.false_alarms import FoundAt
     from lora_clf.comparison.recommendation import Recommendation
     from lora_clf.comparison.standing import Standing
     from lora_clf.comparison.tuning import Tuning
@@ -193,6 +194,13 @@ class Comparison:
         return power_of(self)
 
     @cached_property
+    def found_at(self) -> dict[str, tuple[FoundAt, ...]]:
+        """What each finds of the positive class at few false alarms; empty without folds or without such a class."""
+        from lora_clf.comparison.false_alarms import found_at
+
+        return found_at(self)
+
+    @cached_property
     def curve_points(self) -> tuple[Point, ...]:
         """The points of the learning curve; none where none was asked for."""
         from lora_clf.comparison.curve import points_of
@@ -221,6 +229,8 @@ class Comparison:
         from lora_clf.comparison.curve import curve_json
 
         more: dict[str, Any] = {} if self.curve is None else {"curve": curve_json(self)}
+        if self.found_at:
+            more["recall_at"] = {label: [one.to_json() for one in found] for label, found in self.found_at.items()}
         if self.plan.tune is not None:
             more["tuning"] = [tuning.to_json() for tuning in self.tunings]
         return {

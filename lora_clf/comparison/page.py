@@ -52,6 +52,8 @@ class Plot:
     svg: bytes = field(repr=False)
 
 
+LONG = 16  # letters of a heading, from which on it may take two lines
+
 Block = Heading | Paragraph | Notes | Grid | Plot
 
 
@@ -96,9 +98,10 @@ def _html(block: Block) -> str:
 
 def _grid(grid: Grid) -> str:
     def cell(tag: str, text: str, place: int) -> str:
-        kind = ' class="word"' if grid.left[place] else ""
-        scope = ' scope="col"' if tag == "th" and grid.headings[place] is text else ""
-        return f"<{tag}{kind}{scope}>{escape(text)}</{tag}>"
+        kinds = ["word"] * grid.left[place] + ["long"] * (tag == "th" and len(text) > LONG)
+        kind = f' class="{" ".join(kinds)}"' if kinds else ""
+        scope = ' scope="col"' if tag == "th" else ""
+        return f"<{tag}{kind}{scope}>{escape(text).replace(' %', '&nbsp;%')}</{tag}>"
 
     head = "".join(cell("th", text, place) for place, text in enumerate(grid.headings))
     lines = []
@@ -132,6 +135,7 @@ table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabu
 th, td { padding: .36rem .55rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 600; border-bottom: 2px solid #9a9a9a; vertical-align: bottom; }
+th.long { white-space: normal; min-width: 7.5rem; line-height: 1.3; }
 .word { text-align: left; }
 td.word:last-child { white-space: normal; min-width: 14rem; max-width: 40rem; overflow-wrap: anywhere; }
 .scroll .word:first-child { position: sticky; left: 0; background: #fff; }
@@ -154,9 +158,12 @@ figure img { width: 100%; max-width: 46rem; height: auto; display: block; }
   body { font-size: 10pt; }
   .scroll { overflow: visible; }
   table { font-size: 7.2pt; }
+  th.long { min-width: 0; }
+  td:first-child { white-space: nowrap; }
   th, td { padding: 2pt 4pt; white-space: normal; }
   h2 { break-after: avoid; }
   figure, tr { break-inside: avoid; }
+  figure img { max-width: 12.5cm; }
   .answer { -webkit-print-color-adjust: exact; print-color-adjust: exact; }
 }
 """.strip()

@@ -17,6 +17,7 @@ from lora_clf.comparison.answers import choice_blocks, difference_blocks
 from lora_clf.comparison.chapters import curve_blocks, provenance_lines, tuning_blocks, write_curve
 from lora_clf.comparison.evidence import copy_blocks, mistake_blocks, plot_blocks
 from lora_clf.comparison.evidence_plots import write_evidence
+from lora_clf.comparison.false_alarms import alarm_blocks
 from lora_clf.comparison.page import Block, Grid, Heading, Notes, Paragraph, Plot
 from lora_clf.comparison.plots import AXES, render, write_plots
 from lora_clf.comparison.standing import Standing, percent
@@ -83,9 +84,11 @@ def document(comparison: Comparison, plot_format: str = "png") -> tuple[str, lis
     blocks += difference_blocks(comparison, rows, comparison.rival)
     blocks += curve_blocks(comparison, plot_format)
     blocks += _classes(comparison, rows)
+    blocks += alarm_blocks(comparison)
     blocks += plot_blocks(comparison, plot_format)
     blocks += mistake_blocks(comparison)
-    blocks += _costs(comparison, rows)
+    blocks += _further(comparison, rows)
+    blocks += _costs(rows)
     blocks += tuning_blocks(comparison)
     blocks += _data(facts["data"])
     blocks += copy_blocks(comparison)
@@ -132,50 +135,61 @@ FURTHER = {
 }
 
 
-def _costs(comparison: Comparison, rows: Sequence[Standing]) -> list[Block]:
-    """What is in no other table: further scores of the test part, and what training and answering take."""
+def _further(comparison: Comparison, rows: Sequence[Standing]) -> list[Block]:
+    """The scores of the test part that are in no other table."""
     shown = {key: words for key, words in FURTHER.items() if all(key in row.scores for row in rows)}
-    table: list[list[str]] = []
-    for row in rows:
-        if row.kind != "strategy":
-            continue
-        memory = row.training_memory_bytes
-        table.append(
-            [
-                row.label,
-                NONE if row.validation_accuracy is None else f"{row.validation_accuracy * 100:.1f}",
-                *(f"{row.scores[key]:.3f}" for key in shown),
-                _scaled(comparison, row.label),
-                count_text(row.tensor_bytes),
-                flops_text(row.flops),
-                NONE if row.texts_per_second is None else f"{row.texts_per_second:,.0f}",
-                seconds_text(row.seconds),
-                seconds_text(row.cold_seconds),
-                NONE if memory is None else f"{memory / 1e6:,.0f}",
-                NONE if row.device_memory_bytes is None else f"{row.device_memory_bytes / 1e6:,.0f}",
-            ]
-        )
-    headings = [
-        *("strategy", "validation accuracy %", *shown.values(), "after scaling", "tensor file, bytes"),
-        *(
-            "training FLOPs, about",
-            "texts labelled a second",
-            "own seconds",
-            "cold seconds",
-            "memory above base, MB",
-            "accelerator memory, MB",
-        ),
+    table = [
+        [
+            row.label,
+            NONE if row.validation_accuracy is None else f"{row.validation_accuracy * 100:.1f}",
+            *(f"{row.scores[key]:.3f}" for key in shown),
+            _scaled(comparison, row.label),
+        ]
+        for row in rows
+        if row.kind == "strategy"
     ]
+    headings = ["strategy", "validation accuracy %", *shown.values(), "after scaling"]
     return [
-        Heading("Further scores and costs"),
+        Heading("Further scores"),
+        Paragraph("After scaling: the calibration error with the temperature that was found on validation rows."),
+        Grid(headings, table, [True] + [False] * (len(headings) - 1)),
+    ]
+
+
+def _costs(rows: Sequence[Standing]) -> list[Block]:
+    """What training and answering take."""
+    ran = [row for row in rows if row.kind == "strategy"]
+    device = any(row.device_memory_bytes is not None for row in ran)
+    table = [
+        [
+            row.label,
+            count_text(row.tensor_bytes),
+            flops_text(row.flops),
+            NONE if row.texts_per_second is None else f"{row.texts_per_second:,.0f}",
+            seconds_text(row.seconds),
+            seconds_text(row.cold_seconds),
+            *(
+                _megabytes(count)
+                for count in (row.training_memory_bytes, row.device_memory_bytes)[: 2 if device else 1]
+            ),
+        ]
+        for row in ran
+    ]
+    headings = ["strategy", "tensor file, bytes", "training FLOPs, about", "texts labelled a second", "own seconds"]
+    headings += ["cold seconds", "memory above base, MB", *(["accelerator memory, MB"] if device else [])]
+    return [
+        Heading("What it costs"),
         Paragraph(
             "Cold seconds are what the strategy costs alone: its own and the frozen part of the base, computed once. "
             "Memory above base is the peak while training, over what the loaded base and data hold. FLOPs are counted, "
-            "not measured: what is frozen once, what trains in every epoch, padding and heads left out. After scaling: "
-            "the calibration error with the temperature that was found on validation rows."
+            "not measured: what is frozen once, what trains in every epoch, padding and heads left out."
         ),
         Grid(headings, table, [True] + [False] * (len(headings) - 1)),
     ]
+
+
+def _megabytes(count: int | None) -> str:
+    return NONE if count is None else f"{count / 1e6:,.0f}"
 
 
 def _scaled(comparison: Comparison, label: str) -> str:

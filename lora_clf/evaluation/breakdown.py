@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from lora_clf.errors import UsageError
 from lora_clf.evaluation.intervals import clustered
+from lora_clf.evaluation.recall import RATES, recall_at
 from lora_clf.metrics.classification import false_positive_rate, per_class
 from lora_clf.metrics.probability import Reliability, equal_mass_reliability, softmax
 from lora_clf.metrics.thresholds import chosen, sweep
@@ -169,6 +170,16 @@ def thresholds(answered: Answered) -> list[dict[str, Any]]:
     return found
 
 
+def recalls(answered: Answered) -> list[dict[str, Any]]:
+    """How much of the positive label is found at few false alarms; where the negatives are too few, how many it takes."""
+    if answered.positive is None:
+        return []
+    column = answered.names.index(answered.positive)
+    hits, scores = answered.truth == column, answered.shares[:, column]
+    groups = None if answered.groups is None else answered.groups.tolist()
+    return [recall_at(hits, scores, rate, groups).as_dict() for rate in RATES]
+
+
 def reliabilities(answered: Answered) -> dict[str, list[dict[str, float]]]:
     """Confidence beside accuracy in bins of about as many texts each: as trained, and as answered."""
     raw = answered.logits.astype(np.float64)
@@ -191,6 +202,7 @@ REPORTS: Final[Mapping[str, Callable[[Answered], Any]]] = {
     "by_class": by_class,
     "by_length": by_length,
     "thresholds": thresholds,
+    "recall_at": recalls,
     "reliability": reliabilities,
     "errors": errors,
 }

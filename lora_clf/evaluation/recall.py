@@ -13,6 +13,13 @@ from lora_clf.evaluation.intervals import Groups, Interval, clustered, wilson
 
 ERRORS: Final = 10
 """So many false positives must be allowed: a threshold that one or two negatives set is an accident."""
+RATES: Final = (0.01, 0.001)
+"""The false-positive rates that reports speak of."""
+
+
+def negatives_needed(rate: float) -> int:
+    """How many negatives it takes to speak of a false-positive rate: `ERRORS` / rate."""
+    return int(np.ceil(ERRORS / rate - 1e-9))
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,7 @@ def recall_at(
     if groups is not None and len(groups) != score.size:
         raise UsageError(f"{len(groups)} groups came for {score.size} examples; expected one for each.")
     positives = int(positive.sum())
-    negatives, needed = score.size - positives, int(np.ceil(ERRORS / rate - 1e-9))
+    negatives, needed = score.size - positives, negatives_needed(rate)
     if negatives < needed or not positives:
         return RecallAt(rate, negatives, needed, positives)
 

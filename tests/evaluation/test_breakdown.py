@@ -33,7 +33,7 @@ def test_every_part_adds_up_to_the_whole(classes: int) -> None:
     column = [["a", "b", None, " "][number % 4] for number in range(120)]
     found = breakdown(answered, {"speaker": column})
     json.dumps(found)
-    assert set(found) == {"by_class", "by_length", "thresholds", "reliability", "errors", "by"}
+    assert set(found) == {"by_class", "by_length", "thresholds", "recall_at", "reliability", "errors", "by"}
     for parts in (found["by_class"], found["by_length"], found["by"]["speaker"]):
         assert sum(each["n"] for each in parts) == 120 and sum(each["errors"] for each in parts) == wrong
         assert all(0 <= each["low"] <= each["accuracy"] <= each["high"] <= 1 for each in parts)

@@ -1,0 +1,124 @@
+"""How much of the positive class is found when few of the others may be flagged: from pooled out-of-fold predictions.
+
+Where the rows are cut into folds, every row is scored once by a classifier that has not seen it, so all negatives of
+the data stand behind the threshold. One test part has too few of them nearly always, and is not asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lora_clf.comparison.page import Block, Grid, Heading, Paragraph
+from lora_clf.evaluation.recall import RATES, RecallAt, negatives_needed, recall_at
+
+if TYPE_CHECKING:
+    from lora_clf.comparison.comparison import Comparison
+
+DRAWS = 400  # of each bootstrap; a seed, a rate and a contender have one each
+
+
+@dataclass(frozen=True)
+class FoundAt:
+    """The recall of one contender at one false-positive rate.
+
+    Attributes:
+        rate: the share of the negatives that may be flagged.
+        seeds: the finding of each seed.
+    """
+
+    rate: float
+    seeds: tuple[RecallAt, ...]
+
+    @property
+    def recall(self) -> float | None:
+        """Mean over seeds; None where there is no answer."""
+        known = [one.recall for one in self.seeds if one.recall is not None]
+        return sum(known) / len(known) if known and len(known) == len(self.seeds) else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """From the lowest to the highest end of any seed's interval, the threshold found anew each time."""
+        known = [one.whole for one in self.seeds if one.whole is not None]
+        return (min(one.low for one in known), max(one.high for one in known)) if known else None
+
+    @property
+    def text(self) -> str:
+        """The answer in words."""
+        if self.recall is None or self.interval is None:
+            return self.seeds[0].text
+        return f"{self.recall * 100:.1f} ({self.interval[0] * 100:.1f} to {self.interval[1] * 100:.1f})"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "rate": self.rate,
+            "recall": self.recall,
+            "interval": None if self.interval is None else list(self.interval),
+            "text": self.text,
+            "seeds": [one.as_dict() for one in self.seeds],
+        }
+
+
+def found_at(comparison: Comparison) -> dict[str, tuple[FoundAt, ...]]:
+    """The recall of each at each of `RATES`; empty without folds or without a positive class."""
+    positive = comparison.positive_label
+    if positive is None or comparison.plan.data.folds is None:
+        return {}
+    column = comparison.labels.index(positive)
+    table = {}
+    for label, pool in comparison.pools.items():
+        found = []
+        for rate in RATES:
+            each = [
+                recall_at(
+                    part.labels == column,
+                    part.probabilities[:, column],
+                    rate,
+                    comparison.clusters(part.rows),
+                    draws=DRAWS,
+                )
+                for part in pool.predictions
+            ]
+            found.append(FoundAt(rate, tuple(each)))
+        table[label] = tuple(found)
+    return table
+
+
+def alarm_blocks(comparison: Comparison) -> list[Block]:
+    """The section on recall at few false alarms; nothing where there is no positive class."""
+    positive = comparison.positive_label
+    if positive is None or not comparison.pools:
+        return []
+    heading = Heading("With few false alarms")
+    if comparison.plan.data.folds is None:
+        (part, *_) = next(iter(comparison.pools.values())).predictions
+        negatives = int((part.labels != comparison.labels.index(positive)).sum())
+        needs = " and ".join(f"{negatives_needed(rate):,} negatives at {_share(rate)}" for rate in RATES)
+        return [
+            heading,
+            Paragraph(
+                f"How much {positive} is found at a given share of false alarms is read off predictions for all rows "
+                f"alone, each by a classifier that has not seen it: needs {needs}, has none, as this is one split (its "
+                f"test part has {negatives:,}). --folds 5 makes every row a test row once."
+            ),
+        ]
+    table = [[label, *(one.text for one in found)] for label, found in comparison.found_at.items()]
+    return [
+        heading,
+        Paragraph(
+            f"The share of {positive}, in %, at or above the lowest threshold that flags at most so many of the "
+            "others, from the predictions for all rows, each by a classifier that has not seen it. The intervals are "
+            "for other texts, with the threshold found anew; with several seeds from the lowest end to the highest. "
+            "Fewer than 10 false alarms say nothing of a rate."
+        ),
+        Grid(
+            ["strategy", *(f"found at {_share(rate)} false alarms, %" for rate in RATES)],
+            table,
+            [True] + [False] * len(RATES),
+        ),
+    ]
+
+
+def _share(rate: float) -> str:
+    return f"{rate * 100:g} %"
