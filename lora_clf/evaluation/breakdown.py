@@ -171,7 +171,7 @@ def thresholds(answered: Answered) -> list[dict[str, Any]]:
 
 
 def recalls(answered: Answered) -> list[dict[str, Any]]:
-    """How much of the positive label is found at few false alarms; where the negatives are too few, how many it takes."""
+    """How much of the positive label is found at few false alarms, or how many negatives it takes to say."""
     if answered.positive is None:
         return []
     column = answered.names.index(answered.positive)
