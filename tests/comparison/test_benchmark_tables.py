@@ -37,6 +37,10 @@ def test_the_pages_hold_what_the_result_files_hold(tables: ModuleType, capsys: p
     assert tables.main(["--check"]) == 0, capsys.readouterr().out
 
 
+def test_the_picture_is_that_of_the_result_files(capsys: pytest.CaptureFixture[str]) -> None:
+    assert loaded("picture").main(["--check"]) == 0, capsys.readouterr().out
+
+
 def test_sections_are_rewritten_and_others_left_alone(tables: ModuleType, tmp_path: Path) -> None:
     out = write(invented({"lora": 0.95, "head-only": 0.7}), tmp_path / "out")
     results = tmp_path / "results"
