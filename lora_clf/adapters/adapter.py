@@ -145,8 +145,12 @@ class Adapter:
         """
         if dtype is None or check_dtype(dtype) != "bf16":
             return self
+        state = self.tuned.state_dict()
+        rounded = {name: tensor.bfloat16() for name, tensor in state.items()}
+        if all(bool((rounded[name] == tensor).all()) for name, tensor in state.items()):
+            return self
         fresh = rebuilt(self.base, self.tuned)
-        fresh.load_state_dict({name: tensor.bfloat16() for name, tensor in fresh.state_dict().items()})
+        fresh.load_state_dict(rounded)
         return Adapter(self.base, fresh, self.header)
 
     def save(self, folder: Path | str, force: bool = False, *, dtype: str | None = None) -> Path:

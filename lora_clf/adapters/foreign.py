@@ -24,7 +24,7 @@ from lora_clf.adapters.peft_fields import PeftFields
 from lora_clf.adapters.peft_folder import is_foreign as is_foreign
 from lora_clf.adapters.peft_folder import read_foreign
 from lora_clf.adapters.peft_head import outputs, split_head
-from lora_clf.adapters.peft_layers import check_layers, check_targets, linear_shapes, shapes_apart
+from lora_clf.adapters.peft_layers import check_layers, check_saved, check_targets, linear_shapes, shapes_apart
 from lora_clf.adapters.provenance import make_header
 from lora_clf.base.catalogue import CATALOGUE
 from lora_clf.errors import (
@@ -98,6 +98,7 @@ def load_foreign(
         shapes = shapes_apart(base, factors) if fuse_qkv else linear_shapes(base)
         check_layers(base, factors, shapes)
         check_targets(found.fields, base, factors, shapes)
+        check_saved(found.fields, base)
         if fuse_qkv:
             factors = fuse_layers(base, factors)
         tuned = _tuned(base, factors, head, len(chosen), strategy, found.fields.dropout)

@@ -21,7 +21,7 @@ from lora_clf.errors import AdapterFormatError
 READ: Final = frozenset({
     "peft_type", "task_type", "base_model_name_or_path", "revision", "peft_version", "r", "lora_alpha", "lora_dropout",
     "use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights", "target_modules", "exclude_modules",
-    "layers_to_transform", "layers_pattern",
+    "layers_to_transform", "layers_pattern", "modules_to_save",
 })  # fmt: skip
 """Fields that are read."""
 
@@ -29,7 +29,6 @@ IDLE: Final[Mapping[str, str]] = MappingProxyType({
     "auto_mapping": "which class it was trained in; the tensors' names tell",
     "inference_mode": "about training on",
     "fan_in_fan_out": "PEFT itself corrects it by the kind of the layer",
-    "modules_to_save": "the tensors tell what was saved",
     "runtime_config": "about where things are computed; not saved",
 })  # fmt: skip
 """Fields that change nothing of what a saved adapter computes, and why."""
@@ -83,6 +82,7 @@ class PeftFields:
         targets, excluded: names or endings of layers that are adapted, and that are not; or an expression for them.
         layers: the blocks in which endings count, by number; None: in all.
         patterns: what may stand before that number; empty: anything.
+        saved: endings of modules that were trained as they are, and should be in the file.
         base_name, revision: the base as PEFT calls it: a Hub id, or a path of another machine.
         version: of PEFT.
     """
@@ -97,6 +97,7 @@ class PeftFields:
     excluded: tuple[str, ...] | str = ()
     layers: tuple[int, ...] | None = None
     patterns: tuple[str, ...] = ()
+    saved: tuple[str, ...] = ()
     base_name: str | None = None
     revision: str | None = None
     version: str | None = None
@@ -155,6 +156,7 @@ def read_fields(values: Mapping[str, Any]) -> PeftFields:
         ("exclude_modules", None, "names or an expression", lambda v: v is None or _names(v)),
         ("layers_to_transform", None, "a number or numbers of blocks", lambda v: v is None or _numbers(v)),
         ("layers_pattern", None, "an expression or several", lambda v: v is None or _names(v)),
+        ("modules_to_save", None, "names", lambda v: v is None or (isinstance(v, list) and _names(v))),
         *((name, None, "a text", lambda v: v is None or isinstance(v, str)) for name in _TEXTS),
     ) if not fits(values.get(name, usual))]  # fmt: skip
     if wrong:
@@ -176,6 +178,7 @@ def read_fields(values: Mapping[str, Any]) -> PeftFields:
         excluded=_kept(values.get("exclude_modules")),
         layers=None if layers in (None, []) else (layers,) if isinstance(layers, int) else tuple(layers),
         patterns=_listed(_kept(values.get("layers_pattern"))),
+        saved=tuple(values.get("modules_to_save") or ()),
         base_name=values.get("base_model_name_or_path") or None,
         revision=values.get("revision") or None,
         version=values.get("peft_version") or None,

@@ -101,6 +101,21 @@ def check_targets(fields: PeftFields, base: Base, factors: Mapping[str, Factors]
         )
 
 
+def check_saved(fields: PeftFields, base: Base) -> None:
+    """Refuse a file whose config says that whole layers of the backbone were trained; it has been seen to hold none.
+
+    Raises:
+        AdapterFormatError: it does.
+    """
+    names = {name: f"{base.architecture.prefix}.{name}".rstrip(".") for name, module in _modules(base)
+             if any(True for _ in module.parameters())}  # fmt: skip
+    if lost := [name or "all of it" for name, full in names.items() if full.endswith(fields.saved)]:
+        raise AdapterFormatError(
+            f"It is not whole: its config names {len(lost)} trained layers of the base ({', '.join(lost[:3])}) in "
+            "modules_to_save, and their weights are not in the file. Save it again from the model that was trained."
+        )
+
+
 def _modules(base: Base) -> Iterable[tuple[str, nn.Module]]:
     """The modules of the backbone; its pooler only where transformers' classification class has one."""
     pooler = base.architecture.family == "pooler"

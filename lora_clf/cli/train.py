@@ -108,6 +108,7 @@ def train(
                 progress=progress,
                 checkpoints=checkpoints,
             )
+        result = result.cast(adapter_dtype)  # what is shown are the scores of what is saved
         for warning in set(result.warnings) - set(dataset.warnings):  # those were told before it began
             note(f"Warning: {warning.rstrip('.')}.")
         saved = result.save(folder, force=force, dtype=adapter_dtype)

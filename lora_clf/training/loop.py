@@ -10,16 +10,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lora_clf.adapters.adapter import Adapter, make_header
 from lora_clf.base.base import Base
 from lora_clf.base.verbalizer import Verbalizer
 from lora_clf.data.dataset import Dataset
 from lora_clf.errors import TrainingError, UsageError
-from lora_clf.inference.attention import kernel_rule
 from lora_clf.inference.precision import resolve_precision
-from lora_clf.inference.predict import logits
 from lora_clf.training.checkpoints import CheckpointFolder, Checkpoints
-from lora_clf.training.decision import Decision, settle
+from lora_clf.training.decision import Decision
+from lora_clf.training.ending import Ending
 from lora_clf.training.interruption import Interruption
 from lora_clf.training.objective import check_recipe
 from lora_clf.training.result import Progress, Result
@@ -157,48 +155,39 @@ def _trained(run: Run) -> Best:
 
 def _finish(run: Run, best: Best, decision: Decision, started: float) -> Result:
     """The adapter with the best weights, and its scores."""
-    base, data, settings = run.base, run.data, run.settings
     # The trained state moves into a fresh view: frozen matrices that were cast for speed stay behind.
     tuned = run.tuned.tuner.prepare(run.view.fresh())
     tuned.load_state_dict(best.state)
-    trainable = tuned.trainable_parameters
-    total = sum(parameter.numel() for parameter in tuned.view.parameters())
-    answers = {name: logits(tuned.view, run.tokens[name]) for name in ("validation", "test")}
-    task, decided = settle(decision, run.task, run.targets["validation"], answers["validation"])
-    scores = {name: run.score(name, each, task) for name, each in answers.items()}
-    header = make_header(
-        base,
-        tuned,
-        labels=data.labels,
-        positive_label=data.positive_label,
-        task=task,
-        max_length=base.check_length(settings.max_length, tuned.tuner.extra_tokens),
-        seed=settings.seed,
+    ending = Ending(
+        base=run.base,
+        data=run.data,
+        task=run.task,
+        tokens={name: run.tokens[name] for name in ("validation", "test")},
+        targets={name: run.targets[name] for name in ("validation", "test")},
+        decision=decision,
+        max_length=run.base.check_length(run.settings.max_length, tuned.tuner.extra_tokens),
         precision=run.precision,
-        kernels=kernel_rule(base.device),
-        data_name=data.name,
-        data_digest=data.digest,
-        licence=data.licence,
-        threshold=decided.cut,
-        temperature=decided.scale,
-        training={**run.recipe(), **decided.record()},
-        metrics={name: metrics for name, (_, metrics) in scores.items()},
+        seed=run.settings.seed,
+        learning_rate=run.learning_rate,
+        recipe=run.recipe(),
     )
+    found = ending.score(tuned)
     return Result(
-        adapter=Adapter(base, tuned, header),
+        adapter=found.adapter,
         history=run.history,
         best_epoch=best.epoch,
-        validation=scores["validation"][1],
-        test=scores["test"][1],
-        validation_logits=scores["validation"][0],
-        test_logits=scores["test"][0],
-        trainable_parameters=trainable,
-        total_parameters=total,
+        validation=found.scores["validation"],
+        test=found.scores["test"],
+        validation_logits=found.logits["validation"],
+        test_logits=found.logits["test"],
+        trainable_parameters=tuned.trainable_parameters,
+        total_parameters=sum(parameter.numel() for parameter in tuned.view.parameters()),
         training_seconds=run.training_seconds + run.runner.prefix_seconds.get("train", 0.0),
         prefix_seconds=run.runner.prefix_seconds.get("train", 0.0),
         seconds=time.perf_counter() - started,
-        warnings=(*data.warnings, *run.warnings(), *decided.warnings),
-        decided=decided,
+        warnings=(*run.data.warnings, *run.warnings(), *found.decided.warnings),
+        decided=found.decided,
         resumed_step=run.resumed_step,
         checkpoints=run.checkpoints,
+        ending=ending,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lora_clf.adapters.adapter import Adapter
     from lora_clf.training.checkpoints import CheckpointFolder
     from lora_clf.training.decision import Decided
+    from lora_clf.training.ending import Ending
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Result:
         decided: temperature and threshold, as found on the validation part.
         resumed_step: the step from which the run went on after an interruption; None where there was none.
         checkpoints: those of the run, which `save` removes.
+        ending: how its weights are scored.
     """
 
     adapter: Adapter
@@ -77,11 +79,34 @@ class Result:
     decided: Decided | None = None
     resumed_step: int | None = None
     checkpoints: CheckpointFolder | None = None
+    ending: Ending | None = field(default=None, repr=False)
 
     @property
     def share(self) -> float:
         """Trainable over all parameters."""
         return self.trainable_parameters / self.total_parameters
+
+    def cast(self, dtype: str | None) -> Result:
+        """The result with the numbers that a file of ``dtype`` holds, scored anew; itself where they are the same.
+
+        Raises:
+            UsageError: unknown ``dtype``.
+        """
+        adapter = self.adapter.cast(dtype)
+        if adapter is self.adapter or self.ending is None:
+            return self
+        found = self.ending.score(adapter.tuned)
+        doubts = () if self.decided is None else self.decided.warnings
+        return replace(
+            self,
+            adapter=found.adapter,
+            validation=found.scores["validation"],
+            test=found.scores["test"],
+            validation_logits=found.logits["validation"],
+            test_logits=found.logits["test"],
+            warnings=(*(said for said in self.warnings if said not in doubts), *found.decided.warnings),
+            decided=found.decided,
+        )
 
     def save(self, folder: str | Path, *, force: bool = False, dtype: str | None = None) -> Path:
         """Write the adapter to ``folder``; checkpoints of the run are removed once it is there.
@@ -89,13 +114,13 @@ class Result:
         Args:
             folder: where to.
             force: whether to replace an adapter that is there.
-            dtype: "fp32" (the default), or "bf16" for a file half as large.
+            dtype: "fp32" (the default), or "bf16" for a file half as large, which holds the scores of its own numbers.
 
         Raises:
             AdapterExistsError: there is something there already and ``force`` was not given.
             UsageError: unknown ``dtype``.
         """
-        saved = self.adapter.save(folder, force=force, dtype=dtype)
+        saved = self.cast(dtype).adapter.save(folder, force=force, dtype=dtype)
         if self.checkpoints is not None:
             self.checkpoints.drop()
         return saved

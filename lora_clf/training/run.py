@@ -27,7 +27,6 @@ from lora_clf.data.dataset import Dataset
 from lora_clf.errors import CheckpointError, TrainingError
 from lora_clf.inference.batches import training_rows
 from lora_clf.inference.runner import Runner
-from lora_clf.tasks.base import Task
 from lora_clf.tasks.classification import FOCAL
 from lora_clf.training.checkpoints import USUAL, CheckpointFolder
 from lora_clf.training.class_weight import BALANCED, class_weights
@@ -327,17 +326,15 @@ class Run:
         """Logits (N, C) and metrics of "validation" or "test"."""
         return self.score(part, self.runner.all_logits(part))
 
-    def score(
-        self, part: str, answers: NDArray[np.float32], task: Task | None = None
-    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """``answers`` (N, C) to a part, and their metrics; of ``task`` where that is no longer the run's own.
+    def score(self, part: str, answers: NDArray[np.float32]) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """``answers`` (N, C) to a part, and their metrics.
 
         Raises:
             TrainingError: they are not finite.
         """
         if not np.isfinite(answers).all():
             self._check_finite(math.nan, len(self.history) + 1)
-        return answers, (task or self.task).assess(self.targets[part], answers)
+        return answers, self.task.assess(self.targets[part], answers)
 
     def _no_answers(self, part: str) -> NDArray[np.float32]:
         """Logits that say nothing, to see which scores there are (N, C)."""

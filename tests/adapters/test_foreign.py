@@ -213,6 +213,7 @@ def test_each_variant_is_refused_by_name() -> None:
         ({"alpha_pattern": {"query": "2"}}, "alpha_pattern"),
         ({"target_modules": 3}, "target_modules"),
         ({"base_model_name_or_path": 3}, "base_model_name_or_path"),
+        ({"modules_to_save": "classifier"}, "modules_to_save"),
     ],
 )
 def test_fields_of_the_wrong_kind(change: dict[str, Any], message: str) -> None:
@@ -317,6 +318,27 @@ def test_a_file_with_a_part_lost_is_refused(changed: Callable[..., Path]) -> Non
     folder = changed(tensors=lambda state: {n: t for n, t in state.items() if lost not in n})
     with pytest.raises(AdapterFormatError, match=r"names 18 layers .* no factors for 1 of them \(encoder.layer.1.att"):
         load_foreign(folder, shared_base("bert"), labels=LABELS)
+
+
+@pytest.mark.parametrize(
+    ("saved", "inside", "says"),
+    [
+        ("pooler", ".pooler.", "1 trained .*pooler"),
+        ("output.LayerNorm", ".LayerNorm.", "6 trained .*layer.0.*LayerNorm"),
+    ],
+)
+def test_weights_of_the_base_that_were_trained_along_are_missed(
+    saved: str, inside: str, says: str, tmp_path: Path
+) -> None:
+    saved_by_peft("bert", tmp_path, modules_to_save=["classifier", saved])
+    with pytest.raises(AdapterFormatError, match="have no place in LoRA beside"):
+        load_foreign(tmp_path / "adapter", shared_base("bert"), labels=LABELS)
+    state = load_file(tmp_path / "adapter" / MODEL)
+    kept = {name: tensor for name, tensor in state.items() if inside not in name}
+    assert len(kept) < len(state)
+    save_file(kept, tmp_path / "adapter" / MODEL)
+    with pytest.raises(AdapterFormatError, match=rf"not whole: its config names {says}"):
+        load_foreign(tmp_path / "adapter", shared_base("bert"), labels=LABELS)
 
 
 SELECTIONS: dict[str, tuple[dict[str, Any], str]] = {

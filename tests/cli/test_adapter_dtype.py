@@ -14,6 +14,7 @@ MODEL = "adapter_model.safetensors"
 
 def test_train_saves_half_as_much(cli: Cli, base: Path, table: Path, tmp_path: Path) -> None:
     sizes, answers = {}, {}
+    losses: dict[str, set[float]] = {}
     for dtype in ("fp32", "bf16"):
         out = tmp_path / dtype
         cli(
@@ -21,9 +22,15 @@ def test_train_saves_half_as_much(cli: Cli, base: Path, table: Path, tmp_path: P
             "--device", "cpu", "--out", out, "--adapter-dtype", dtype,
         ).ok()  # fmt: skip
         sizes[dtype] = (out / MODEL).stat().st_size
+        metrics = cli("adapters", "inspect", out, "--json").ok().json()["metrics"]
+        now = cli("evaluate", out, table, "--base", base, "--json").ok().json()
+        for part in ("validation", "test"):  # those of the numbers in the file, whatever they were before
+            assert metrics[part]["loss"] == now[part]["loss"]
+            losses.setdefault(part, set()).add(now[part]["loss"])
         assert cli("adapters", "verify", out, "--base", base).code == 0
         said = cli("predict", out, "--base", base, "--json", "win cash now", "tea at home").ok().json()
         answers[dtype] = [(each["label"], each["probability"]) for each in said]
+    assert all(len(each) == 2 for each in losses.values()) and len(losses) == 2
     assert sizes["bf16"] < 0.6 * sizes["fp32"]
     for one, other in zip(answers["fp32"], answers["bf16"], strict=True):
         assert one[0] == other[0] and one[1] == pytest.approx(other[1], abs=0.02) and one[1] != other[1]

@@ -1,0 +1,103 @@
+"""What a run ends with: weights are scored as they will be saved, and the adapter records those scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lora_clf.adapters.adapter import Adapter, make_header
+from lora_clf.errors import TrainingError
+from lora_clf.inference.attention import kernel_rule
+from lora_clf.inference.predict import logits
+from lora_clf.training.decision import Decided, Decision, settle
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lora_clf.base.base import Base
+    from lora_clf.base.tokenizer import Tokens
+    from lora_clf.data.dataset import Dataset
+    from lora_clf.tasks.base import Task
+    from lora_clf.tuners.base import Tuned
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A classifier with what it scores.
+
+    Attributes:
+        adapter: the classifier, its scores, temperature and threshold in its header.
+        logits: (N, C) of "validation" and "test", rows in the part's order.
+        scores: the metrics of both.
+        decided: temperature and threshold, as found on the validation part.
+    """
+
+    adapter: Adapter
+    logits: Mapping[str, NDArray[np.float32]]
+    scores: Mapping[str, dict[str, Any]]
+    decided: Decided
+
+
+@dataclass(frozen=True, eq=False)
+class Ending:
+    """All that scoring the weights of a run takes: enough to do it again for weights that were rounded.
+
+    Attributes:
+        base, data: of the run.
+        task: as it was trained.
+        tokens, targets: of the validation and the test part.
+        decision: what is asked for beside the weights.
+        max_length: tokens a text.
+        precision: what it was trained in.
+        seed, learning_rate: of the run.
+        recipe: how the weights came about.
+    """
+
+    base: Base
+    data: Dataset
+    task: Task
+    tokens: Mapping[str, Tokens]
+    targets: Mapping[str, NDArray[Any]]
+    decision: Decision
+    max_length: int
+    precision: str
+    seed: int
+    learning_rate: float
+    recipe: Mapping[str, Any]
+
+    def score(self, tuned: Tuned) -> Scored:
+        """Score ``tuned``, and find its temperature and threshold.
+
+        Raises:
+            TrainingError: logits are not finite.
+        """
+        answers = {name: logits(tuned.view, self.tokens[name]) for name in ("validation", "test")}
+        if not all(np.isfinite(each).all() for each in answers.values()):
+            raise TrainingError(
+                f"The trained weights give logits that are not finite, with a learning rate of {self.learning_rate:g}. "
+                f"Nothing was saved. Try --lr {self.learning_rate / 10:g}."
+            )
+        task, decided = settle(self.decision, self.task, self.targets["validation"], answers["validation"])
+        scores = {name: task.assess(self.targets[name], each) for name, each in answers.items()}
+        header = make_header(
+            self.base,
+            tuned,
+            labels=self.data.labels,
+            positive_label=self.data.positive_label,
+            task=task,
+            max_length=self.max_length,
+            seed=self.seed,
+            precision=self.precision,
+            kernels=kernel_rule(self.base.device),
+            data_name=self.data.name,
+            data_digest=self.data.digest,
+            licence=self.data.licence,
+            threshold=decided.cut,
+            temperature=decided.scale,
+            training={**self.recipe, **decided.record()},
+            metrics=scores,
+        )
+        return Scored(Adapter(self.base, tuned, header), answers, scores, decided)
