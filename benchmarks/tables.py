@@ -42,6 +42,7 @@ OWN = {
     "family_error": "family_error",
     "book_table": "book_table",
     "kills": "kills",
+    "contract_counts": "contract_counts",
 }
 SECTION = re.compile(r"(<!-- begin ([\w-]+) -->\n)(.*?)(<!-- end \2 -->)", re.DOTALL)
 DASH = "–"

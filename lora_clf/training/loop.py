@@ -15,6 +15,7 @@ from lora_clf.base.verbalizer import Verbalizer
 from lora_clf.data.dataset import Dataset
 from lora_clf.errors import TrainingError, UsageError
 from lora_clf.inference.precision import resolve_precision
+from lora_clf.tasks.classification import Classification
 from lora_clf.training.checkpoints import CheckpointFolder, Checkpoints
 from lora_clf.training.decision import Decision
 from lora_clf.training.ending import Ending
@@ -75,7 +76,7 @@ def train(
     decision.check(data.task)
     check_recipe(data.task, settings)
     if verbalizer is not None:
-        if not data.task.softmax:
+        if not isinstance(data.task, Classification):
             raise UsageError(f"--head verbalizer chooses one of several labels; the task is {data.task.name}.")
         if pooling not in (None, "last"):
             raise UsageError(f"--head verbalizer reads the last token; --pooling {pooling} does not apply.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +12,7 @@ from torch import nn
 
 from lora_clf.base.base import Base
 from lora_clf.errors import UsageError
-from lora_clf.tuners import create
+from lora_clf.tuners import create, strategies
 from tests.bases import BLOCKS, WIDTH, tiny_base
 
 D, INNER, CLASSES = WIDTH, 48, 3
@@ -52,6 +54,27 @@ BERT: Mapping[tuple[str, str], tuple[dict[str, Any], int]] = {
     # LoHa: two pairs of factors a layer.
     ("peft", "loha"): ({"set": "r=3,alpha=5"}, BLOCKS * 2 * 3 * (4 * 2 * D + 2 * (D + INNER))),
 }
+
+
+FIRST = {
+    "head-only": 0,
+    "last-block": 4 * D * D + 2 * D * INNER + 9 * D + INNER,
+    "lora": BLOCKS * 8 * (4 * 2 * D + 2 * (D + INNER)),
+    "lora-scratch": BLOCKS * 8 * (4 * 2 * D + 2 * (D + INNER)),
+}
+"""Of the five of the first table, with their defaults; `full` is everything."""
+
+
+def test_every_strategy_is_counted_and_names_its_paper() -> None:
+    assert {name for name, _ in BERT} | {*FIRST, "full"} == set(strategies()) and len(strategies()) >= 19
+    base = tiny_base("bert")
+    for name, expected in FIRST.items():
+        assert trained(name, base) == expected, name
+    view = base.view(CLASSES)
+    assert trained("full", base) == sum(p.numel() for p in view.backbone.parameters())
+    for name, kind in strategies().items():
+        told = f"{sys.modules[kind.__module__].__doc__} {kind.__doc__}"
+        assert re.search(r"[A-Z][a-z]+(?: et al\.| and [A-Z][a-z]+)? \(?(19|20)\d\d", told), f"{name} names no paper"
 
 
 @pytest.mark.parametrize(("strategy", "case"), list(BERT))
