@@ -1,4 +1,4 @@
-"""How checks are shown: a line each, and below it what to do where something is wrong."""
+"""How checks are shown: a line each, and what to do where something is wrong."""
 
 from __future__ import annotations
 
@@ -24,3 +24,10 @@ def show_findings(found: Sequence[Finding]) -> None:
     wrong = sum(finding.passed is False for finding in found)
     line()
     line(f"{wrong} of {len(found)} checks found something wrong." if wrong else "Nothing wrong was found.")
+
+
+def show_diagnosis(found: Sequence[Finding]) -> None:
+    """Print what went wrong in a training, a line each with the number and what to try; nothing where all is well."""
+    for finding in found:
+        advice = one_line(finding.advice)
+        line(f"{finding.name.capitalize()}: {one_line(finding.found)}. {advice[:1].upper()}{advice[1:]}.")

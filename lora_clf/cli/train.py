@@ -9,6 +9,7 @@ import typer
 
 from lora_clf.cli.checkpoints import CheckpointFlags, going_on
 from lora_clf.cli.decisions import DecisionFlags, decision_lines
+from lora_clf.cli.findings import show_diagnosis
 from lora_clf.cli.flags import AdapterDtype, BaseFlags, DataFlags, Force, Json, Seed, StrategyFlags, TrainFlags, takes
 from lora_clf.cli.heads import HeadFlags
 from lora_clf.cli.opening import weightless
@@ -128,6 +129,7 @@ def _json(result: Result, dataset: Dataset, saved: Path) -> dict[str, Any]:
         "hard": hard_scores(result, dataset),
         "temperature": result.decided and result.decided.temperature and result.decided.temperature.as_dict(),
         "threshold": result.decided and result.decided.threshold and result.decided.threshold.as_dict(),
+        "diagnosis": [finding.as_dict() for finding in result.diagnosis],
         "history": result.history,
         "trainable_parameters": result.trainable_parameters,
         "total_parameters": result.total_parameters,
@@ -168,6 +170,7 @@ def _show(result: Result, dataset: Dataset, saved: Path) -> None:
         line(f"Of the {hard['n']} rows of {name} marked hard: accuracy {percent(hard['accuracy'])}.")
     for said in decision_lines(result.decided, dataset.positive_label) if result.decided else ():
         line(said)
+    show_diagnosis(result.diagnosis)
     tuned = result.adapter.tuned
     if tuned.coverage is not None:
         line(f"Adapted: {tuned.coverage}.")

@@ -18,9 +18,11 @@ from lora_clf.inference.precision import resolve_precision
 from lora_clf.tasks.classification import Classification
 from lora_clf.training.checkpoints import CheckpointFolder, Checkpoints
 from lora_clf.training.decision import Decision
+from lora_clf.training.diagnosis import diagnose
 from lora_clf.training.ending import Ending
 from lora_clf.training.interruption import Interruption
 from lora_clf.training.objective import check_recipe
+from lora_clf.training.record import record_of
 from lora_clf.training.result import Progress, Result
 from lora_clf.training.run import Run
 from lora_clf.training.settings import TrainSettings
@@ -191,4 +193,5 @@ def _finish(run: Run, best: Best, decision: Decision, started: float) -> Result:
         resumed_step=run.resumed_step,
         checkpoints=run.checkpoints,
         ending=ending,
+        diagnosis=diagnose(record_of(run, best.epoch)),
     )

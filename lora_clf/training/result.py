@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lora_clf.adapters.adapter import Adapter
+    from lora_clf.adapters.finding import Finding
     from lora_clf.training.checkpoints import CheckpointFolder
     from lora_clf.training.decision import Decided
     from lora_clf.training.ending import Ending
@@ -61,6 +62,7 @@ class Result:
         resumed_step: the step from which the run went on after an interruption; None where there was none.
         checkpoints: those of the run, which `save` removes.
         ending: how its weights are scored.
+        diagnosis: what went wrong in training and what to try; nothing where all is well.
     """
 
     adapter: Adapter
@@ -80,6 +82,7 @@ class Result:
     resumed_step: int | None = None
     checkpoints: CheckpointFolder | None = None
     ending: Ending | None = field(default=None, repr=False)
+    diagnosis: tuple[Finding, ...] = ()
 
     @property
     def share(self) -> float:

@@ -269,3 +269,19 @@ def test_a_recipe_that_cannot_be_meant_is_refused_before_the_base_is_loaded(
 ) -> None:
     ran = cli("train", table, "--base", tmp_path / "nowhere", *flags)
     assert (ran.code, ran.out, ran.err) == (2, "", f"Error: {said}\n")
+
+
+def test_what_went_wrong_is_said_in_a_line_each(cli: Cli, base: Path, table: Path, tmp_path: Path) -> None:
+    args = ("train", table, "--base", base, "--strategy", "last-block", "--epochs", 3, "--precision", "fp32")
+    ran = cli(*args, "--lr", 1e-9, "--out", tmp_path / "still").ok()
+    assert "\nNot learning: the validation loss is 0." in ran.out
+    assert " The rate 1e-09 is low: try --lr 0.0005, the usual one.\n" in ran.out
+    said = cli(*args, "--lr", 1e-9, "--out", tmp_path / "again", "--json").ok().json()["diagnosis"]
+    assert said[0]["name"] == "not learning" and said[0]["numbers"]["steps"] == 24
+    assert said[0]["advice"].startswith("the rate 1e-09 is low")
+    healthy = (
+        cli(*args, "--strategy", "full", "--lr", 3e-3, "--epochs", 4, "--out", tmp_path / "healthy", "--json")
+        .ok()
+        .json()
+    )
+    assert healthy["test"]["accuracy"] > 0.9 and healthy["diagnosis"] == []
