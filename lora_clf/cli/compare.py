@@ -13,6 +13,7 @@ import typer
 
 from lora_clf.cli.failure import Interrupted
 from lora_clf.cli.flags import AdapterDtype, BaseFlags, DataFlags, Force, Json, StrategyFlags, TrainFlags, takes
+from lora_clf.cli.heads import HeadFlags
 from lora_clf.cli.output import document, line, note, seconds, table
 from lora_clf.cli.places import file_name
 from lora_clf.cli.quiet import quiet_third_parties
@@ -75,6 +76,7 @@ def compare(
     *,
     tuning: StrategyFlags,
     shared: BaseFlags,
+    heads: HeadFlags,
     columns: DataFlags,
     loop: TrainFlags,
 ) -> None:
@@ -88,6 +90,7 @@ def compare(
     origin = one_source(source, data)
     names = chosen(strategies)
     settings = tuning.each(names)
+    verbalizer = heads.chosen(shared.pooling)
     if repeats is not None and (seeds is not None or resplit):
         raise UsageError("--repeats gives each repeat a split and a seed of its own; it takes no --seeds or --resplit.")
     if repeats is not None and repeats < 1:
@@ -109,7 +112,9 @@ def compare(
     try:
         with plan_progress() as progress:
             found = run_comparison(
-                BaseArguments(shared.base, shared.revision, shared.device, shared.pooling, shared.max_length),
+                BaseArguments(shared.base, shared.revision, shared.device, shared.pooling, shared.max_length).asking(
+                    verbalizer
+                ),
                 origin,
                 ALL if is_all(strategies) else names,
                 seeds=counted,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lora_clf.base.base import Base
+    from lora_clf.base.verbalizer import Verbalizer
     from lora_clf.data.dataset import Dataset
 
 FOLD_SETTINGS = ("group_column", "validation", "balance", "positive_label")
@@ -14,13 +17,43 @@ FOLD_SETTINGS = ("group_column", "validation", "balance", "positive_label")
 
 @dataclass(frozen=True)
 class BaseArguments:
-    """The arguments of `load_base`."""
+    """The arguments of `load_base`, and what is asked of a decoder that answers in words.
+
+    Attributes:
+        template: of a verbalizer; None: heads are linear.
+        words: the word of each label, as JSON; None: their own names.
+    """
 
     name: str = "minilm"
     revision: str | None = None
     device: str = "auto"
     pooling: str | None = None
     max_length: int | None = None
+    template: str | None = None
+    words: str | None = None
+
+    def asking(self, verbalizer: Verbalizer | None) -> BaseArguments:
+        """The same with the heads that ``verbalizer`` says."""
+        if verbalizer is None:
+            return self
+        words = None if verbalizer.words is None else json.dumps(dict(verbalizer.words), sort_keys=True)
+        return replace(self, template=verbalizer.template, words=words)
+
+    def answering(self, base: Base, labels: Sequence[str]) -> Base:
+        """``base`` as its classifiers of ``labels`` see it: through the template, where there is one.
+
+        Raises:
+            UsageError, UnsupportedBaseError: as `lora_clf.base.verbalizer.Verbalizer.on`.
+        """
+        if self.template is None:
+            return base
+        from lora_clf.base.verbalizer import Verbalizer
+
+        return Verbalizer(self.template, None if self.words is None else json.loads(self.words)).on(base, labels)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; of a verbalizer only where there is one."""
+        return {k: v for k, v in asdict(self).items() if v is not None or k not in ("template", "words")}
 
     def load(self) -> Base:
         """Load the base."""

@@ -70,6 +70,7 @@ def run_cell(
     base = materials.base(cell.base)
     data = materials.data(cell)
     check(cell, base, data)
+    base = cell.base.answering(base, data.labels)
     held, loading = current_bytes(), peak_bytes()
     restarted = restart_peak()
     kept = checkpoints_of(folder, cell.digest)

@@ -136,7 +136,7 @@ class Cell:
         from lora_clf import __version__
 
         value = asdict(self)
-        value["base"] = {key: value["base"][key] for key in ("device", "pooling", "max_length")}
+        value["base"] = {key: part for key, part in self.base.to_json().items() if key not in ("name", "revision")}
         given = {key: part for key, part in value["data"]["settings"].items() if part is not None}
         value["data"] = {key: part for key, part in given.items() if key not in _FILES}
         del value["contender"]["label"]
@@ -252,7 +252,12 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; of a curve and of tuning only where they are asked for."""
-        value = {**asdict(self), "contenders": [asdict(c) for c in self.contenders], "seeds": list(self.seeds)}
+        value = {
+            **asdict(self),
+            "base": self.base.to_json(),
+            "contenders": [asdict(c) for c in self.contenders],
+            "seeds": list(self.seeds),
+        }
         if self.curve is not None:
             value["curve"]["sizes"] = list(self.curve.sizes)
         return {key: part for key, part in value.items() if part is not None or key not in ("curve", "tune")}

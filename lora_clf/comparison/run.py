@@ -169,6 +169,7 @@ def run_plan(
     check_recipe(next(iter(loaded.values())).task, settings)
     drawn = draw_parts(plan, loaded)
     base = plan.base.load()
+    plan.base.answering(base, next(iter(loaded.values())).labels)  # words that cannot be told apart end here
     plan, refused = takeable(plan, base, len(next(iter(loaded.values())).labels)) if leave_out else (plan, [])
     folder = Folder(out, plan, save_adapters, adapter_dtype, checkpoint_every)
     facts = {

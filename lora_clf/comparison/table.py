@@ -165,6 +165,9 @@ def footnotes(comparison: Comparison) -> list[str]:
     asked = next((one.baseline.choice for one in comparison.baselines if one.label == "prompt"), None)
     if asked:
         notes.append(f"prompt: the untuned base is asked {asked['prompt']!r} and its answers are {asked['answers']}.")
+    if comparison.plan.base.template is not None:
+        words = "" if comparison.plan.base.words is None else f" with the words {comparison.plan.base.words}"
+        notes.append(f"Heads answer in words: each text in the template {comparison.plan.base.template!r}{words}.")
     notes += [f"No {one['label']}: {one['reason']}." for one in comparison.facts.get("left_out", ())]
     if len({canonical(outcome.environment) for outcome in comparison.outcomes}) > 1:
         notes.append("Not all runs had the same machine, threads or versions: do not compare their seconds.")

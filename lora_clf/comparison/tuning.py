@@ -237,7 +237,9 @@ def run_trial(trial: Trial, folder: Path, say: Say, materials: Materials, every:
 
     cell = trial.cell
     base = materials.base(cell.base)
-    check(cell, base, materials.data(cell))
+    whole = materials.data(cell)
+    check(cell, base, whole)
+    base = cell.base.answering(base, whole.labels)
     settings = TrainSettings(**cell.training, seed=cell.seed)
     tell = throttled(say)
     kept = checkpoints_of(folder, trial.digest)

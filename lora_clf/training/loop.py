@@ -77,11 +77,12 @@ def train(
     decision = decision or Decision()
     decision.check(data.task)
     check_recipe(data.task, settings)
-    if verbalizer is not None:
+    if verbalizer is not None or base.prompt is not None:
         if not isinstance(data.task, Classification):
             raise UsageError(f"--head verbalizer chooses one of several labels; the task is {data.task.name}.")
         if pooling not in (None, "last"):
             raise UsageError(f"--head verbalizer reads the last token; --pooling {pooling} does not apply.")
+    if verbalizer is not None:
         base = verbalizer.on(base, data.labels)
     started = time.perf_counter()
     if checkpoints is None:
