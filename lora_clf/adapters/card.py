@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from lora_clf.adapters.card_task import gives, hub_metrics, last_lines, remarks, scores_of
 from lora_clf.adapters.header import Header
 from lora_clf.adapters.layout import hub_name, in_peft_layout
 from lora_clf.base.architecture import ARCHITECTURES
@@ -46,8 +47,7 @@ def _metadata(header: Header) -> str:
         f"library_name: {'peft' if in_peft_layout(header) else 'lora-clf'}",
         "pipeline_tag: text-classification",
         "metrics:",
-        "- accuracy",
-        "- f1",
+        *(f"- {kind}" for kind in hub_metrics(header)),
         "tags:",
         *(f"- {tag}" for tag in tags),
         *_results(header),
@@ -58,9 +58,10 @@ def _metadata(header: Header) -> str:
 
 def _results(header: Header) -> list[str]:
     """The scores as the Hub's ``model-index``: an entry a part, test first; nothing where none was measured."""
-    kinds = {"accuracy": "accuracy", "macro_f1": "f1", "precision": "precision", "recall": "recall"}
-    of = f" of {header.positive_label}" if header.positive_label is not None else ""
-    titles = {"accuracy": "accuracy", "macro_f1": "macro-F1", "precision": f"precision{of}", "recall": f"recall{of}"}
+    kinds = {name: score.kind for name, score in scores_of(header).items() if score.kind}
+    titles = {name: score.title for name, score in scores_of(header).items()}
+    if header.positive_label is not None:
+        titles |= {name: f"{name} of {header.positive_label}" for name in ("precision", "recall")}
     data = header.data_name or "unknown"
     lines: list[str] = []
     for part in ("test", "validation"):
@@ -89,19 +90,20 @@ def _introduction(header: Header) -> str:
     lines = [
         f"# A {header.task} text classifier on {header.base_name}",
         "",
-        f"It gives each text one of the labels {labels}. It is an adapter: {header.parameters:,} numbers that "
+        f"{gives(header, labels)}. It is an adapter: {header.parameters:,} numbers that "
         f"go with the base {_code(header.base_name)}, trained with the strategy {_code(header.strategy)} of "
         "lora_clf.",
     ]
     if header.positive_label is not None:
         rule = f" from a probability of {header.threshold:g} on" if header.threshold is not None else ""
         lines += ["", f"The positive label is {_code(header.positive_label)}{rule and ', predicted' + rule}."]
+    for remark in remarks(header):
+        lines += ["", _cell(remark)]
     return "\n".join(lines)
 
 
 def _measures(header: Header) -> str:
-    names = {"accuracy": "accuracy", "macro_f1": "macro-F1", "mcc": "MCC"}
-    names |= {"precision": "precision", "recall": "recall", "false_positive_rate": "false positive rate"}
+    names = {name: score.title for name, score in scores_of(header).items()}
     parts = [part for part in ("validation", "test") if part in header.metrics]
     rows = [
         f"| {title} | " + " | ".join(_number(header.metrics[part].get(name)) for part in parts) + " |"
@@ -154,17 +156,19 @@ def _with_peft(header: Header) -> str:
         f'    "Your text", truncation=True, max_length={header.max_length}, return_tensors="pt"\n)'
     )
     labels = f"[{', '.join(map(_quoted, header.labels))}]"
+    answer = last_lines(header)
+    outputs = "len(LABELS)" if header.outputs == len(header.labels) else "len(LABELS) - 1"
     if header.pooling == "family":
         code = f"""\
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 BASE, FOLDER, LABELS = {_quoted(repository)}, "{FOLDER}", {labels}
-model = AutoModelForSequenceClassification.from_pretrained(BASE, num_labels=len(LABELS){at})
+model = AutoModelForSequenceClassification.from_pretrained(BASE, num_labels={outputs}{at})
 model = PeftModel.from_pretrained(model, FOLDER).eval()
 {tokens}
 logits = model(**tokens).logits[0]
-print(LABELS[logits.argmax()])"""
+{answer}"""
         note = "Without lora_clf, one text at a time:"
     else:
         architecture = ARCHITECTURES.get(header.architecture)
@@ -181,7 +185,7 @@ head = load_file(FOLDER + "/adapter_model.safetensors")
 {tokens}
 states = body(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state[0]
 logits = head["head.linear.weight"] @ {vector} + head["head.linear.bias"]
-print(LABELS[logits.argmax()])"""
+{answer}"""
         note = "Without lora_clf, one text at a time (peft reads the body; the head is one linear layer):"
     return f"{note}\n\n```python\n{code}\n```"
 

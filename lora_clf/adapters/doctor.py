@@ -282,7 +282,7 @@ def precision(patient: Patient) -> Finding:
     exact, rough = patient.alone(tokens), patient.alone(tokens, "bf16")
     drift = share(rough, exact)
     flips = 0
-    if patient.adapter is not None:
+    if patient.adapter is not None and patient.adapter.header.answering.softmax:
         answers = patient.adapter.answers
         with torch.inference_mode():
             both = [patient.view.head(vectors).float().cpu().numpy() for vectors in (exact, rough)]

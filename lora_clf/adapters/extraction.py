@@ -87,6 +87,7 @@ def extract(adapter: Adapter, rank: int) -> Extraction:
         tuned,
         labels=old.labels,
         positive_label=old.positive_label,
+        task=old.answering.unsettled(),
         max_length=old.max_length,
         truncation=old.truncation,
         seed=old.seed,

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from lora_clf.adapters.canonical import canonical, parse
 from lora_clf.adapters.rules import KNOWN, OPTIONAL, SCHEMA, names_in, problems
 from lora_clf.adapters.wording import few
-from lora_clf.errors import AdapterFormatError
+from lora_clf.errors import AdapterFormatError, UsageError
 from lora_clf.tasks import create
 from lora_clf.tasks.base import Task
 
@@ -173,6 +173,17 @@ def read_text(text: str, tensors: tuple[TensorEntry, ...] = ()) -> Header:
         raise AdapterFormatError(
             "The adapter's header is not canonical JSON (keys sorted, no spaces; see adapters/README.md)."
         )
+    try:
+        create(
+            values["task"],
+            values["labels"],
+            positive_label=values["positive_label"],
+            temperature=values["temperature"],
+            threshold=values["threshold"],
+            settings=values.get("task_settings"),
+        )
+    except UsageError as error:
+        raise AdapterFormatError(f"The adapter's header has task_settings that do not fit: {error}") from error
     known = {name: values[name] for name in (*KNOWN, *OPTIONAL) if name in values}
     known |= {"labels": tuple(values["labels"]), "requires": tuple(values["requires"])}
     extra = {name: value for name, value in values.items() if name not in known}

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lora_clf.adapters.adapter import Adapter
 from lora_clf.adapters.canary import SENTENCES
@@ -28,6 +29,9 @@ from lora_clf.base.transformers_folder import write_backbone, write_classifier
 from lora_clf.base.weights import quiet
 from lora_clf.data.corpus import SOURCES
 from lora_clf.errors import AdapterError, UnsupportedBaseError, UsageError
+from lora_clf.metrics.probability import softmax
+from lora_clf.tasks.multilabel import Multilabel
+from lora_clf.tasks.regression import Regression
 from lora_clf.tuners import create
 
 CHECKED: Final = ("plain", "promotion", "short", "foreign", "long")
@@ -55,9 +59,11 @@ class Written:
 def export(adapter: Adapter, folder: Path | str, *, force: bool = False) -> Written:
     """Write ``adapter`` as a folder that ``pipeline("text-classification")`` runs, with equal probabilities.
 
-    A temperature goes into the head's last layer; a threshold has no place there and is left out, with a remark.
+    A temperature goes into the head's last layer; a threshold has no place there and is left out, with a remark. Of a
+    regression mean and deviation go there too, so the pipeline's score is the number.
 
     Raises:
+        UsageError: transformers has no class that answers the adapter's task: ordered classes.
         UsageError: the head is free: transformers has no class for it; the message has the command that retrains.
         UsageError: the place is the base's own.
         UnsupportedBaseError: transformers does not load the base's tokenizer.
@@ -65,6 +71,12 @@ def export(adapter: Adapter, folder: Path | str, *, force: bool = False) -> Writ
         AdapterError: what was written does not compute the same, or cannot be written.
     """
     header = adapter.header
+    task = header.answering
+    if task.problem is None:
+        raise UsageError(
+            f"transformers has no classification class whose pipeline answers an {header.task} task: its outputs would "
+            "be read as classes of their own. Use lora_clf, or the lines of the adapter's card."
+        )
     if header.pooling != "family":
         raise UsageError(_not_family(adapter))
     target = Path(folder)
@@ -82,6 +94,8 @@ def export(adapter: Adapter, folder: Path | str, *, force: bool = False) -> Writ
             max_length=header.max_length,
             truncation=header.truncation,
             temperature=header.temperature or 1.0,
+            problem=task.problem or "",
+            units=(task.std, task.mean) if isinstance(task, Regression) else None,
         )
         if not batches:
             remarks.append("The base's tokenizer has no token to pad with: the pipeline takes one text at a time.")
@@ -187,14 +201,12 @@ def _compare(adapter: Adapter, folder: Path, batches: bool) -> float:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         run: Any = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
         rows = [run(texts, truncation=True, top_k=None, batch_size=size) for size in ((1, 5) if batches else (1,))]
-    plain = replace(adapter.header, threshold=None)
-    answers = Adapter(adapter.base, adapter.tuned, plain).predict(texts)
-    expected = np.array([[answer.probabilities[label] for label in adapter.labels] for answer in answers])
+    expected = _scores(adapter, texts)
     largest = 0.0
     for row in rows:
         shares = [{each["label"]: each["score"] for each in answer} for answer in row]
         now = np.array([[share[label] for label in adapter.labels] for share in shares])
-        largest = max(largest, float(np.abs(now - expected).max()))
+        largest = max(largest, float((np.abs(now - expected) / np.maximum(1.0, np.abs(expected))).max()))
     if not largest <= TOLERANCE:
         theirs = tokenizer(texts, truncation=True)["input_ids"]
         ours = adapter.encode(texts).ids
@@ -205,6 +217,16 @@ def _compare(adapter: Adapter, folder: Path, batches: bool) -> float:
             f"{largest:.2g}, where {TOLERANCE} is allowed.{cause} Nothing was written."
         )
     return largest
+
+
+def _scores(adapter: Adapter, texts: Sequence[str]) -> NDArray[np.float64]:
+    """What the pipeline must say of each label (N, C): probabilities, of a regression the number."""
+    task, logits = adapter.header.answering, adapter.logits(texts)
+    if isinstance(task, Regression):
+        return task.values(logits)[:, None]
+    if isinstance(task, Multilabel):
+        return task.shares(logits)
+    return softmax(logits.astype(np.float64) / (adapter.header.temperature or 1.0))
 
 
 def _write(target: Path, fill: Any, force: bool) -> None:
@@ -246,6 +268,15 @@ def _training(header: Header) -> str:
 
 def _remarks(header: Header) -> list[str]:
     found = []
+    task = header.answering
+    if isinstance(task, Regression):
+        found.append("The pipeline's score is the number itself: mean and deviation went into the head's weights.")
+    if isinstance(task, Multilabel):
+        cuts = ", ".join(f"{label} from {cut:.4g}" for label, cut in zip(task.labels, task.cuts, strict=True))
+        found.append(
+            "Labels are given from a probability on that the caller has to compare each score with (top_k=None): "
+            f"{cuts}."
+        )
     if header.temperature is not None:
         found.append(f"The temperature {header.temperature:g} went into the head's weights.")
     if header.threshold is not None:

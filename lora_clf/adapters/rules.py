@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from lora_clf.tasks import NAMES
+from lora_clf.tasks import NAMES, kind_of
 
 SCHEMA: Final = 1
 _SHOWN: Final = 80  # characters of a wrong value that an error shows
@@ -119,7 +119,7 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "strategy": _TEXT,
     "settings": _OBJECT,
     "task": _one_of(*NAMES),
-    "labels": _Rule("a list of two or more different names", lambda v: _names(v) and len(v) >= 2),
+    "labels": _Rule("a list of one or more different names", lambda v: _names(v) and len(v) >= 1),
     "positive_label": _or_null(_TEXT),
     "head": _TEXT,
     "pooling": _one_of("mean", "first", "last", "family"),
@@ -160,12 +160,13 @@ OPTIONAL: Final[Mapping[str, _Rule]] = {
 _BETWEEN: Final[tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...]] = (
     (
         ("task", "labels"),
-        lambda task, labels: task == ("binary" if len(labels) == 2 else "multiclass"),
-        "a task is binary with two labels and multiclass with more",
+        lambda task, labels: kind_of(task).fits(task, labels),
+        "a task is binary with two labels, multiclass and ordinal with three or more, multilabel with two or more, "
+        "regression with one",
     ),
     (
-        ("positive_label", "labels"),
-        lambda positive, labels: positive is None or (positive in labels and len(labels) == 2),
+        ("positive_label", "labels", "task"),
+        lambda positive, labels, task: positive is None or (positive in labels and task == "binary"),
         "only a binary task has a positive label, and it is one of the labels",
     ),
     (
@@ -189,9 +190,11 @@ _BETWEEN: Final[tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...]] = 
         "settings of a low-rank adapter do not fit, they have a whole number as rank and a number as alpha",
     ),
     (
-        ("canaries", "labels"),
-        lambda canaries, labels: all(len(row) == len(labels) for row in canaries["logits"].values()),
-        "each canary has one logit a label",
+        ("canaries", "labels", "task"),
+        lambda canaries, labels, task: all(
+            len(row) == kind_of(task).outputs_for(labels) for row in canaries["logits"].values()
+        ),
+        "each canary has one logit an output: one a label, one fewer in an ordinal task",
     ),
 )
 

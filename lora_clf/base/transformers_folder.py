@@ -36,6 +36,8 @@ def write_classifier(
     max_length: int,
     truncation: str,
     temperature: float = 1.0,
+    problem: str = "single_label_classification",
+    units: tuple[float, float] | None = None,
 ) -> bool:
     """Write ``view``, plain weights with a family head, as transformers' classification class into ``folder``.
 
@@ -47,40 +49,51 @@ def write_classifier(
         max_length: tokens a text, for callers who truncate.
         truncation: the side that is cut away then.
         temperature: what the logits are divided by: it goes into the head's last layer.
+        problem: transformers' name of the task.
+        units: what a logit is multiplied by and what is then added to it; both go into the head's last layer.
 
     Returns:
         Whether several texts can be run at once: the tokenizer has a token to pad with.
 
     Raises:
-        UnsupportedBaseError: the base has no tokenizer that transformers loads.
+        UnsupportedBaseError: the base has no tokenizer that transformers loads, or the head no bias to add to.
     """
     from transformers import AutoModelForSequenceClassification
 
+    if units is not None and output_layer(view.head).bias is None:
+        raise UnsupportedBaseError(
+            f"The classification class of {base.architecture.model_type} has no bias, so there is no place for the "
+            "mean of the numbers. Use another base, or lora_clf itself."
+        )
     config = copy.deepcopy(base.config)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: number for number, label in enumerate(labels)}
-    config.problem_type = "single_label_classification"
+    config.problem_type = problem
     # Padding on the right: position ids count from the left, so nothing else is needed for them.
     tokenizer = _tokenizer(base, padding_side="right", truncation_side=truncation, model_max_length=max_length)
     _agree_on_padding(tokenizer, config, isinstance(view.head, ScoreHead))
     with quiet():
         with torch.device("meta"):  # Nothing is drawn, and nothing is held twice.
             model = AutoModelForSequenceClassification.from_config(config)
-        missing, unexpected = model.load_state_dict(_state(base, view, temperature), strict=False, assign=True)
+        missing, unexpected = model.load_state_dict(_state(base, view, temperature, units), strict=False, assign=True)
         assert not (missing or unexpected), (missing, unexpected)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return tokenizer.pad_token_id is not None
 
 
-def _state(base: Base, view: View, temperature: float) -> dict[str, Tensor]:
-    """The weights by their names in the classification class; the last layer divided by the temperature."""
+def _state(base: Base, view: View, temperature: float, units: tuple[float, float] | None) -> dict[str, Tensor]:
+    """The weights by their names in the classification class; the last layer divided by the temperature, in units."""
     state = {f"{base.architecture.prefix}.{name}": tensor for name, tensor in view.backbone.state_dict().items()}
     last = output_layer(view.head)
     divided = {id(parameter) for parameter in last.parameters()} if temperature != 1.0 else set()
     for name, parameter in view.head.named_parameters():
         tensor = parameter.detach()
         state[name] = (tensor.double() / temperature).float() if id(parameter) in divided else tensor
+    if units is not None:
+        names = {id(parameter): name for name, parameter in view.head.named_parameters()}
+        for part, shift in ((last.weight, 0.0), (last.bias, units[1])):
+            state[names[id(part)]] = (part.detach().double() * units[0] + shift).float()
     return {name: tensor.cpu().contiguous() for name, tensor in state.items()}
 
 

@@ -17,6 +17,7 @@ from lora_clf.cli.flags import Json
 from lora_clf.cli.output import document, line, note, percent, size, table
 from lora_clf.cli.places import folder_bytes
 from lora_clf.cli.scores import show_scores
+from lora_clf.cli.task_scores import of_task
 
 if TYPE_CHECKING:
     from lora_clf.adapters.header import Header
@@ -111,7 +112,7 @@ def inspect(
         ],
     )
     line()
-    scores = {name: part for name, part in found["metrics"].items() if "confusion_matrix" in part}
+    scores = {name: part for name, part in found["metrics"].items() if "confusion_matrix" in part or of_task(part)}
     if scores:
         show_scores(scores, found["positive_label"])
     quoted = shlex.quote(str(adapter))

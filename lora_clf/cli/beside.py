@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lora_clf.cli.evaluate import check_labels, score, split_of, unlike
+from lora_clf.cli.evaluate import score, split_of, unlike
+from lora_clf.cli.evaluate_task import asked, known_labels
 from lora_clf.cli.flags import DataFlags
 from lora_clf.cli.output import line, percent, table
+from lora_clf.cli.task_scores import of_task
 from lora_clf.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -53,8 +55,7 @@ def beside(
         return Beside(made, {})
     parts, same = _parts(made, source, columns, seed, all_rows)
     positive = columns.positive_label or made.positive_label
-    for name, part in parts.items():
-        check_labels(part, name, made.labels)
+    parts = {name: known_labels(part, name, made.header) for name, part in parts.items()}
     scores = {
         name: {who: score(each, part, positive, "fp32") for who, each in {**others, NEW: made}.items()}
         for name, part in parts.items()
@@ -75,9 +76,10 @@ def _parts(
 
     header = made.header
     if all_rows:
-        return {"all": load_table(source, **columns.table_settings())}, False
+        empty = header.task == "multilabel"
+        return {"all": load_table(source, **columns.table_settings(), empty_labels=empty)}, False
     seeds = tuple(dict.fromkeys((header.seed, 0))) if seed is None else (seed,)
-    dataset = split_of(source, columns.settings(), seeds, header.data_digest)
+    dataset = split_of(source, asked(columns.settings(), header), seeds, header.data_digest)
     same = dataset.digest == header.data_digest
     if not same and seed is None:
         raise DataError(unlike(source, seeds))
@@ -85,15 +87,21 @@ def _parts(
 
 
 def show_beside(scores: Beside, new: str) -> None:
-    """Print a line for each adapter, accuracy and macro-F1 of every part; ``new`` is what the new one is called."""
+    """Print a line for each adapter, the two first scores of every part; ``new`` is what the new one is called."""
     if not scores.parts:
         return
     names = list(next(iter(scores.parts.values())))
-    columns = [f"{part} {what}" for part in scores.parts for what in ("accuracy", "macro-F1")]
+    classes = (("accuracy", "accuracy", True), ("macro_f1", "macro-F1", True))
+    shown = (of_task(next(iter(scores.parts.values()))[NEW]) or classes)[:2]
+    columns = [f"{part} {title}" for part in scores.parts for _, title, _ in shown]
     rows = [
         (
             new if name == NEW else name,
-            *(percent(part[name][key]) for part in scores.parts.values() for key in ("accuracy", "macro_f1")),
+            *(
+                percent(part[name][key]) if share else f"{part[name][key]:.4f}"
+                for part in scores.parts.values()
+                for key, _, share in shown
+            ),
         )
         for name in names
     ]

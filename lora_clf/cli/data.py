@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -118,8 +119,9 @@ def facts(dataset: Dataset) -> dict[str, Any]:
         "positive_label": dataset.positive_label,
         "warnings": list(dataset.warnings),
         "parts": {
-            name: {"rows": len(part), "labels": {label: part.labels.count(label) for label in dataset.labels}}
+            name: {"rows": len(part), "labels": {label: counts.get(label, 0) for label in dataset.labels}}
             for name, part in dataset.parts.items()
+            for counts in [Counter(each for label in part.labels for each in dataset.task.parts(label))]
         },
     }
 

@@ -47,6 +47,10 @@ def evaluate(
         typer.Option("--drop-rows", metavar="COLUMN=VALUE", help="Leave these rows out of what is scored."),
     ] = None,
     errors: Annotated[int, typer.Option(help="How many errors are shown, the worst first; --json has all.")] = 10,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Of a regression: predicted against true, and residuals (png, svg, pdf)."),
+    ] = None,
     as_json: Json = False,
     *,
     how: AdapterFlags,
@@ -63,21 +67,28 @@ def evaluate(
     extra = tuple(dict.fromkeys([*(by or ()), *(column for column, _ in rules)]))
     from lora_clf.adapters.file import read_header
     from lora_clf.adapters.origin import adapter_folder
+    from lora_clf.cli.evaluate_task import asked, evaluate_task, known_labels, scored_of
     from lora_clf.data.dataset import load_table
     from lora_clf.evaluation.breakdown import breakdown
+    from lora_clf.evaluation.fit_plot import check_plot
     from lora_clf.inference.precision import resolve_precision
 
     origin = one_source(source, data)
     header = read_header(adapter_folder(adapter, file_cap=how.cap))
+    if plot is not None:
+        check_plot(plot)
+        if header.task != "regression":
+            raise UsageError(f"--plot draws numbers, and the adapter's task is {header.task}.")
     if columns.positive_label is not None and columns.positive_label not in header.labels:
         raise unknown("label", columns.positive_label, header.labels)
     if all_rows:
-        parts = {"all": load_table(origin, **columns.table_settings(), columns=extra)}
+        empty = header.task == "multilabel"
+        parts = {"all": load_table(origin, **columns.table_settings(), columns=extra, empty_labels=empty)}
         protocol, same = "all rows", False
         positive = columns.positive_label or header.positive_label
     else:
         seeds = dict.fromkeys((header.seed, 0)) if seed is None else (seed,)
-        settings = {**columns.settings(), "columns": extra}
+        settings = {**asked(columns.settings(), header), "columns": extra}
         dataset = split_of(origin, settings, tuple(seeds), header.data_digest)
         parts = {"validation": dataset.validation, "test": dataset.test}
         protocol, same = dataset.protocol, dataset.digest == header.data_digest
@@ -85,8 +96,7 @@ def evaluate(
     dropped: dict[str, int] = {}
     if rules:
         parts, dropped = without(parts, rules)
-    for name, part in parts.items():
-        check_labels(part, name, header.labels)
+    parts = {name: known_labels(part, name, header) for name, part in parts.items()}
     if not all_rows:
         if not same and seed is None:
             raise DataError(unlike(origin, tuple(seeds)))
@@ -100,6 +110,15 @@ def evaluate(
     loaded = open_adapter(adapter, how, "evaluate")
     number = resolve_precision(precision, loaded.base.device)
     grouped = columns.group_column if not all_rows else None
+    if not header.answering.softmax:
+        facts = {"adapter": str(adapter), "protocol": protocol, "same_split_as_training": same, "dropped": dropped}
+        shown = [
+            f"Left out of {name}: {count:,} rows ({', '.join(drop_rows or ())})." for name, count in dropped.items()
+        ]
+        scored = {name: scored_of(loaded, part, number, column=grouped) for name, part in parts.items()}
+        by_columns = {name: {column: parts[name].columns[column] for column in by or ()} for name in parts}
+        evaluate_task(loaded, scored, by_columns, facts, shown, errors, plot, as_json=as_json)
+        return
     answers = {
         name: answered(loaded, part, positive, number, groups=True, column=grouped) for name, part in parts.items()
     }
@@ -211,6 +230,9 @@ def unlike(origin: str, seeds: tuple[int, ...]) -> str:
 
 def score(adapter: Adapter, part: Part, positive: str | None, precision: str) -> dict[str, Any]:
     """The scores of ``adapter`` on ``part``."""
+    task = adapter.header.answering
+    if not task.softmax:
+        return task.assess(task.targets(part.labels), adapter.logits(part.texts, precision=precision))
     return scores_of(answered(adapter, part, positive, precision))
 
 
@@ -274,19 +296,3 @@ def answered(
         threshold_label=header.positive_label,
         groups=groups_of(part, "near-copy-free", column) if groups and len(part) <= GROUPED else None,
     )
-
-
-def check_labels(part: Part, name: str, labels: tuple[str, ...]) -> None:
-    """Refuse rows whose label the adapter does not know.
-
-    Raises:
-        DataError: there are such rows; each label is listed with how many rows have it.
-    """
-    from collections import Counter
-
-    strange = Counter(label for label in part.labels if label not in labels)
-    if strange:
-        raise DataError(
-            f"Rows ({name}) have labels that the adapter does not know; it knows: {', '.join(labels)}.",
-            [f"{label!r}: {count:,} rows" for label, count in strange.most_common()],
-        )

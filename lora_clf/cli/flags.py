@@ -127,6 +127,10 @@ class AdapterFlags(Flags):
         return int(self.file_cap * 2**30)
 
 
+LABELS = ("task", "label_separator", "label_order", "bins")
+"""The flags that say what is learned."""
+
+
 @dataclass(frozen=True)
 class DataFlags(Flags):
     """Which columns, and how the table is split."""
@@ -155,10 +159,27 @@ class DataFlags(Flags):
     skip_bad_rows: Annotated[
         bool, typer.Option("--skip-bad-rows", help="Leave out rows without text or label, and name them.")
     ] = False
+    task: Annotated[
+        str,
+        typer.Option(help="auto (found out, with the reason), binary, multiclass, multilabel, regression or ordinal."),
+    ] = "auto"
+    label_separator: Annotated[
+        str | None, typer.Option(help="What stands between several labels of a row: multilabel; '|' if not given.")
+    ] = None
+    label_order: Annotated[
+        str | None, typer.Option(help="Classes from the lowest to the highest, as bad,fair,good: ordinal.")
+    ] = None
+    bins: Annotated[
+        str | None,
+        typer.Option(help="Cut a number into classes: low:2,medium:4,high (up to 2, up to 4, above), or how many."),
+    ] = None
 
     def settings(self) -> dict[str, Any]:
         """The keyword arguments of `load_data`, the seed aside."""
-        values = asdict(self)
+        usual = type(self)()
+        values = {
+            name: value for name, value in asdict(self).items() if name not in LABELS or value != getattr(usual, name)
+        }
         values["validation"], values["test"] = values.pop("validation_file"), values.pop("test_file")
         return values
 
@@ -173,7 +194,7 @@ class DataFlags(Flags):
         other = [
             f"--{field.name.replace('_', '-')}"
             for field in fields(self)
-            if field.name not in (*names, *beside, "positive_label")
+            if field.name not in (*names, *beside, *LABELS, "positive_label")
             and getattr(self, field.name) != getattr(defaults, field.name)
         ]
         if other:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,7 +24,8 @@ from lora_clf.cli.rows import Rows, RowSource, held, lines_of
 from lora_clf.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from lora_clf.adapters.adapter import Adapter, Prediction
+    from lora_clf.adapters.adapter import Adapter
+    from lora_clf.tasks.base import Answer
 
 app = typer.Typer(add_completion=False)
 # Every batch has another shape, and oneDNN keeps what it made for each of the last 1,024, some hundred MB in all.
@@ -51,7 +52,7 @@ def predict(
     *,
     how: AdapterFlags,
 ) -> None:
-    """Label texts: arguments, a file, or lines from stdin; each gets its most probable label."""
+    """Label texts: arguments, a file, or lines from stdin; each gets its most probable label, labels or number."""
     prepare()
     if texts and read is not None:
         raise UsageError("Texts came as arguments and with --input. Give one of the two.")
@@ -75,37 +76,38 @@ def predict(
     number = resolve_precision(precision, loaded.base.device)
     cut = 0
 
-    def answered() -> Iterator[tuple[str, Prediction]]:
+    def answered() -> Iterator[tuple[str, Answer]]:
         nonlocal cut
         for rows, found in labelled(loaded, source, number, tell):
             cut += sum(each.truncated for each in found)
             if writer is not None:
-                writer.write(rows, [each.label for each in found], [each.probability for each in found])
+                writer.write(rows, *zip(*(each.cells() for each in found), strict=True))
             yield from zip(rows.texts, found, strict=True)
 
-    with row_progress(source.count) as tell, row_writer(write, source) if write else nullcontext() as writer:
+    columns = loaded.header.answering.columns
+    with row_progress(source.count) as tell, row_writer(write, source, columns) if write else nullcontext() as writer:
         if as_json:
-            documents(
-                {
-                    "text": text,
-                    "label": each.label,
-                    "probability": each.probability,
-                    "probabilities": dict(each.probabilities),
-                }
-                for text, each in answered()
-            )
+            documents({"text": text, **_document(each)} for text, each in answered())
         elif writer is not None:
             deque(answered(), maxlen=0)
         elif sys.stdout.isatty():
-            shown = [(each.label, f"{each.probability:.4f}", text) for text, each in answered()]
-            table(("label", "probability", "text"), shown)
+            table((*columns, "text"), [(*map(_cell, each.cells()), text) for text, each in answered()])
         else:
             for text, each in answered():
-                line(f"{each.label}\t{each.probability:.4f}\t{one_line(text)}")
+                line("\t".join([*map(_cell, each.cells()), one_line(text)]))
     if cut:
         note(f"{cut:,} of {source.count:,} texts were longer than the adapter reads and were cut.")
     if writer is not None:
-        note(f"Wrote {write}: {source.count:,} rows with {writer.names[0]} and {writer.names[1]}.")
+        note(f"Wrote {write}: {source.count:,} rows with {' and '.join(writer.names)}.")
+
+
+def _document(answer: Answer) -> dict[str, Any]:
+    """The answer for ``--json``; whether texts were cut is said once for all."""
+    return {name: value for name, value in answer.as_dict().items() if name != "truncated"}
+
+
+def _cell(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:.4f}"
 
 
 def prepare() -> None:
@@ -117,7 +119,7 @@ def prepare() -> None:
 
 def labelled(
     adapter: Adapter, source: RowSource, precision: str, tell: Callable[[int], None]
-) -> Iterator[tuple[Rows, list[Prediction]]]:
+) -> Iterator[tuple[Rows, list[Answer]]]:
     """The rows of ``source``, some thousand at a time, each with its answer; ``tell`` hears how many are done."""
     from lora_clf.inference.predict import CHUNK
 

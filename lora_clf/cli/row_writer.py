@@ -17,6 +17,7 @@ from lora_clf.errors import DataError, UsageError
 
 WRITTEN: Final = (".csv", ".tsv", ".jsonl", ".parquet")
 _GROUP: Final = 1 << 16  # rows of a row group
+TEXTS: Final = ("label", "labels", "probabilities")  # columns of answers that hold text; the others hold numbers
 
 
 def check_writable_format(file: Path) -> None:
@@ -35,18 +36,18 @@ def check_writable_format(file: Path) -> None:
 
 
 class RowWriter(ABC):
-    """Takes rows with their labels and probabilities.
+    """Takes rows with their answers.
 
     Attributes:
-        names: of the columns for the two; ``predicted_...`` where a name is taken.
+        names: of the columns for the answers; ``predicted_...`` where a name is taken.
     """
 
-    def __init__(self, stream: IO[bytes], source: RowSource) -> None:
-        self.names = [_free(name, source.columns) for name in ("label", "probability")]
+    def __init__(self, stream: IO[bytes], source: RowSource, columns: Sequence[str]) -> None:
+        self.names = [_free(name, source.columns) for name in columns]
 
     @abstractmethod
-    def write(self, rows: Rows, labels: Sequence[str], probabilities: Sequence[float]) -> None:
-        """Append some rows."""
+    def write(self, rows: Rows, *answers: Sequence[str | float]) -> None:
+        """Append some rows; ``answers`` holds a column for each of ``names``."""
 
     @abstractmethod
     def end(self) -> None:
@@ -58,8 +59,8 @@ class RowWriter(ABC):
 
 
 @contextmanager
-def row_writer(file: Path, source: RowSource) -> Iterator[RowWriter]:
-    """A writer of the rows of ``source``, in the format of the suffix of ``file``.
+def row_writer(file: Path, source: RowSource, columns: Sequence[str] = ("label", "probability")) -> Iterator[RowWriter]:
+    """A writer of the rows of ``source`` and answers in ``columns``, in the format of the suffix of ``file``.
 
     Raises:
         DataError: the columns do not fit into the format.
@@ -69,7 +70,7 @@ def row_writer(file: Path, source: RowSource) -> Iterator[RowWriter]:
     kinds: dict[str, type[RowWriter]] = {".parquet": _ParquetWriter, **dict.fromkeys(JSON_LINES, _JsonWriter)}
     kind = kinds.get(file.suffix.lower(), _TsvWriter if file.suffix.lower() == ".tsv" else _CsvWriter)
     with whole_file(file) as stream:
-        writer = kind(stream, source)
+        writer = kind(stream, source, columns)
         try:
             yield writer
             writer.end()
@@ -87,15 +88,15 @@ def _free(name: str, taken: Iterable[str]) -> str:
 class _TextWriter(RowWriter):
     """A file of lines; what UTF-8 does not have is written as its escape."""
 
-    def __init__(self, stream: IO[bytes], source: RowSource) -> None:
-        super().__init__(stream, source)
+    def __init__(self, stream: IO[bytes], source: RowSource, columns: Sequence[str]) -> None:
+        super().__init__(stream, source, columns)
         self.columns = [*source.columns, *self.names]
         self._stream = stream
 
-    def write(self, rows: Rows, labels: Sequence[str], probabilities: Sequence[float]) -> None:
+    def write(self, rows: Rows, *answers: Sequence[str | float]) -> None:
         """Append some rows."""
         text = io.StringIO(newline="")
-        self.put(text, zip(*rows.columns.values(), labels, probabilities, strict=True))
+        self.put(text, zip(*rows.columns.values(), *answers, strict=True))
         self._stream.write(text.getvalue().encode("utf-8", "backslashreplace"))
 
     @abstractmethod
@@ -124,8 +125,8 @@ class _CsvWriter(_TextWriter):
 
     delimiter = ","
 
-    def __init__(self, stream: IO[bytes], source: RowSource) -> None:
-        super().__init__(stream, source)
+    def __init__(self, stream: IO[bytes], source: RowSource, columns: Sequence[str]) -> None:
+        super().__init__(stream, source, columns)
         header = io.StringIO(newline="")
         self.put(header, [self.columns])
         stream.write(header.getvalue().encode("utf-8", "backslashreplace"))
@@ -145,26 +146,26 @@ class _TsvWriter(_CsvWriter):
 class _ParquetWriter(RowWriter):
     """Parquet with the types that the columns came with."""
 
-    def __init__(self, stream: IO[bytes], source: RowSource) -> None:
+    def __init__(self, stream: IO[bytes], source: RowSource, columns: Sequence[str]) -> None:
         import pyarrow
         from pyarrow import parquet
 
-        super().__init__(stream, source)
+        super().__init__(stream, source, columns)
         self._own = source.schema()
         self._schema = self._own
-        for name, kind in zip(self.names, (pyarrow.string(), pyarrow.float64()), strict=True):
+        for place, name in enumerate(self.names):
+            kind = pyarrow.string() if columns[place] in TEXTS else pyarrow.float64()
             self._schema = self._schema.append(pyarrow.field(name, kind))
         self._writer = parquet.ParquetWriter(stream, self._schema)
         self._waiting: list[Any] = []
 
-    def write(self, rows: Rows, labels: Sequence[str], probabilities: Sequence[float]) -> None:
+    def write(self, rows: Rows, *answers: Sequence[str | float]) -> None:
         """Append some rows; they wait until a row group is full."""
         import pyarrow
 
         columns = rows.columns if rows.batch is None else {name: rows.batch.column(name) for name in rows.columns}
         arrays = []
-        answers = dict(zip(self.names, (labels, probabilities), strict=True))
-        for field, values in zip(self._schema, [*columns.values(), *answers.values()], strict=True):
+        for field, values in zip(self._schema, [*columns.values(), *answers], strict=True):
             try:
                 arrays.append(values if isinstance(values, pyarrow.Array) else pyarrow.array(values, field.type))
             except (pyarrow.ArrowException, ValueError, TypeError, OverflowError) as error:

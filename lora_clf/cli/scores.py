@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from lora_clf.cli.output import line, percent, table
+from lora_clf.cli.task_scores import of_task, show_task_scores
 
 MATRIX = 12  # labels; a wider confusion matrix fits no terminal
 
 
 def show_scores(parts: Mapping[str, Mapping[str, Any]], positive: str | None) -> None:
-    """Print what `metrics.summarise` found for each part."""
+    """Print what `metrics.summarise` found for each part; or what another task's `assess` did."""
+    if parts and of_task(next(iter(parts.values()))) is not None:
+        show_task_scores(parts)
+        return
     columns = ["part", "texts", "accuracy", "macro-F1"]
     if positive is not None:
         columns += [f"{positive} precision", f"{positive} recall", "false alarms"]

@@ -36,6 +36,7 @@ def show_source(data: Dataset, asked: str | None) -> None:
     parts = ", ".join(f"{len(part):,} {name}" for name, part in data.parts.items())
     labels = f"{', '.join(data.labels[:SHOWN])}{_more(len(data.labels))}"
     line(f"Texts: {parts}; {len(data.labels)} labels: {labels}.")
+    line(f"Task: {data.task.name} ({data.task_reason or f'{len(data.labels)} labels'}).")
     if data.positive_label is not None:
         why = "as asked" if asked is not None else "the rarer of the two; --positive-label takes the other"
         line(f"Positive label: {data.positive_label} ({why}).")
@@ -48,7 +49,7 @@ def leak_lines(data: Dataset) -> str:
     report = data.leaks()
     if not any(report.count(part, "0.5")[0] for part in report.copies):
         return "Copies in training: none of validation or test (exact, or like at 0.5 or above)."
-    if len(data.labels) <= SHOWN:
+    if len(data.labels) <= SHOWN and data.task.name not in ("multilabel", "regression"):
         return f"Copies in training (character 5-grams, Jaccard):\n{report.as_text()}"
     parts = []
     for name in report.copies:

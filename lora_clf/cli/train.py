@@ -140,6 +140,8 @@ def _json(result: Result, dataset: Dataset, saved: Path) -> dict[str, Any]:
         "resumed_step": result.resumed_step,
         "seconds": result.seconds,
         "training_seconds": result.training_seconds,
+        "task": dataset.task.name,
+        "task_reason": dataset.task_reason,
         "labels": list(dataset.labels),
         "positive_label": dataset.positive_label,
         "protocol": dataset.protocol,
@@ -152,15 +154,14 @@ def _json(result: Result, dataset: Dataset, saved: Path) -> dict[str, Any]:
 
 
 def _show(result: Result, dataset: Dataset, saved: Path) -> None:
+    measures = [("accuracy", "accuracy", True), ("macro_f1", "macro-F1", True)]
+    if not dataset.task.softmax:
+        primary = dataset.task.primary
+        measures = [(primary.key, primary.title, primary.share), ("loss", "loss", False)]
     table(
-        ("epoch", "training loss", "validation accuracy", "validation macro-F1"),
+        ("epoch", "training loss", *(f"validation {title}" for _, title, _ in measures)),
         [
-            (
-                entry["epoch"],
-                f"{entry['train_loss']:.4f}",
-                percent((entry.get("validation") or {}).get("accuracy")),
-                percent((entry.get("validation") or {}).get("macro_f1")),
-            )
+            (entry["epoch"], f"{entry['train_loss']:.4f}", *(_measure(entry, key, share) for key, _, share in measures))
             for entry in result.history
         ],
     )
@@ -181,10 +182,17 @@ def _show(result: Result, dataset: Dataset, saved: Path) -> None:
     line(f'Adapter: {saved} ({size(folder_bytes(saved))}). Use it: lora-clf predict {saved} "..."')
 
 
+def _measure(entry: dict[str, Any], key: str, is_share: bool) -> str:
+    value = (entry.get("validation") or {}).get(key)
+    return percent(value) if is_share else "" if value is None else f"{value:.4f}"
+
+
 def hard_scores(result: Result, dataset: Dataset) -> dict[str, dict[str, Any]]:
     """Accuracy apart on the rows that the corpus marks as hard; nothing where it marks none."""
     from lora_clf.data.hard import hard_rows
 
+    if not dataset.task.softmax:
+        return {}
     found = {}
     for name, part, logits in (
         ("validation", dataset.validation, result.validation_logits),

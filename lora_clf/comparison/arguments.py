@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from lora_clf.errors import UsageError
+
 if TYPE_CHECKING:
     from lora_clf.base.base import Base
     from lora_clf.base.verbalizer import Verbalizer
@@ -92,7 +94,14 @@ class DataArguments:
         from lora_clf.data.dataset import folds, load_data
 
         if self.folds is None:
-            return [load_data(self.source, **self.settings, seed=seed)]
+            data = load_data(self.source, **self.settings, seed=seed)
+            if not data.task.softmax:
+                raise UsageError(
+                    f"A comparison is of texts with one label of several; the labels of {data.name} make a "
+                    f"{data.task.name} task ({data.task_reason}). `lora-clf train` and `evaluate` take it; "
+                    "--task multiclass takes each different label for a class."
+                )
+            return [data]
         from lora_clf.data.corpus import load_corpus
 
         cut = {key: value for key, value in self.settings.items() if key in FOLD_SETTINGS}

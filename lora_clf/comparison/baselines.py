@@ -86,8 +86,8 @@ def tfidf(dataset: Dataset, seed: int = 0) -> Baseline:
     if len(np.unique(labels)) < 2:  # nothing to tell apart: a regression has no answer, the majority has
         return replace(majority(dataset, seed), name="tfidf", choice={"recipe": "one class in training"})
     recipe, strength = _elect(texts, labels, classes, seed)
-    vectoriser = _vectoriser(recipe)
-    features = _learn_words(vectoriser, texts)
+    vectoriser = vectoriser_of(recipe)
+    features = learn_words(vectoriser, texts)
     model = _fit(features, labels, strength, seed)
     validation, test = (
         _probabilities(model, vectoriser, part.texts, classes) for part in (dataset.validation, dataset.test)
@@ -122,8 +122,8 @@ def _elect(texts: Sequence[str], labels: NDArray[np.int64], classes: int, seed: 
     for recipe in RECIPES:
         foretold = {strength: np.zeros((len(labels), classes)) for strength in STRENGTHS}
         for learn, judge in cuts:
-            vectoriser = _vectoriser(recipe)
-            features = _learn_words(vectoriser, [texts[number] for number in learn])
+            vectoriser = vectoriser_of(recipe)
+            features = learn_words(vectoriser, [texts[number] for number in learn])
             unseen = [texts[number] for number in judge]
             for strength, table in foretold.items():
                 model = _fit(features, labels[learn], strength, seed)
@@ -135,13 +135,14 @@ def _elect(texts: Sequence[str], labels: NDArray[np.int64], classes: int, seed: 
     return winner
 
 
-def _vectoriser(recipe: Recipe) -> Any:
+def vectoriser_of(recipe: Recipe) -> Any:
+    """Words counted and weighed as the recipe says; nothing is learnt yet."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     return TfidfVectorizer(**recipe)
 
 
-def _learn_words(vectoriser: Any, texts: Sequence[str]) -> Any:
+def learn_words(vectoriser: Any, texts: Sequence[str]) -> Any:
     """TF-IDF features of the training texts, (N, words) sparse."""
     try:
         return vectoriser.fit_transform(texts)

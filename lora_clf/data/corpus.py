@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lora_clf.data.hard import COLUMN as HARD
 from lora_clf.data.reader import SMS_MEMBER, read_table
-from lora_clf.data.table import Table, missing_columns
+from lora_clf.data.table import Listed, Table, missing_columns
 from lora_clf.errors import DataError, UsageError
 
 SOURCES = ("demo", "sms-spam")
@@ -91,13 +91,14 @@ def load_corpus(
     required: Sequence[str] = (),
     encoding: str | None = None,
     skip_bad_rows: bool = False,
+    empty_labels: bool = False,
 ) -> Corpus:
     """Read a source and check it row by row: ``sms-spam``, ``demo``, or the path of a table.
 
     ``columns`` are carried along, and a column ``hard`` wherever there is one; those of them that are
     ``required`` may not be empty. Rows that cannot be
     used raise one DataError that lists them all; with ``skip_bad_rows`` they are left out and each is named
-    in ``warnings``.
+    in ``warnings``. With ``empty_labels`` a row may have no label.
     """
     table, name, licence, origin = _source_table(source, encoding)
     text_column, label_column = find_columns(table, text_column, label_column, columns)
@@ -113,6 +114,7 @@ def load_corpus(
         licence=licence,
         origin=origin,
         skip_bad_rows=skip_bad_rows,
+        empty_labels=empty_labels,
     )
 
 
@@ -127,6 +129,7 @@ def checked(
     licence: str | None = None,
     origin: str = "",
     skip_bad_rows: bool = False,
+    empty_labels: bool = False,
 ) -> Corpus:
     """The usable rows of ``table`` as a corpus; every row that is not usable is a problem with its number."""
     problems = list(table.problems)
@@ -134,11 +137,13 @@ def checked(
     usable = []
     for place, (row, text, label) in enumerate(zip(table.rows, texts, labels, strict=True)):
         reasons = []
-        if text is None or not text.strip():
+        if isinstance(text, Listed):
+            reasons.append(f"column {text_column!r} holds a list, expected text")
+        elif text is None or not text.strip():
             reasons.append(f"no text in column {text_column!r}")
         elif re.search("[\ud800-\udfff]", text):
             reasons.append("the text holds half of a character (a lone surrogate)")
-        if label is None or not label.strip():
+        if not empty_labels and (label is None or not label.strip()):
             reasons.append(f"no label in column {label_column!r}")
         reasons.extend(f"nothing in column {column!r}" for column in required if not table.columns[column][place])
         if reasons:
@@ -154,7 +159,7 @@ def checked(
         )
     part = Part(
         tuple(str(texts[place]) for place in usable),
-        tuple(str(labels[place]).strip() for place in usable),
+        tuple((labels[place] or "").strip() for place in usable),
         tuple(table.rows[place] for place in usable),
         {name: tuple(table.columns[name][place] or "" for place in usable) for name in dict.fromkeys(columns)},
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from lora_clf.data import book, partition
 from lora_clf.data.corpus import Corpus, is_prepared, label_problems, label_warnings, load_corpus
 from lora_clf.data.corpus import Part as Part
 from lora_clf.data.leaks import LeakReport, find_leaks
+from lora_clf.data.question import Question, named, read_labels, refuse_classes_only
 from lora_clf.data.split import divide, fold_parts, parse_shares, undersample
 from lora_clf.errors import DataError, UsageError, unknown
 from lora_clf.tasks.base import Task
@@ -37,7 +38,7 @@ class Dataset:
     or ``given`` where the user's own split was taken. ``digest`` is a SHA-256 over the part, label and text
     of every row in order. ``licence`` and ``source`` (an attribution or a file name, never a path) belong to
     the texts; ``text_column`` and ``label_column`` are the columns that were read. ``other_task`` is what is
-    learned where that is not one label of several.
+    learned where that is not one label of several, and ``task_reason`` why it is that.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Dataset:
     text_column: str = "text"
     label_column: str = "label"
     other_task: Task | None = None
+    task_reason: str = ""
 
     @property
     def task(self) -> Task:
@@ -76,7 +78,10 @@ class Dataset:
 
     @cached_property
     def _leaks(self) -> LeakReport:
-        return find_leaks(self.train.texts, {"validation": self.validation, "test": self.test})
+        parts = {"validation": self.validation, "test": self.test}
+        if not self.task.parts(self.labels[0]) or self.task.name == "multilabel":  # the labels are no classes
+            parts = {name: replace(part, labels=("any",) * len(part)) for name, part in parts.items()}
+        return find_leaks(self.train.texts, parts)
 
 
 def load_data(
@@ -96,6 +101,10 @@ def load_data(
     columns: Sequence[str] = (),
     encoding: str | None = None,
     skip_bad_rows: bool = False,
+    task: str | Task = "auto",
+    label_separator: str | None = None,
+    label_order: str | None = None,
+    bins: str | None = None,
 ) -> Dataset:
     """Read labelled texts and split them into training, validation and test.
 
@@ -121,6 +130,11 @@ def load_data(
         columns: further columns to carry along.
         encoding: that of a text file which is not UTF-8.
         skip_bad_rows: leave out rows without text or label, each named in ``warnings``.
+        task: ``auto`` finds it out and says why in ``task_reason``; ``binary``, ``multiclass``, ``multilabel``,
+            ``regression`` or ``ordinal``; or that of an adapter.
+        label_separator: what stands between several labels of a row; ``|`` where that is not given.
+        label_order: classes of an ordinal task from the lowest to the highest, between commas.
+        bins: numbers cut into ordered classes: ``low:2,medium:4,high`` (up to 2, up to 4, above), or how many.
 
     Raises:
         UsageError: a setting is wrong.
@@ -134,6 +148,7 @@ def load_data(
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise UsageError(f"The seed is {seed!r}; expected a whole number from 0.")
     shares = parse_shares(split)
+    question = Question(task if isinstance(task, str) else "auto", label_separator, label_order, bins)
     folder = Path(source).expanduser()
     prepared = source not in ("demo", "sms-spam") and is_prepared(folder)
     if prepared:
@@ -159,6 +174,7 @@ def load_data(
             required=needed,
             encoding=encoding,
             skip_bad_rows=skip_bad_rows,
+            empty_labels=question.may_be_empty or getattr(task, "name", "") == "multilabel",
         )
 
     corpus = corpus_of(source)
@@ -174,13 +190,27 @@ def load_data(
     rest = corpus.part
     if split_column is not None:
         fixed, rest = partition.by_column(corpus.part, split_column, corpus.table.name)
-    together = [rest, *fixed.values()]
-    labels = [label for part in together for label in part.labels]
-    problems = label_problems(labels, [row for part in together for row in part.rows])
-    problems += partition.unlearnt(rest, fixed)
+    labels = [label for part in (rest, *fixed.values()) for label in part.labels]
+    rows = [row for part in (rest, *fixed.values()) for row in part.rows]
+    if isinstance(task, str):
+        other, why = question.answer(labels, rows, corpus.label_column)
+    else:
+        other, why = None if task.softmax else task, "the adapter's"
+    known = tuple(sorted(set(labels))) if other is None else other.labels
+    strata: Callable[[Sequence[str]], NDArray[np.int64]] = partition.numbered
+    if other is not None:
+        refuse_classes_only(other, positive_label, balance, protocol)
+        rest = read_labels(rest, other, corpus.table.name)
+        fixed = {side: read_labels(part, other, f"the {side} part") for side, part in fixed.items()}
+        strata = other.strata
+    counted = [rest, *fixed.values()] if other is None else [named(part, other) for part in (rest, *fixed.values())]
+    labels = [label for part in counted for label in part.labels]
+    numbers = other is not None and not labels
+    problems = [] if numbers else label_problems(labels, [row for part in counted for row in part.rows])
+    problems += [] if numbers else partition.unlearnt(counted[0], dict(zip(fixed, counted[1:], strict=True)))
     if problems:
         raise DataError(f"{corpus.table.name} cannot be split.", problems)
-    positive = partition.positive_of(labels, positive_label)
+    positive = partition.positive_of(labels, positive_label) if other is None else None
 
     if protocol == "book":
         if len(set(labels)) != 2:
@@ -193,15 +223,23 @@ def load_data(
     else:
         if balance == "undersample":
             rest = rest.take(undersample(partition.numbered(rest.labels), seed).tolist())
-        parts = partition.split_part(rest, fixed, shares, seed, protocol, group_column)
+        parts = partition.split_part(rest, fixed, shares, seed, protocol, group_column, strata)
         if balance == "undersample-train":
             parts = partition.evened(parts, seed)
     partition.refuse_empty(parts, group_column)
-    warnings = [*corpus.warnings, *label_warnings(labels), *partition.part_warnings(parts, group_column)]
+    shown = parts
+    if other is not None:
+        first, second, third = (
+            replace(part, labels=known * len(part)) if numbers else named(part, other) for part in parts
+        )
+        shown = first, second, third
+    warnings = [*corpus.warnings, *label_warnings(labels), *partition.part_warnings(shown, group_column)]
+    if other is not None and isinstance(task, str):
+        other = other.fitted(parts[0].labels)
     return Dataset(
         corpus.name,
         *parts,
-        labels=tuple(sorted(set(labels))),
+        labels=known,
         positive_label=positive,
         protocol=GIVEN if own else protocol,
         digest=partition.digest_of(parts),
@@ -210,6 +248,8 @@ def load_data(
         warnings=tuple(warnings),
         text_column=corpus.text_column,
         label_column=corpus.label_column,
+        other_task=other,
+        task_reason=why,
     )
 
 
@@ -221,10 +261,11 @@ def load_table(
     columns: Sequence[str] = (),
     encoding: str | None = None,
     skip_bad_rows: bool = False,
+    empty_labels: bool = False,
 ) -> Part:
     """All labelled rows of a source, not split: for evaluation and for ``folds``.
 
-    Raises as ``load_data`` does, but labels may occur once or be all the same.
+    Raises as ``load_data`` does, but labels may occur once or be all the same; with ``empty_labels`` there may be none.
     """
     corpus = load_corpus(
         source,
@@ -233,6 +274,7 @@ def load_table(
         columns=columns,
         encoding=encoding,
         skip_bad_rows=skip_bad_rows,
+        empty_labels=empty_labels,
     )
     if not len(corpus.part):
         raise DataError(f"{corpus.table.name} has no row with a text and a label.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,14 +50,18 @@ def split_part(
     seed: int,
     protocol: str,
     group_column: str | None,
+    strata: Callable[[Sequence[str]], NDArray[np.int64]] = numbered,
 ) -> Parts:
-    """Train, validation and test: those in ``fixed`` as they are, the others divided out of ``rest``."""
+    """Train, validation and test: those in ``fixed`` as they are, the others divided out of ``rest``.
+
+    ``strata`` numbers rows by their labels; rows of one number are divided in the proportion of ``shares``.
+    """
     open_sides = [side for side in NAMES if side not in fixed]
     if len(open_sides) == 1:
         return rest, fixed["validation"], fixed["test"]
     wanted = np.array([share for side, share in zip(NAMES, shares, strict=True) if side in open_sides])
     groups = groups_of(rest, protocol, group_column)
-    divided = divide(numbered(rest.labels), (wanted / wanted.sum()).tolist(), seed, groups)
+    divided = divide(strata(rest.labels), (wanted / wanted.sum()).tolist(), seed, groups)
     parts = dict(fixed) | {side: rest.take(places.tolist()) for side, places in zip(open_sides, divided, strict=True)}
     return parts["train"], parts["validation"], parts["test"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -51,7 +52,7 @@ def from_records(records: Sequence[tuple[int, Any]], name: str, problems: list[s
             problems.append(f'row {number}: expected an object like {{"text": ..., "label": ...}}')
             continue
         try:
-            kept.append({str(key): cell(value) for key, value in record.items()})
+            kept.append({str(key): _cell_or_list(value) for key, value in record.items()})
         except TypeError as error:
             problems.append(f"row {number}: {error}")
             continue
@@ -59,6 +60,18 @@ def from_records(records: Sequence[tuple[int, Any]], name: str, problems: list[s
     names = dict.fromkeys(key for record in kept for key in record)
     columns = {key: tuple(record.get(key) for record in kept) for key in names}
     return Table(name, columns, tuple(rows), tuple(problems))
+
+
+class Listed(str):
+    """A list of names, as JSON text: several labels of one row."""
+
+    __slots__ = ()
+
+
+def _cell_or_list(value: object) -> str | None:
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return Listed(json.dumps(value, ensure_ascii=False))
+    return cell(value)
 
 
 def cell(value: object) -> str | None:

@@ -11,8 +11,11 @@ from typing import Any
 from lora_clf.errors import unknown
 from lora_clf.tasks.base import Task
 from lora_clf.tasks.classification import Classification
+from lora_clf.tasks.multilabel import Multilabel
+from lora_clf.tasks.ordinal import Ordinal
+from lora_clf.tasks.regression import Regression
 
-KINDS: tuple[type[Task], ...] = (Classification,)
+KINDS: tuple[type[Task], ...] = (Classification, Multilabel, Regression, Ordinal)
 NAMES: tuple[str, ...] = tuple(name for kind in KINDS for name in kind.names)
 """Every task by the name that an adapter's header and ``--task`` have for it."""
 

@@ -6,6 +6,7 @@ head. Targets are numpy arrays whose first axis is the rows.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,9 +35,24 @@ class Answer(Protocol):
         """The answer, ready for JSON."""
         ...
 
-    def cells(self) -> tuple[str, str]:
-        """The answer as two cells of a table, in the order of the task's ``columns``."""
+    def cells(self) -> tuple[str | float, ...]:
+        """The answer as cells of a table, in the order of the task's ``columns``."""
         ...
+
+
+def as_number(text: str) -> float:
+    """The finite number that a cell holds.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is no number")
+    return value
 
 
 @dataclass(frozen=True)
@@ -66,7 +82,9 @@ class Task(ABC):
 
     names: ClassVar[tuple[str, ...]]
     primary: ClassVar[Measure]
-    columns: ClassVar[tuple[str, str]] = ("label", "probability")
+    columns: ClassVar[tuple[str, ...]] = ("label", "probability")
+    problem: ClassVar[str | None] = None
+    """transformers' name for the task, where its classification classes compute the same answers."""
     softmax: ClassVar[bool] = False
     """Whether the loss is the cross entropy of a softmax over the labels, so that a linear head can be solved for."""
 
@@ -82,10 +100,25 @@ class Task(ABC):
     def name(self) -> str:
         """One of ``names``."""
 
+    @classmethod
+    @abstractmethod
+    def fits(cls, name: str, labels: Sequence[str]) -> bool:
+        """Whether a task called ``name``, one of ``names``, can have so many labels."""
+
+    @classmethod
+    def outputs_for(cls, labels: Sequence[str]) -> int:
+        """How many logits it takes to tell ``labels`` apart."""
+        return len(labels)
+
     @property
     def outputs(self) -> int:
         """C: how many logits the head has."""
-        return len(self.labels)
+        return self.outputs_for(self.labels)
+
+    @property
+    def convex(self) -> bool:
+        """Whether the loss of a linear head on fixed features is convex and smooth, so that it can be solved for."""
+        return True
 
     @property
     def positive_label(self) -> str | None:
@@ -123,6 +156,31 @@ class Task(ABC):
             raise unknown(f"loss of a {self.name} task", loss, self.losses)
         return self
 
+    def read(self, label: str) -> str:
+        """The label of a row as this task writes it.
+
+        Raises:
+            ValueError: it is none of this task's; the message says why, to follow a row's number.
+        """
+        if label not in self.labels:
+            raise ValueError(f"label {label!r} is not known")
+        return label
+
+    def parts(self, label: str) -> tuple[str, ...]:
+        """The classes that a row's label names: to count them, and to say which are rare."""
+        return (label,)
+
+    def strata(self, labels: Sequence[str]) -> NDArray[np.int64]:
+        """A number for each row (N,): rows of one number are divided evenly between the parts of a split."""
+        import numpy as np
+
+        places = {name: place for place, name in enumerate(sorted(set(labels)))}
+        return np.fromiter((places[name] for name in labels), np.int64, len(labels))
+
+    def fitted(self, labels: Sequence[str]) -> Self:
+        """The task with what it must know of the training labels; itself where that is nothing."""
+        return self
+
     @abstractmethod
     def targets(self, labels: Sequence[str]) -> Targets:
         """The labels of N rows as what the loss compares with: (N,) or (N, C)."""
@@ -139,9 +197,27 @@ class Task(ABC):
         """The task with what has to be chosen on validation rows; itself where nothing has to."""
         return self
 
+    def unsettled(self) -> Self:
+        """The task without what `settled` chose, as for weights that were changed since."""
+        return self
+
     @abstractmethod
     def answers(self, logits: Logits, truncated: NDArray[np.bool_]) -> list[Any]:
         """What logits (N, C) mean: N answers, each an `Answer`."""
+
+    @abstractmethod
+    def costs(self, targets: Targets, logits: Logits) -> NDArray[np.float64]:
+        """How wrong each row is (N,): `primary` is their mean, or one minus it where a higher one is better."""
+
+    def mean_loss(self, targets: Targets, logits: Logits) -> float:
+        """The mean of `row_losses` in float64; 0.0 where there are no rows."""
+        import numpy as np
+        import torch
+
+        if not len(logits):
+            return 0.0
+        answers = torch.from_numpy(np.asarray(logits, dtype=np.float64))
+        return float(self.row_losses(answers, torch.from_numpy(np.asarray(targets))).mean())
 
     @abstractmethod
     def assess(self, targets: Targets, logits: Logits) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import numpy as np
@@ -48,9 +48,9 @@ class Prediction:
             "truncated": self.truncated,
         }
 
-    def cells(self) -> tuple[str, str]:
+    def cells(self) -> tuple[str, float]:
         """Label and probability."""
-        return self.label, f"{self.probability:.4f}"
+        return self.label, self.probability
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ class Classification(Task):
     softmax: ClassVar[bool] = True
     losses: ClassVar[tuple[str, ...]] = (CROSS_ENTROPY, FOCAL)
     one_label: ClassVar[bool] = True
+    problem: ClassVar[str | None] = "single_label_classification"
 
     positive: str | None = None
     temperature: float | None = None
@@ -83,6 +84,11 @@ class Classification(Task):
     def positive_label(self) -> str | None:
         """The label that is looked for, where there are two."""
         return self.positive
+
+    @classmethod
+    def fits(cls, name: str, labels: Sequence[str]) -> bool:
+        """Two if binary, more if multiclass."""
+        return len(labels) == 2 if name == "binary" else len(labels) > 2
 
     @classmethod
     def restored(
@@ -116,6 +122,10 @@ class Classification(Task):
 
         return F.cross_entropy(logits, targets, reduction="sum")
 
+    def unsettled(self) -> Self:
+        """The task without temperature and threshold."""
+        return replace(self, temperature=None, threshold=None)
+
     def answers(self, logits: NDArray[np.float32], truncated: NDArray[np.bool_]) -> list[Prediction]:
         """Labels and probabilities, temperature and threshold applied."""
         shares = softmax(logits.astype(np.float64) / (self.temperature or 1.0))  # (N, C)
@@ -129,6 +139,13 @@ class Classification(Task):
             )
             for index, row, cut in zip(chosen(shares, positive, self.threshold), shares, truncated, strict=True)
         ]
+
+    def costs(self, targets: NDArray[np.int64], logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        """1 where the label is wrong, else 0 (N,)."""
+        shares = softmax(logits.astype(np.float64) / (self.temperature or 1.0)) if len(logits) else logits
+        positive = None if self.positive is None else self.labels.index(self.positive)
+        wrong: NDArray[np.float64] = (chosen(shares, positive, self.threshold) != targets).astype(np.float64)
+        return wrong
 
     def assess(self, targets: NDArray[np.int64], logits: NDArray[np.float32]) -> dict[str, Any]:
         """See `lora_clf.metrics.classification.assess`."""

@@ -30,6 +30,7 @@ from lora_clf.inference.runner import Runner
 from lora_clf.tasks.classification import FOCAL
 from lora_clf.training.checkpoints import USUAL, CheckpointFolder
 from lora_clf.training.class_weight import BALANCED, class_weights
+from lora_clf.training.convex import solve_task_head
 from lora_clf.training.interruption import Interruption
 from lora_clf.training.layer_decay import decayed
 from lora_clf.training.objective import Objective
@@ -119,8 +120,8 @@ class Run:
 
     @property
     def convex(self) -> bool:
-        """Whether training is a convex problem: a softmax over a frozen backbone, and no hook of the strategy's."""
-        if not self.task.softmax:
+        """Whether training is a convex problem: a linear head on a frozen backbone, and no hook of the strategy's."""
+        if not self.task.convex:
             return False
         hooks = ("penalty", "after_step", "parameter_groups")
         plain = all(getattr(type(self.tuned), hook) is getattr(Tuned, hook) for hook in hooks)
@@ -132,7 +133,9 @@ class Run:
     def solvable(self) -> bool:
         """Whether the settings leave a convex problem convex, and ask for no steps."""
         settings = self.settings
-        return settings.lr is None and settings.epochs > 0 and settings.loss != FOCAL and not settings.head_dropout
+        even = self.task.softmax or (self.objective.weights is None and settings.sampling != BALANCED)
+        asked = settings.lr is not None or settings.loss == FOCAL or bool(settings.head_dropout)
+        return settings.epochs > 0 and not asked and even
 
     def recipe(self) -> dict[str, Any]:
         """How the weights came about, for the record: only settings that had an effect."""
@@ -172,18 +175,23 @@ class Run:
         linear, features = linear_of(self.view.head), self.runner.features("train")
         assert linear is not None and features is not None
         started = time.perf_counter()
-        texts, labels, settings = self.data.train.texts, self.targets["train"], self.settings
-        even = settings.sampling == BALANCED
-        weights = class_weights(settings.class_weight, self.data.labels, labels, even=even)
-        solution = solve_head(
-            features,
-            labels,
-            self.view.classes,
-            inner_folds(texts, labels, settings.seed),
-            bias=linear.bias is not None,
-            weights=None if weights is None else weights[labels],
-            smoothing=settings.label_smoothing,
-        )
+        texts, targets, settings = self.data.train.texts, self.targets["train"], self.settings
+        strata = targets if self.task.softmax else self.task.strata(self.data.train.labels)
+        folds = inner_folds(texts, strata, settings.seed)
+        if self.task.softmax:
+            even = settings.sampling == BALANCED
+            weights = class_weights(settings.class_weight, self.data.labels, targets, even=even)
+            solution = solve_head(
+                features,
+                targets,
+                self.view.classes,
+                folds,
+                bias=linear.bias is not None,
+                weights=None if weights is None else weights[targets],
+                smoothing=settings.label_smoothing,
+            )
+        else:
+            solution = solve_task_head(features, targets, self.task, folds, bias=linear.bias is not None)
         with torch.no_grad():
             linear.weight.copy_(torch.from_numpy(solution.weight))
             if linear.bias is not None:

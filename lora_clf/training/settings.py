@@ -45,7 +45,7 @@ class TrainSettings:
         clip: the largest gradient norm; 0 means no clipping.
         accumulate: steps whose gradients are added up before the optimizer moves.
         loss: one of the task's; with labels "cross-entropy", or "focal", in which rows that are right already count
-            less. None takes the task's usual one.
+            less; with numbers "mse", "l1" or "huber". None takes the task's usual one.
         focal_gamma: how much less, as the power of 1 - p; 0 is cross entropy.
         label_smoothing: the share of each target that is spread over all labels.
         class_weight: how much the rows of a label count: "none" alike, "balanced" each label as much as every other, or

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from lora_clf.errors import UsageError, unknown
 
-_LOWER: Final = ("loss", "brier", "calibration_error", "calibration_error_equal_mass", "mae", "rmse")
+_LOWER: Final = ("loss", "brier", "calibration_error", "calibration_error_equal_mass", "mae", "rmse", "hamming_loss")
 
 
 def key_of(name: str) -> str:

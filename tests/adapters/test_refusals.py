@@ -96,7 +96,8 @@ FIELDS: tuple[tuple[str, Any, str], ...] = (
     ("settings", {"rank": 3_000_000_000, "alpha": 7e9}, "rank is 3000000000, but"),  # nothing of that size is made
     ("settings", {"rank": 2**63, "alpha": 7e9}, "rank is 9223372036854775808, but"),
     ("settings", {"rank": 3, "alpha": 7.0, "targets": "attention"}, r"unexpected: .*attention\.output\.dense"),
-    ("task", "regression", "task is 'regression', expected one of binary, multiclass"),
+    ("task", "ranking", "task is 'ranking', expected one of binary, multiclass, multilabel, regression, ordinal"),
+    ("task", "regression", "regression with one"),
     ("task", "multiclass", "a task is binary with two labels"),
     ("labels", ["ham"], "labels is"),
     ("labels", ["ham", "ham"], "labels is"),
@@ -137,7 +138,7 @@ FIELDS: tuple[tuple[str, Any, str], ...] = (
     ("instruction_set", None, "instruction_set is None"),
     ("threads", 0, "threads is 0"),
     ("canaries", {"set": 1}, "canaries is"),
-    ("canaries", {"set": 1, "logits": {"plain": [1.0]}}, "each canary has one logit a label"),
+    ("canaries", {"set": 1, "logits": {"plain": [1.0]}}, "each canary has one logit an output"),
     ("canaries", None, "canaries is None"),
 )
 

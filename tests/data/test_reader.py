@@ -135,7 +135,7 @@ def test_rows_with_too_many_fields_are_named() -> None:
 
 
 def test_json_lines_that_are_none_are_named() -> None:
-    table = parse_table(b'{"text": "a", "label": "x"}\n{"text": \n[1]\n{"text": ["a"]}\n{"text": "b"}\n', "x.jsonl")
+    table = parse_table(b'{"text": "a", "label": "x"}\n{"text": \n[1]\n{"text": [1, {}]}\n{"text": "b"}\n', "x.jsonl")
     assert table.rows == (1, 5)
     assert [line.split(":")[0] for line in sorted(table.problems)] == ["row 2", "row 3", "row 4"]
     assert table.columns["label"] == ("x", None)

@@ -1,0 +1,165 @@
+"""The plain answers that every strategy has to beat where the task is not one label of several.
+
+As logits of the task, so that the task itself answers and scores them as it does an adapter's. Shapes: N rows, C
+outputs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lora_clf.comparison.baselines import FOLDS, RECIPES, STRENGTHS, Recipe, learn_words, vectoriser_of
+from lora_clf.errors import UsageError
+from lora_clf.tasks.multilabel import Multilabel
+from lora_clf.tasks.ordinal import Ordinal
+from lora_clf.tasks.regression import Regression
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lora_clf.data.dataset import Dataset
+    from lora_clf.tasks.base import Task
+
+SURE = 30.0  # the largest log-odds that a share of 0 or 1 becomes
+
+
+@dataclass(frozen=True)
+class Plain:
+    """What a plain model answers.
+
+    Attributes:
+        name: "constant" or "tfidf".
+        validation_logits: (N, C) in the task's sense. ``test_logits`` likewise.
+        seconds: of everything, the choice between recipes included.
+        choice: the recipe that won.
+    """
+
+    name: str
+    validation_logits: NDArray[np.float32]
+    test_logits: NDArray[np.float32]
+    seconds: float
+    choice: dict[str, str | float] = field(default_factory=dict)
+
+
+def constant(data: Dataset) -> Plain:
+    """Say the same of every text: the mean number, or the shares of the classes or labels in training."""
+    start = time.perf_counter()
+    task, targets = data.task, data.task.targets(data.train.labels)
+    if isinstance(task, Regression):
+        row = np.zeros(1)  # the mean of the training part, in its units
+    elif isinstance(task, Ordinal):
+        row = _ratio_logits(np.bincount(targets, minlength=len(task.labels))[None] / len(targets))[0]
+    else:
+        row = _log_odds(targets.mean(axis=0))
+    validation, test = (np.tile(row.astype(np.float32), (len(part), 1)) for part in (data.validation, data.test))
+    return Plain("constant", validation, test, time.perf_counter() - start)
+
+
+def tfidf(data: Dataset, seed: int = 0) -> Plain:
+    """TF-IDF with ridge regression, or with logistic regression: one over the classes in order, one for each label.
+
+    Recipe and strength are chosen by the task's own primary score on folds of the training part.
+    """
+    start = time.perf_counter()
+    fit = _model_of(data.task, seed)
+    texts, targets = data.train.texts, data.task.targets(data.train.labels)
+    recipe, strength = _elect(texts, targets, data.task, fit, seed)
+    vectoriser = vectoriser_of(recipe)
+    answer = fit(learn_words(vectoriser, texts), targets, strength)
+    validation, test = (answer(vectoriser.transform(part.texts)) for part in (data.validation, data.test))
+    choice: dict[str, str | float] = {"recipe": "sublinear, words and pairs" if recipe else "words", "C": strength}
+    return Plain("tfidf", validation, test, time.perf_counter() - start, choice)
+
+
+Answering = Callable[[Any], "NDArray[np.float32]"]
+Fit = Callable[[Any, Any, float], Answering]
+
+
+def _elect(texts: Sequence[str], targets: Any, task: Task, fit: Fit, seed: int) -> tuple[Recipe, float]:
+    order = np.random.default_rng(seed).permutation(len(texts))
+    folds = np.empty(len(texts), dtype=np.int64)
+    folds[order] = np.arange(len(texts)) % min(FOLDS, len(texts))
+    best: tuple[float, Recipe, float] | None = None
+    for recipe in RECIPES:
+        lost = dict.fromkeys(STRENGTHS, 0.0)
+        for number in range(int(folds.max()) + 1):
+            learn, judge = np.flatnonzero(folds != number), np.flatnonzero(folds == number)
+            vectoriser = vectoriser_of(recipe)
+            features = learn_words(vectoriser, [texts[int(place)] for place in learn])
+            unseen = vectoriser.transform([texts[int(place)] for place in judge])
+            for strength in STRENGTHS:
+                answers = fit(features, targets[learn], strength)(unseen)
+                lost[strength] += float(task.costs(targets[judge], answers).sum())
+        for strength, cost in lost.items():
+            if best is None or cost < best[0]:
+                best = cost, recipe, strength
+    assert best is not None
+    return best[1], best[2]
+
+
+def _model_of(task: Task, seed: int) -> Fit:
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    def ridge(features: Any, targets: Any, strength: float) -> Answering:
+        assert isinstance(task, Regression)
+        # The penalty in units of the squared error of standardised numbers, as C is for the others.
+        model = Ridge(alpha=10.0 / strength, random_state=seed).fit(features, (targets - task.mean) / task.std)
+        return lambda unseen: np.asarray(model.predict(unseen), dtype=np.float32)[:, None]
+
+    def ordered(features: Any, targets: Any, strength: float) -> Answering:
+        model = LogisticRegression(C=strength, max_iter=1000, random_state=seed).fit(features, targets)
+
+        def answer(unseen: Any) -> NDArray[np.float32]:
+            shares = np.zeros((unseen.shape[0], len(task.labels)))
+            shares[:, model.classes_] = model.predict_proba(unseen)
+            return _ratio_logits(shares).astype(np.float32)
+
+        return answer
+
+    def each_label(features: Any, targets: Any, strength: float) -> Answering:
+        models = [
+            LogisticRegression(C=strength, max_iter=1000, random_state=seed).fit(features, column > 0.5)
+            if 0 < column.sum() < len(column)
+            else float(column.mean())
+            for column in targets.T
+        ]
+
+        def answer(unseen: Any) -> NDArray[np.float32]:
+            columns = [
+                np.full(unseen.shape[0], _log_odds(np.array([model]))[0])
+                if isinstance(model, float)
+                else model.decision_function(unseen)
+                for model in models
+            ]
+            return np.stack(columns, axis=1).astype(np.float32)
+
+        return answer
+
+    if isinstance(task, Regression):
+        return ridge
+    if isinstance(task, Ordinal):
+        return ordered
+    if isinstance(task, Multilabel):
+        return each_label
+    raise UsageError(f"A {task.name} task has its baselines in lora_clf.comparison.baselines.")
+
+
+def _log_odds(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """log(p / (1 - p)), bounded."""
+    tiny = np.exp(-SURE)
+    p = np.clip(shares, tiny, 1 - tiny)
+    found: NDArray[np.float64] = np.log(p) - np.log1p(-p)
+    return found
+
+
+def _ratio_logits(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Class shares (N, K) as log-odds of going beyond each class once it is reached (N, K - 1)."""
+    beyond = np.cumsum(shares[:, ::-1], axis=1)[:, ::-1][:, 1:]  # P(y > k)
+    tiny = np.exp(-SURE)
+    found: NDArray[np.float64] = np.log(np.maximum(beyond, tiny)) - np.log(np.maximum(shares[:, :-1], tiny))
+    return np.clip(found, -SURE, SURE)

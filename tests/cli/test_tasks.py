@@ -1,0 +1,137 @@
+"""Numbers, ordered classes and several labels through the commands: train, predict, evaluate, inspect, export."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.conftest import WORDS, Ran
+
+Cli = Callable[..., Ran]
+FLAGS = ("--epochs", 2, "--max-length", 24, "--batch-size", 8)
+
+
+def text(number: int, spam: bool) -> str:
+    words = WORDS["spam" if spam else "ham"]
+    return " ".join(words[(number * step + step) % 12] for step in (1, 5, 7)) + f" {number}"
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A number that is high for spam words; the same in sets of labels."""
+    folder = tmp_path_factory.mktemp("tables")
+    with (folder / "scores.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("text", "stars", "source"))
+        for n in range(90):
+            writer.writerow((text(n, n % 2 == 0), 3 + n % 3 if n % 2 == 0 else n % 3, f"s{n % 2}"))
+    with (folder / "sets.jsonl").open("w") as file:
+        for n in range(90):
+            labels = [["spam"], ["ham"], [], ["spam", "odd"]][n % 4]
+            file.write(json.dumps({"text": text(n, "spam" in labels), "labels": labels}) + "\n")
+    return folder
+
+
+def trained(cli: Cli, base: Path, out: Path, *args: object) -> dict[str, object]:
+    found = cli("train", *args, "--base", base, "--out", out, *FLAGS, "--json").ok().json()
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_number(cli: Cli, base: Path, tables: Path, tmp_path: Path) -> None:
+    out = tmp_path / "stars"
+    flags = ("--text-column", "text", "--label-column", "stars")
+    scores = tables / "scores.csv"
+    found = trained(
+        cli, base, out, scores, *flags, "--task", "regression", "--loss", "huber", "--strategy", "last-block"
+    )
+    assert found["task"] == "regression" and found["labels"] == ["stars"] and found["task_reason"] == "as asked"
+    answers = cli("predict", out, "win prize", "tea", "--base", base, "--json").ok().json()
+    assert [set(each) for each in answers] == [{"text", "value"}] * 2 and all(-5 < a["value"] < 10 for a in answers)
+    written = tmp_path / "labelled.csv"
+    cli("predict", out, "--input", scores, "--output", written, "--base", base).ok()
+    rows = list(csv.DictReader(written.open()))
+    assert len(rows) == 90 and list(rows[0]) == ["text", "stars", "source", "value"] and float(rows[0]["value"])
+    plot = tmp_path / "fit.png"
+    shown = cli("evaluate", out, scores, *flags, "--base", base, "--by", "source", "--plot", plot).ok().out
+    assert (
+        "Pearson" in shown and "mean absolute error" in shown and "worst first" in shown and plot.stat().st_size > 5000
+    )
+    told = cli(
+        "evaluate", out, scores, *flags, "--base", base, "--by", "source", "--drop-rows", "source=s1", "--json"
+    ).json()
+    report = told["reports"]["test"]
+    assert told["same_split_as_training"] is False or told["dropped"]["test"] > 0
+    assert told["primary"] == "mae" and report["overall"]["low"] <= told["test"]["mae"] <= report["overall"]["high"]
+    assert [each["value"] for each in report["by"]["source"]] == ["s0"]
+    costs = [each["cost"] for each in report["errors"]]
+    assert costs == sorted(costs, reverse=True) and np.mean(costs) == pytest.approx(told["test"]["mae"])
+    inspected = cli("adapters", "inspect", out).ok().out
+    assert "regression" in inspected and "Spearman" in inspected
+    assert "mean absolute error" in (out / "README.md").read_text()
+    assert cli("evaluate", out, scores, *flags, "--base", base, "--plot", tmp_path / "fit.txt").code == 2
+
+
+def test_ordered_classes_of_a_number(cli: Cli, base: Path, tables: Path, tmp_path: Path) -> None:
+    out, scores = tmp_path / "bins", tables / "scores.csv"
+    flags = ("--text-column", "text", "--label-column", "stars")
+    found = trained(cli, base, out, scores, *flags, "--bins", "low:1,medium:3,high", "--strategy", "head-only")
+    assert found["task"] == "ordinal" and found["labels"] == ["low", "medium", "high"]
+    assert found["test"]["confusion_matrix"] and "quadratic_kappa" in found["test"]  # type: ignore[index]
+    # The adapter knows its cuts: the raw numbers are scored, and the split is found.
+    told = cli("evaluate", out, scores, *flags, "--base", base, "--json").ok().json()
+    assert told["same_split_as_training"] is True and told["test"]["mae"] == found["test"]["mae"]  # type: ignore[index]
+    assert [each["label"] for each in told["reports"]["test"]["by_class"]] == ["low", "medium", "high"]
+    shown = cli("evaluate", out, scores, *flags, "--base", base, "--all-rows").ok().out
+    assert "as medium" in shown and "quadratic kappa" in shown and "probabilities can be believed" in shown
+    answer = cli("predict", out, "win prize", "--base", base).ok().out.split("\t")
+    assert answer[0] in found["labels"] and 0 <= float(answer[1]) <= 1 and 0 <= float(answer[2]) <= 2  # type: ignore[operator]
+    refused = cli("adapters", "export", out, "--merged", tmp_path / "plain", "--base", base)
+    assert refused.code == 2 and "no classification class" in refused.err
+
+
+def test_several_labels(cli: Cli, base: Path, tables: Path, tmp_path: Path) -> None:
+    out, sets = tmp_path / "sets", tables / "sets.jsonl"
+    found = trained(cli, base, out, sets, "--strategy", "lora-scratch", "--pooling", "family")
+    assert found["task"] == "multilabel" and found["task_reason"] == "the labels are lists"
+    assert found["labels"] == ["ham", "odd", "spam"] and set(found["test"]["thresholds"]) == set(found["labels"])  # type: ignore
+    answer = cli("predict", out, "win prize", "--base", base, "--json").ok().json()[0]
+    assert set(answer) == {"text", "labels", "probabilities"} and set(answer["probabilities"]) == {"ham", "odd", "spam"}
+    told = cli("evaluate", out, sets, "--base", base, "--json").ok().json()
+    assert told["test"] == found["test"] and told["reports"]["test"]["thresholds"]
+    shown = cli("evaluate", out, sets, "--base", base, "--all-rows").ok().out
+    assert "all labels right" in shown and "every label from" in shown and "Hamming" in shown
+    assert "Nothing wrong was found" in cli("adapters", "verify", out, "--base", base).ok().out
+    for bad, said in (
+        ("--class-weight", "class-weight is for texts"),
+        ("--target-precision", "the task is multilabel"),
+    ):
+        refused = cli(
+            "train", sets, "--base", base, bad, "balanced" if "class" in bad else 0.9, "--out", tmp_path / "x"
+        )
+        assert refused.code == 2 and said in refused.err
+
+
+def test_what_a_task_refuses_is_said_in_one_line(cli: Cli, base: Path, tables: Path, tmp_path: Path) -> None:
+    scores = tables / "scores.csv"
+    flags = ("--text-column", "text", "--label-column", "stars", "--base", base, "--out", tmp_path / "x")
+    for args, said in (
+        (("--task", "regresion"), "regression"),
+        (("--task", "binary"), "two different labels; there are 6"),
+        (("--task", "regression", "--loss", "focal"), "mse"),
+        (("--bins", "a:9,b:10,c"), "no row lies in"),
+        (("--task", "ordinal", "--positive-label", "1"), "does not apply"),
+    ):
+        refused = cli("train", scores, *flags, *args)
+        assert refused.code == 2 and said in refused.err and "Traceback" not in refused.err
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_comparison_is_of_one_label_of_several(cli: Cli, base: Path, tables: Path, tmp_path: Path) -> None:
+    refused = cli("compare", tables / "sets.jsonl", "--base", base, "--out", tmp_path / "x")
+    assert refused.code == 2 and "make a multilabel task (the labels are lists)" in refused.err

@@ -1,0 +1,122 @@
+"""Which task a table's labels ask for, what they may not be, and how rows of each task are divided."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lora_clf.data.dataset import load_data
+from lora_clf.data.question import Question
+from lora_clf.errors import DataError, UsageError
+
+ROWS = range(1, 1000)
+WORDS = ["red", "green", "blue", "gold", "pink", "grey", "teal", "lime", "navy", "plum"]
+
+
+def asked(labels: list[str], **flags: str) -> tuple[str, str]:
+    task, why = Question(**flags).answer(labels, ROWS[: len(labels)], "stars")
+    return ("classes" if task is None else task.name), why
+
+
+def text(number: int) -> str:
+    return " ".join(WORDS[(number * step + number // 7) % 10] for step in (1, 3, 7, 9)) + f" {number * 7919}"
+
+
+def table(folder: Path, labels: list[str], name: str = "t.csv") -> Path:
+    file = folder / name
+    lines = [f'{text(n)},"{label}"' for n, label in enumerate(labels)]
+    file.write_text("\n".join(["text,label", *lines]) + "\n", encoding="utf-8")
+    return file
+
+
+def test_the_task_is_found_out_and_the_reason_said() -> None:
+    assert asked(["a", "b", "a"]) == ("classes", "2 different labels")
+    assert asked(["1", "2", "3", "1"])[1].endswith("--task ordinal or regression would use their order")
+    assert asked([str(n / 7) for n in range(30)]) == ("regression", "the labels are 30 different numbers")
+    assert asked(["a|b", "a", "b", "b"]) == ("multilabel", "3 different labels are 2 between '|'")
+    assert asked(["a|b", "c|d", "a|b"])[0] == "classes"  # nothing is shared: the bar is part of two names
+    assert asked(['["a","b"]', "[]"]) == ("multilabel", "the labels are lists")
+    assert asked(["1", "2", "3"], task="ordinal")[0] == "ordinal"
+    assert asked(["1", "2", "3", "9"], bins="low:1,mid:3,high") == ("ordinal", "--bins was given")
+    assert asked(["bad", "fair", "good"], label_order="bad,fair,good")[0] == "ordinal"
+    assert asked(["a;b", "a"], label_separator=";")[0] == "multilabel"
+
+
+@pytest.mark.parametrize(
+    ("labels", "flags", "said"),
+    [
+        (["a", "b"], {"task": "multiclas"}, "multiclass"),
+        (["a", "b"], {"task": "multiclass"}, "three or more different labels; there are 2"),
+        (["a", "b", "c"], {"task": "binary"}, "two different labels; there are 3"),
+        (["a", "b", "c"], {"task": "ordinal"}, "--label-order a,b,c"),
+        (["1", "2"], {"task": "ordinal"}, "three classes or more"),
+        (["a", "b", "c"], {"label_order": "a,b"}, "each label of the data once"),
+        (["a", "a"], {"task": "multilabel"}, "two labels or more"),
+        (["1", "2", "3"], {"bins": "low:2,high:1,x"}, "rising upper ends"),
+        (["1", "2", "3"], {"bins": "low:-1,mid:2,high"}, "no row lies in low; numbers go from 1 to 3"),
+        (["1", "1", "1", "2"], {"bins": "3"}, "Name the cuts"),
+        (["1"], {"bins": "2"}, "three classes or more"),
+        (["a"], {"task": "binary", "label_separator": ";", "bins": "3"}, "about a multilabel task.*--bins is about"),
+        (["a"], {"label_separator": ";", "bins": "3"}, "different tasks"),
+        (["a"], {"label_order": "a,b,c", "bins": "3"}, "nothing to say"),
+    ],
+)
+def test_what_does_not_fit_is_said_with_what_would(labels: list[str], flags: dict[str, str], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        asked(labels, **flags)
+
+
+def test_rows_whose_label_is_no_number_are_all_named(tmp_path: Path) -> None:
+    file = table(tmp_path, ["1", "two", "3", "nan", "5"])
+    with pytest.raises(DataError) as caught:
+        load_data(file, task="regression")
+    assert "row 2: 'two'" in str(caught.value) and "row 4: 'nan'" in str(caught.value)
+
+
+def test_numbers_are_divided_evenly_by_value(tmp_path: Path) -> None:
+    data = load_data(table(tmp_path, [f"{n * n / 100:.2f}" for n in range(200)]))
+    assert data.task.name == "regression" and data.labels == ("label",) and data.positive_label is None
+    means = [np.mean([float(label) for label in part.labels]) for part in data.parts.values()]
+    assert [len(part) for part in data.parts.values()] == pytest.approx([140, 20, 40], abs=6)
+    assert max(means) / min(means) < 1.15
+    assert data.task.settings()["mean"] == pytest.approx(means[0])
+    assert set(data.leaks().as_dict()["parts"]["test"]["per_class"]) == {"any"}
+
+
+def test_quantile_bins_name_their_ranges(tmp_path: Path) -> None:
+    data = load_data(table(tmp_path, [str(n % 50) for n in range(150)]), bins="3")
+    assert data.labels == ("up to 16", "above 16 to 33", "above 33")
+    assert set(data.train.labels) == set(data.labels) and data.task.settings()["edges"] == [16.0, 33.0]
+    assert load_data(table(tmp_path, [str(n % 50) for n in range(150)]), task=data.task).digest == data.digest
+
+
+def test_rows_may_have_several_labels_or_none(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    sets = [["b"], ["a", "b"], [], ["c"]]
+    file.write_text("".join(json.dumps({"text": text(n), "labels": sets[n % 4]}) + "\n" for n in range(120)))
+    data = load_data(file)
+    assert data.labels == ("a", "b", "c") and data.task.name == "multilabel"
+    for part in data.parts.values():
+        assert data.task.targets(part.labels).any(0).all() and "" in part.labels
+    plain = table(tmp_path, ["b", "a;b", "", "c"] * 30)
+    assert load_data(plain, label_separator=";").train.labels.count("") == pytest.approx(21, abs=3)
+    with pytest.raises(DataError, match="no label in column"):
+        load_data(table(tmp_path, ["a", "", "b"] * 10, "v.csv"))
+    with pytest.raises(DataError, match="'z' occurs once"):
+        load_data(table(tmp_path, ["a|b", "a", "b", "z|a", *["a|b", "a", "b"] * 9], "w.csv"))
+
+
+def test_settings_about_one_label_are_refused_for_the_others(tmp_path: Path) -> None:
+    file = table(tmp_path, [str(n / 3) for n in range(90)])
+    with pytest.raises(UsageError, match="--positive-label 1, --balance undersample does not apply"):
+        load_data(file, positive_label="1", balance="undersample")
+
+
+def test_a_list_in_the_text_column_is_no_text(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps({"text": [text(n)], "label": "ab"[n % 2]}) + "\n" for n in range(20)))
+    with pytest.raises(DataError, match="holds a list, expected text"):
+        load_data(file)
