@@ -94,7 +94,7 @@ def labelled_in_here(flags: argparse.Namespace, folder: Path) -> dict[str, float
     source = open_rows(flags.label, None)
     with row_writer(folder / "labelled.csv", source) as writer:
         for rows, found in labelled(adapter, source, precision, lambda done: None):
-            writer.write(rows, [each.label for each in found], [each.probability for each in found])
+            writer.write(rows, *zip(*(each.cells() for each in found), strict=True))
     return {"seconds": time.perf_counter() - started, "peak_bytes": peak_bytes(), "rows": source.count}
 
 
