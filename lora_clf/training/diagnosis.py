@@ -228,7 +228,9 @@ def _skill(metrics: Mapping[str, Any]) -> float | None:
 
 
 def _confusion(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[int]]]:
-    return list(metrics.get("labels", ())), list(metrics.get("confusion_matrix", ()))
+    if "confusion_matrix" not in metrics:  # several labels a row have none
+        return [], []
+    return list(metrics.get("labels", ())), list(metrics["confusion_matrix"])
 
 
 def _evening(record: Record) -> str:
