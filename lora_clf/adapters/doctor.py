@@ -213,7 +213,10 @@ def truncation(patient: Patient) -> Finding:
     kept = cut.ids[0].tolist()
     before, behind = (len(part) for part in tokenizer.around)
     body, rest = kept[before : len(kept) - behind], whole[before : len(whole) - behind]
-    same = body == (rest[: len(body)] if patient.side == "right" else rest[-len(body) :])
+    if patient.base.prompt is not None:  # a template stays on the other side, and the token at the cut may be a part
+        sure = max(0, len(body) - len(tokenizer.encode([""], length).ids[0]) - 1)
+        body = body[:sure] if patient.side == "right" else body[len(body) - sure :]
+    same = body == (rest[: len(body)] if patient.side == "right" else rest[len(rest) - len(body) :])
     too_long = len(whole) > length
     problems = [f"{len(kept)} tokens are left where {length} are allowed"] if len(kept) > length else []
     problems += [f"the base has {limit} positions"] if limit is not None and length > limit else []

@@ -11,6 +11,7 @@ import pytest
 from lora_clf.adapters.adapter import Adapter, load_adapter
 from lora_clf.adapters.average import average
 from lora_clf.adapters.canonical import canonical
+from lora_clf.adapters.doctor import examine_adapter
 from lora_clf.adapters.file import read_header
 from lora_clf.adapters.header import read_text
 from lora_clf.adapters.plain import export, merge
@@ -173,6 +174,14 @@ def test_another_output_layer_is_refused(tmp_path: Path, data: Dataset) -> None:
     assert other.digest == adapter.base.digest  # of the backbone alone
     with pytest.raises(AdapterFormatError, match="language model's head of base untied is not the one"):
         load_adapter(saved, other)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_the_doctor_finds_it_well(tuned: Adapter, side: str, tmp_path: Path) -> None:
+    patient = Adapter(tuned.base, tuned.tuned, replace(tuned.header, truncation=side, canaries=None))
+    again = load_adapter(patient.save(tmp_path / side), tuned.base)
+    found = {finding.name: finding.passed for finding in examine_adapter(again)}
+    assert len(found) == 9 and found["truncation"] and found["padding"] and found["special tokens"]
 
 
 def test_only_labels_of_which_one_holds(base: Base, data: Dataset) -> None:
