@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 Say = Callable[[dict[str, Any]], None]
 TIMED_TEXTS = 256  # texts that are labelled once more, to see how many it does in a second
+SLOW = "slow"  # a finding about this machine, not about the strategy
 EVERY = 0.2  # seconds between two progress events
 
 
@@ -117,6 +118,7 @@ def run_cell(
         k=cell.k,
         flops=_flops(result, base, data),
         texts_per_second=_throughput(result, data) if cell.k is None else None,
+        diagnosis=[finding.as_dict() for finding in result.diagnosis if finding.name != SLOW],
     )
     write_outcome(outcome, folder)
     shutil.rmtree(kept, ignore_errors=True)

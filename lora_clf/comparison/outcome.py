@@ -68,6 +68,7 @@ class Outcome:
         validation, test: the predictions.
         k: examples of each class it learnt from, on a learning curve; None for the whole training part.
         flops: of the training, about (`training.flops.spent`).
+        diagnosis: what went wrong in training, `Finding.as_dict` each; how long it took is not among it.
         texts_per_second: that the trained classifier labelled, in the precision of its scores, loaded and warm.
     """
 
@@ -99,6 +100,7 @@ class Outcome:
     k: int | None = None
     flops: float | None = None
     texts_per_second: float | None = None
+    diagnosis: list[dict[str, Any]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the predictions, as plain JSON values."""

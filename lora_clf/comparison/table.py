@@ -171,6 +171,7 @@ def footnotes(comparison: Comparison) -> list[str]:
     notes += [f"No {one['label']}: {one['reason']}." for one in comparison.facts.get("left_out", ())]
     if len({canonical(outcome.environment) for outcome in comparison.outcomes}) > 1:
         notes.append("Not all runs had the same machine, threads or versions: do not compare their seconds.")
+    notes += diagnoses(comparison)
     complete = {row.label for row in rows}
     notes += [
         f"FAILED {failure.cell}: {failure.error}: {failure.message.split(chr(10))[0]}"
@@ -178,6 +179,18 @@ def footnotes(comparison: Comparison) -> list[str]:
         for failure in comparison.failures
     ]
     return notes
+
+
+def diagnoses(comparison: Comparison) -> list[str]:
+    """What went wrong in the trainings: a line for each contender and trouble, with what the first such run says."""
+    told = []
+    for contender in comparison.plan.contenders:
+        runs = comparison.outcomes_of(contender.label)
+        for name in dict.fromkeys(finding["name"] for run in runs for finding in run.diagnosis):
+            said = [finding for run in runs for finding in run.diagnosis if finding["name"] == name]
+            where = f" in {len(said)} of {len(runs)} runs" if len(runs) > 1 else ""
+            told.append(f"{contender.label}: {name}{where}: {said[0]['found']}; {said[0]['advice']}.")
+    return told
 
 
 def as_rich(comparison: Comparison) -> Table:

@@ -168,3 +168,14 @@ def test_the_order_of_the_strategies_changes_nothing() -> None:
     assert rows == again and len(rows) == 4
     assert found.recommendation is not None and found.recommendation == other.recommendation
     assert found.power == other.power and found.verdict_lines[0] == other.verdict_lines[0]
+
+
+def test_what_went_wrong_in_training_is_told_once_for_each_contender() -> None:
+    found = invented({"lora": 0.9, "full": 0.9})
+    assert not any("lora: " in note for note in footnotes(found))
+    finding = {"name": "overfitting", "found": "the loss is 0.01 in training", "advice": "try fewer --epochs"}
+    runs = tuple(
+        replace(run, diagnosis=[finding]) if run.label == "lora" and run.seed != 1 else run for run in found.outcomes
+    )
+    told = [note for note in footnotes(replace(found, outcomes=runs)) if "overfitting" in note]
+    assert told == ["lora: overfitting in 2 of 3 runs: the loss is 0.01 in training; try fewer --epochs."]
