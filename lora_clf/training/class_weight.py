@@ -90,3 +90,26 @@ def class_weights(
         counts = np.bincount(labels, minlength=len(names))
         weights *= len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
     return weights
+
+
+def positive_weights(text: str, names: Sequence[str], targets: NDArray[np.floating]) -> NDArray[np.float64] | None:
+    """How much the rows that have a label count for it, where a row may have several: (C,); None where all are one.
+
+    "balanced" is (N - n_c) / n_c: having a label weighs as much in sum as not having it. A weight of two is the same as
+    having each row of that label twice, for that label alone. A label that no row has, or all have, keeps weight one.
+
+    Args:
+        text: "none", "balanced" or ``LABEL=WEIGHT,...``.
+        names: the labels in the order of the columns.
+        targets: ones and zeros of the training rows (N, C).
+
+    Raises:
+        UsageError: a label that the data does not have.
+    """
+    check_weights(text, names)
+    if text == NONE:
+        return None
+    if given := parse_weights(text):
+        return np.array([given.get(name, 1.0) for name in names])
+    has = (targets > 0.5).sum(axis=0).astype(np.float64)
+    return np.where((has > 0) & (has < len(targets)), (len(targets) - has) / np.maximum(has, 1), 1.0)

@@ -86,7 +86,7 @@ def not_learning(record: Record) -> Finding | None:
     """No better than answering every text alike: nothing trains, or the rate is too low or too high."""
     constant, skill = record.constant_loss, _skill(record.best)
     training, loss = record.losses("training"), min(record.losses("validation"))
-    if constant is None or skill is None or skill >= SKILL or loss < FLAT * constant:
+    if constant is None or loss < FLAT * constant or (skill is not None and skill >= SKILL):
         return None
     rate, usual = record.rate
     still = abs(training[-1] - training[0]) <= 0.01 * abs(training[0])
@@ -228,9 +228,9 @@ def _skill(metrics: Mapping[str, Any]) -> float | None:
 
 
 def _confusion(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[int]]]:
-    if "confusion_matrix" not in metrics:  # several labels a row have none
-        return [], []
-    return list(metrics.get("labels", ())), list(metrics["confusion_matrix"])
+    """The labels and how often each was taken for each; nothing where rows have none or several."""
+    matrix = list(metrics.get("confusion_matrix", ()))
+    return list(metrics["labels"]) if matrix else [], matrix
 
 
 def _evening(record: Record) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from lora_clf.inference.batches import training_rows
-from lora_clf.training.class_weight import BALANCED
+from lora_clf.training.class_weight import BALANCED, NONE
 from lora_clf.training.diagnosis import Record
 
 if TYPE_CHECKING:
@@ -24,17 +25,17 @@ def record_of(run: Run, best_epoch: int) -> Record:
     """The record of a run that has ended."""
     settings, cut, tuner = run.settings, run.runner.cut, run.tuned.tuner
     blocks = len(run.view.blocks)
-    counts = np.bincount(run.targets["train"], minlength=len(run.task.labels)) if run.task.one_label else ()
+    counts = Counter(part for label in run.data.train.labels for part in run.task.parts(label))
     return Record(
         history=run.history,
         best_epoch=best_epoch,
-        counts={name: int(count) for name, count in zip(run.task.labels, counts, strict=False)},
+        counts={name: counts[name] for name in run.task.labels} if counts else {},
         constant_loss=constant_loss(run.task, run.targets["train"], run.targets["validation"]),
         plain=run.objective.plain,
         solved=bool(run.solved),
         rate=(run.learning_rate, tuner.learning_rate),
         steps=run.step,
-        evened=settings.class_weight == BALANCED or settings.sampling == BALANCED,
+        evened=settings.class_weight != NONE or settings.sampling == BALANCED,
         seconds=run.training_seconds + run.runner.prefix_seconds.get("train", 0.0),
         blocks=(blocks, 0 if cut.pooled else blocks - cut.blocks),
         depth_flag="blocks" in tuner.flags(),

@@ -29,7 +29,7 @@ from lora_clf.inference.batches import training_rows
 from lora_clf.inference.runner import Runner
 from lora_clf.tasks.classification import FOCAL
 from lora_clf.training.checkpoints import USUAL, CheckpointFolder
-from lora_clf.training.class_weight import BALANCED, class_weights
+from lora_clf.training.class_weight import BALANCED
 from lora_clf.training.convex import solve_task_head
 from lora_clf.training.interruption import Interruption
 from lora_clf.training.layer_decay import decayed
@@ -178,20 +178,14 @@ class Run:
         texts, targets, settings = self.data.train.texts, self.targets["train"], self.settings
         strata = targets if self.task.softmax else self.task.strata(self.data.train.labels)
         folds = inner_folds(texts, strata, settings.seed)
+        classes, losses, bias = self.view.classes, self.objective.row_losses, linear.bias is not None
+        weights = self.objective.evened_weights(targets) if settings.sampling == BALANCED else self.objective.weights
         if self.task.softmax:
-            even = settings.sampling == BALANCED
-            weights = class_weights(settings.class_weight, self.data.labels, targets, even=even)
             solution = solve_head(
-                features,
-                targets,
-                self.view.classes,
-                folds,
-                bias=linear.bias is not None,
-                weights=None if weights is None else weights[targets],
-                smoothing=settings.label_smoothing,
+                features, targets, classes, folds, bias=bias, weights=weights, smoothing=settings.label_smoothing
             )
         else:
-            solution = solve_task_head(features, targets, self.task, folds, bias=linear.bias is not None)
+            solution = solve_task_head(features, targets, classes, losses, folds, bias=bias, weights=weights)
         with torch.no_grad():
             linear.weight.copy_(torch.from_numpy(solution.weight))
             if linear.bias is not None:

@@ -13,7 +13,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SAMPLINGS: Final = ("natural", "balanced")
+NATURAL: Final = "natural"
+SAMPLINGS: Final = (NATURAL, "balanced")
 _DOMAIN: Final = 2  # keeps these random numbers apart from those of the order of the batches
 
 

@@ -103,8 +103,8 @@ def solve_head(
     """
     x = features.astype(np.float64)
     weights = np.ones(len(x)) if weights is None else weights
-    centre = _mean(x, weights) if bias else np.zeros(x.shape[1])
-    scale = np.sqrt(_mean((x - centre) ** 2, weights))
+    centre = mean_of(x, weights) if bias else np.zeros(x.shape[1])
+    scale = np.sqrt(mean_of((x - centre) ** 2, weights))
     # A dimension that hardly moves is noise: brought to unit variance it would get a weight of millions.
     scale = np.maximum(scale, 1e-3 * np.median(scale) + 1e-12)
     # Of unit variance: one strength fits all directions, and few iterations do.
@@ -122,7 +122,7 @@ def solve_head(
         weight=weight,
         bias=solved[0, :, -1] - weight @ centre,
         strength=STRENGTHS[best],
-        loss=float(_mean(problem.losses(solved)[0], weights)),
+        loss=float(mean_of(problem.losses(solved)[0], weights)),
         fold_losses=losses,
     )
 
@@ -135,13 +135,13 @@ def _fold_losses(problem: _Problem, folds: NDArray[np.int64]) -> tuple[float, ..
     losses: list[float] = []
     for strength in STRENGTHS:
         solved = problem.minimum(~held_out, strength, solved, PATH)
-        losses.append(float(_mean(problem.losses(solved)[held_out], counts)))
+        losses.append(float(mean_of(problem.losses(solved)[held_out], counts)))
         if len(losses) > 2 and min(losses[-2:]) > WORSE * min(losses):
             break
     return tuple(losses)
 
 
-def _mean(values: Matrix, weights: NDArray[np.float64]) -> Any:
+def mean_of(values: Matrix, weights: NDArray[np.float64]) -> Any:
     """The weighted mean over the first axis."""
     if np.all(weights == 1):  # to the last bit what it is without weights
         return values.mean(axis=0)

@@ -108,11 +108,11 @@ def test_several_labels(cli: Cli, base: Path, tables: Path, tmp_path: Path) -> N
     assert "all labels right" in shown and "every label from" in shown and "Hamming" in shown
     assert "Nothing wrong was found" in cli("adapters", "verify", out, "--base", base).ok().out
     for bad, said in (
-        ("--class-weight", "class-weight is for texts"),
+        ("--sampling", "The task is multilabel, but --sampling draws texts by their one label."),
         ("--target-precision", "the task is multilabel"),
     ):
         refused = cli(
-            "train", sets, "--base", base, bad, "balanced" if "class" in bad else 0.9, "--out", tmp_path / "x"
+            "train", sets, "--base", base, bad, "balanced" if "sampling" in bad else 0.9, "--out", tmp_path / "x"
         )
         assert refused.code == 2 and said in refused.err
 

@@ -140,18 +140,19 @@ def test_heads_are_solved_to_the_minimum_of_their_own_loss() -> None:
     y = x @ draw.normal(size=6) + draw.normal(size=120)
     folds = np.arange(120) % 5
     task = Regression(("score",)).fitted([str(value) for value in y])
-    found = solve_task_head(x, y, task, folds, bias=True)
+    found = solve_task_head(x, y, 1, task.row_losses, folds, bias=True)
     scale = x.astype(float).std(0)
     # Mean of squares + s/2 |w|^2 on features of unit variance is Ridge with alpha = N s / 2.
     ridge = Ridge(alpha=120 * found.strength / 2).fit((x - x.mean(0)) / scale, (y - task.mean) / task.std)
     assert np.allclose(found.weight[0] * scale, ridge.coef_, atol=1e-5)
     labels = (np.stack([y > 0, x[:, 0] > 1], axis=1)).astype(np.float32)
-    both = solve_task_head(x, labels, Multilabel(("a", "b")), folds, bias=True)
+    both = solve_task_head(x, labels, 2, Multilabel(("a", "b")).row_losses, folds, bias=True)
     for column in range(2):
         # Its loss is the mean over labels, so each label has half a loss and the penalty counts twice.
         one = LogisticRegression(C=1 / (120 * 2 * both.strength), tol=1e-10, max_iter=5000)
         one.fit((x - x.mean(0)) / scale, labels[:, column])
         assert np.allclose(both.weight[column] * scale, one.coef_[0], atol=1e-3)
     assert len(found.fold_losses) >= 3 and found.fold_losses[0] > min(found.fold_losses)
-    flat = solve_task_head(x, (y > 0).astype(np.int64) + (y > 1), Ordinal(("l", "m", "h")), folds * 0, bias=False)
+    ranks, losses = (y > 0).astype(np.int64) + (y > 1), Ordinal(("l", "m", "h")).row_losses
+    flat = solve_task_head(x, ranks, 2, losses, folds * 0, bias=False)
     assert flat.weight.shape == (2, 6) and not flat.bias.any() and flat.fold_losses == ()

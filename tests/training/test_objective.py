@@ -17,7 +17,7 @@ from lora_clf.errors import UsageError
 from lora_clf.tasks.classification import Classification
 from lora_clf.training.class_weight import class_weights
 from lora_clf.training.loop import train
-from lora_clf.training.objective import Objective, row_losses
+from lora_clf.training.objective import Objective
 from lora_clf.training.run import Run
 from lora_clf.training.settings import TrainSettings
 from lora_clf.tuners import create
@@ -30,6 +30,10 @@ TASK = Classification(("a", "b", "c"))
 # Both are off, so that one step sees the gradients of the losses and nothing else.
 STEP = TrainSettings(epochs=1, lr=1e-3, clip=0.0, precision="fp32", seed=1)
 SKEWED = "c0=1,c1=7.5"
+
+
+def losses(logits: Tensor, targets: Tensor, settings: TrainSettings) -> Tensor:
+    return Objective(TASK, settings, targets.numpy()).row_losses(logits, targets)
 
 
 def skewed(rows: int = 37) -> Dataset:
@@ -119,25 +123,25 @@ def test_focal_loss_is_the_formula_and_has_its_gradient() -> None:
         settings = TrainSettings(loss="focal", focal_gamma=gamma)
         share = LOGITS.softmax(-1).gather(1, TARGETS[:, None])[:, 0]
         expected = -((1 - share) ** gamma) * share.log()
-        torch.testing.assert_close(row_losses(TASK, LOGITS, TARGETS, settings), expected)
+        torch.testing.assert_close(losses(LOGITS, TARGETS, settings), expected)
         logits = LOGITS[:6].clone().requires_grad_()
-        assert torch.autograd.gradcheck(lambda each, s=settings: row_losses(TASK, each, TARGETS[:6], s), logits)
-    plain = row_losses(TASK, LOGITS, TARGETS, TrainSettings(loss="focal", focal_gamma=0.0))
+        assert torch.autograd.gradcheck(lambda each, s=settings: losses(each, TARGETS[:6], s), logits)
+    plain = losses(LOGITS, TARGETS, TrainSettings(loss="focal", focal_gamma=0.0))
     torch.testing.assert_close(plain, F.cross_entropy(LOGITS, TARGETS, reduction="none"))
 
 
 def test_focal_loss_of_a_certain_row_is_finite() -> None:
     logits = torch.tensor([[200.0, -200.0], [-200.0, 200.0]], requires_grad=True)
     for gamma in (0.5, 2.0):
-        losses = row_losses(TASK, logits, torch.tensor([0, 0]), TrainSettings(loss="focal", focal_gamma=gamma))
-        losses.sum().backward()
-        assert losses[0] == 0 and losses[1] == 400 and torch.isfinite(logits.grad).all()  # type: ignore[arg-type]
+        found = losses(logits, torch.tensor([0, 0]), TrainSettings(loss="focal", focal_gamma=gamma))
+        found.sum().backward()
+        assert found[0] == 0 and found[1] == 400 and torch.isfinite(logits.grad).all()  # type: ignore[arg-type]
 
 
 def test_smoothing_spreads_the_target() -> None:
     settings = TrainSettings(label_smoothing=0.3)
     targets = 0.7 * F.one_hot(TARGETS, 3) + 0.1
-    torch.testing.assert_close(row_losses(TASK, LOGITS, TARGETS, settings), -(targets * LOGITS.log_softmax(-1)).sum(-1))
+    torch.testing.assert_close(losses(LOGITS, TARGETS, settings), -(targets * LOGITS.log_softmax(-1)).sum(-1))
 
 
 def test_balanced_weights_make_the_classes_weigh_the_same() -> None:
