@@ -186,7 +186,24 @@ def _append(path: Path, line: dict[str, Any]) -> None:
         os.close(handle)
 
 
-def table(arguments: argparse.Namespace) -> None:
+def table(value: dict[str, Any]) -> str:
+    """Every rate that was tried with its loss, the chosen one and whether it lies between worse ones."""
+    from lora_clf.comparison.table import markdown_table
+
+    rows = []
+    for strategy, tasks in sorted(value["rates"].items()):
+        (runs,) = tasks.values()  # of one task; several have means of their own, which the summary holds
+        best = value["chosen"][strategy]
+        tried = ", ".join(f"{run['rate']:g}: {run['loss']:.3f}" for run in sorted(runs, key=lambda run: run["rate"]))
+        error = next(run["error"] for run in runs if run["rate"] == best["rate"])
+        rows.append(
+            [strategy, f"{best['rate']:g}", "no" if best["open"] else "yes", f"{error:.2%}".replace("%", " %"), tried]
+        )
+    headings = ["strategy", "chosen", "worse on either side", "validation error", "rate: validation loss"]
+    return markdown_table(headings, rows, [True, False, False, False, True]) + "\n"
+
+
+def summarise(arguments: argparse.Namespace) -> None:
     """Print the mean loss and error of every rate, and write the summary with the rate chosen."""
     lines = [line for line in _read(arguments.out) if line["batch_size"] == arguments.batch_size]
     lowest: dict[tuple[str, str, int], float] = {}
@@ -217,9 +234,14 @@ def table(arguments: argparse.Namespace) -> None:
             chosen = summary["chosen"].get(strategy)
             if len(relative) == len(ran) and (chosen is None or mean < chosen["relative_loss"]):
                 summary["chosen"][strategy] = {"rate": rate, "relative_loss": mean}
+    for strategy, entry in summary["chosen"].items():
+        tried = sorted(groups[strategy])
+        # The rate that was chosen is the lowest or the highest of those tried: one further away may be better.
+        entry["open"] = entry["rate"] in (tried[0], tried[-1])
     summary_at = SUMMARY if arguments.out == RUNS else arguments.out.with_suffix(".json")
     summary_at.write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n")
     print("chosen:", {name: entry["rate"] for name, entry in summary["chosen"].items()})
+    print("open on one side:", [name for name, entry in summary["chosen"].items() if entry["open"]])
 
 
 def main() -> None:
@@ -252,7 +274,7 @@ def main() -> None:
     known = {"all", *strategies()}
     if unknown := sorted(set(arguments.strategy) - known):
         parser.error(f"--strategy {', '.join(unknown)}: there are {', '.join(sorted(known))}")
-    {"run": run, "table": table}[arguments.what](arguments)
+    {"run": run, "table": summarise}[arguments.what](arguments)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ OWN = {
     "book_table": "book_table",
     "kills": "kills",
     "contract_counts": "contract_counts",
+    "learning_rates_family": "learning_rates",
 }
 SECTION = re.compile(r"(<!-- begin ([\w-]+) -->\n)(.*?)(<!-- end \2 -->)", re.DOTALL)
 DASH = "–"

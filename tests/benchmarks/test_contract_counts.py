@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
-from contract_counts import COMBINATIONS, CONTRACT, REFUSED, Tally, counted, table
+from contract_counts import COMBINATIONS, CONTRACT, REFUSED, RESULT, Tally, counted, table
+
+from lora_clf.tasks import NAMES
+from lora_clf.tuners import strategies
 
 
 def test_what_is_counted() -> None:
@@ -31,3 +35,11 @@ def test_what_is_counted() -> None:
     assert found["contract_tests"]["skipped"] == 1 and found["refused"] == {"oft": ["gpt2"]}
     assert found["failed"] == [f"{case}[gpt2/lora/binary]"]
     assert "| 2 x 2 x 1 combinations | 1 | 1 | 1 |" in table(found) and "oft on gpt2" in table(found)
+
+
+def test_the_result_file_holds_every_strategy_and_no_failure() -> None:
+    value = json.loads(RESULT.read_text(encoding="utf-8"))
+    assert value["strategies"] == sorted(strategies()) and value["tasks"] == sorted(NAMES)
+    each = value["combinations"]
+    assert each["all"] == len(value["strategies"]) * len(value["architectures"]) * len(value["tasks"]) >= 1045
+    assert each["passed"] + each["refused"] == each["all"] and not each["failed"] and not value["failed"]
