@@ -6,7 +6,6 @@ take texts and give probabilities. Shapes: B batch, C classes.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,14 +141,12 @@ class Peft:
             self.load(f"n{number}", places[number % len(places)])
         self.model.to(self.dtype)  # heads come in the type of their file
 
-    def load(self, name: str, folder: Path, quickly: bool = True) -> float:
-        """Seconds to load one adapter more; ``quickly``: without drawing weights that are replaced at once."""
+    def load(self, name: str, folder: Path, quickly: bool = True) -> None:
+        """Load one adapter more; ``quickly``: without drawing weights that are replaced at once."""
         import torch
 
         fp32 = self.dtype == torch.float32
-        started = time.perf_counter()
         self.model.load_adapter(str(folder), adapter_name=name, low_cpu_mem_usage=quickly, autocast_adapter_dtype=fp32)
-        return time.perf_counter() - started
 
     def logits(self, texts: Sequence[str], names: Sequence[str]) -> NDArray[np.float32]:
         """One adapter for each text: (B, C)."""

@@ -76,11 +76,12 @@ def _select(found: Mapping[str, Any]) -> Iterator[Row]:
 def _load(found: Mapping[str, Any]) -> Iterator[Row]:
     for (setting, values), goal in zip(found.items(), (10, 40), strict=True):
         shown = ", ".join(f"{name} {value:.3g} ms" for name, value in values["milliseconds"].items())
+        worked = values["times_of_processor"]
         yield Row(
             f"loading, times {values['peft']}, {setting}",
             f">= {goal}x",
-            f"{_times(values['times'])}; {shown}",
-            values["times"]["median"] >= goal,
+            f"{_times(values['times'])} by the clock, {_times(worked)} of processor time; {shown}",
+            min(values["times"]["median"], worked["median"]) >= goal,
         )
         yield Row(f"loading with canaries, {setting}", "", _times(values["times_with_canaries"]), None)
 

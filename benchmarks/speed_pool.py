@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -183,26 +185,33 @@ def select(bench: Bench) -> dict[str, Any]:
 
 
 def load(bench: Bench) -> dict[str, Any]:
-    """One adapter more from its folder, digest check included, with N there already."""
+    """One adapter more from its folder, digest check included, with N there already.
+
+    All of it happens in one thread, so its processor time is taken too: on a machine with other work the longer side
+    is interrupted more often, and its seconds by the clock say too much.
+    """
     found: dict[str, Any] = {}
     for resident in (1, bench.many[-2]):
         pool = filled(bench.base, bench.places, resident, "fp32")
         theirs = Peft(bench.base, bench.places, resident, "fp32")
         turn = [0]
+        busy: dict[str, list[float]] = {}
 
-        def ours(verify: bool, pool: Any = pool, turn: list[int] = turn) -> float:
+        def ours(verify: bool, pool: Any = pool, turn: list[int] = turn, busy: Any = busy) -> float:
             pool._verified.clear()
-            started = time.perf_counter()
-            pool.add("more", bench.places[turn[0] % BATCH], verify=verify)
-            seconds = time.perf_counter() - started
+            place = bench.places[turn[0] % BATCH]
+            with _watched(busy.setdefault("ours with canaries" if verify else "ours", [])) as seconds:
+                pool.add("more", place, verify=verify)
             pool.remove("more")
-            return seconds
+            return seconds[0]
 
-        def other(quickly: bool, theirs: Peft = theirs, turn: list[int] = turn) -> float:
-            seconds = theirs.load("more", bench.places[turn[0] % BATCH], quickly)
+        def other(quickly: bool, theirs: Peft = theirs, turn: list[int] = turn, busy: Any = busy) -> float:
+            place = bench.places[turn[0] % BATCH]
+            with _watched(busy.setdefault("peft low_cpu_mem_usage" if quickly else "peft", [])) as seconds:
+                theirs.load("more", place, quickly)
             theirs.model.delete_adapter("more")
             turn[0] += 1
-            return seconds
+            return seconds[0]
 
         sides = {
             "ours": partial(ours, False),
@@ -212,16 +221,30 @@ def load(bench: Bench) -> dict[str, Any]:
         }
         for side in sides.values():
             side()
+        busy.clear()
         blocks = interleave(sides, 3 * bench.blocks, bench.flags.seed)
         seconds = {name: [block[name] for block in blocks] for name in sides}
         best = min(("peft", "peft low_cpu_mem_usage"), key=lambda name: median(seconds[name]))
         found[f"N{resident}"] = {
             "milliseconds": {name: _short(1e3 * median(values)) for name, values in seconds.items()},
+            "processor_milliseconds": {name: _short(1e3 * median(busy[name])) for name in sides},
+            "load_average": _short(os.getloadavg()[0]),
             "peft": best,
             "times": _ratio(blocks, best, "ours"),
+            "times_of_processor": ratio(busy[best], busy["ours"]).as_dict(),
             "times_with_canaries": _ratio(blocks, best, "ours with canaries"),
         }
     return found
+
+
+@contextmanager
+def _watched(busy: list[float]) -> Iterator[list[float]]:
+    """The seconds by the clock that the block takes; those of the processor are appended to ``busy``."""
+    seconds: list[float] = []
+    started, worked = time.perf_counter(), time.thread_time()
+    yield seconds
+    seconds.append(time.perf_counter() - started)
+    busy.append(time.thread_time() - worked)
 
 
 def memory(bench: Bench) -> dict[str, Any]:
