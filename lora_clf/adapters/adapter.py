@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from lora_clf.adapters.base_check import check_base
 from lora_clf.adapters.canary import canaries, largest_drift
 from lora_clf.adapters.canary import verify as verify_canaries
-from lora_clf.adapters.classifier import build, reading, rebuilt
+from lora_clf.adapters.classifier import build, check_amount, reading, rebuilt
 from lora_clf.adapters.file import (
     FILE_CAP,
     list_adapters,
@@ -270,7 +271,7 @@ def load_adapter(
         if is_foreign(place):
             strategy = engine or "lora"
             return load_foreign(place, base, labels=labels, strategy=strategy, base_check=base_check, file_cap=file_cap)
-    header, state = read_folder(place, file_cap=file_cap)
+    header, state = read_folder(place, file_cap=file_cap, check=partial(check_amount, base))
     if labels is not None and tuple(labels) != header.labels:
         raise UsageError(
             f"The adapter in {folder} has labels of its own, {', '.join(header.labels)}; given were "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from dataclasses import fields
+from typing import TYPE_CHECKING, Final
 
 from transformers.pytorch_utils import Conv1D
 
@@ -16,6 +18,10 @@ from lora_clf.tuners.base import Tuned
 if TYPE_CHECKING:
     from lora_clf.base.base import Base
     from lora_clf.tuners.low_rank import LowRank
+
+
+_SMALL: Final = 1024  # a size that takes no memory worth asking for
+_MOST: Final = 4  # times the numbers of the base
 
 
 def reading(base: Base, header: Header) -> Base:
@@ -86,7 +92,8 @@ def check_sizes(base: Base, header: Header) -> None:
     """Refuse sizes that the tensors or the base do not have, before any memory is taken for them.
 
     Raises:
-        AdapterFormatError: the header claims a longer text than the base takes, or another rank than its factors'.
+        AdapterFormatError: the header claims a longer text than the base takes, another rank than its factors', or more
+            outputs or something larger than any of its tensors shows.
     """
     try:
         base.check_length(header.max_length)
@@ -94,6 +101,7 @@ def check_sizes(base: Base, header: Header) -> None:
         raise AdapterFormatError(
             f"The adapter reads texts of up to {header.max_length} tokens, which this base cannot. {error}"
         ) from error
+    _check_shown(header)
     rank = header.settings.get("rank")
     if not header.low_rank or not isinstance(rank, (int, float)):
         return
@@ -101,6 +109,45 @@ def check_sizes(base: Base, header: Header) -> None:
         if entry.name.endswith(A) and entry.shape[:1] != (rank,):
             shown = entry.shape[0] if entry.shape else "none"
             raise AdapterFormatError(f"The adapter's rank is {rank}, but {entry.name} has rank {shown}.")
+
+
+def check_amount(base: Base, header: Header) -> None:
+    """Refuse an adapter of more numbers than any strategy has on ``base``, before one of them is read.
+
+    Raises:
+        AdapterFormatError: it has.
+    """
+    # The factors of a square matrix at full rank are twice its size; the outputs count for the head.
+    most = _MOST * base.total_parameters + _SMALL * _SMALL + header.outputs * _SMALL
+    if header.base_digest == base.digest and header.parameters > most:
+        raise AdapterFormatError(
+            f"The adapter has {header.parameters:,} numbers, on a base of {base.total_parameters:,}. No strategy has "
+            f"more than {most:,} there, so they are not read."
+        )
+
+
+def _check_shown(header: Header) -> None:
+    """Hold sizes that a header names to those of its tensors: what takes memory must be in the file."""
+    if not header.tensors:  # what another program saved, whose tensors are at hand
+        return
+    largest = max(_SMALL, *(size for entry in header.tensors for size in entry.shape))
+    kind = strategies()[header.strategy]
+    sizes = {field.name for field in fields(kind) if str(field.type).startswith("int")} - set(kind.not_sizes)
+    claimed = {name: header.settings.get(name) for name in sorted(sizes)}
+    claimed |= {f"set {name}": value for name, value in whole_numbers(header.settings.get("set")).items()}
+    claimed["outputs"] = header.outputs
+    for name, value in claimed.items():
+        if isinstance(value, int) and value > largest:
+            raise AdapterFormatError(
+                f"The adapter's {name} is {str(value)[:40]}, but none of its tensors has a size over {largest}."
+            )
+
+
+def whole_numbers(text: object) -> dict[str, int]:
+    """Those of ``r=4,alpha=8`` that are sizes of something."""
+    pairs = (part.partition("=") for part in text.split(",")) if isinstance(text, str) else ()
+    known = ((name.strip(), value.strip()) for name, _, value in pairs)
+    return {name: int(value) for name, value in known if "seed" not in name and re.fullmatch("[0-9]{1,20}", value)}
 
 
 def scaling_of(tuned: Tuned) -> float | None:

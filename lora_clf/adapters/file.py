@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
@@ -21,7 +21,15 @@ from lora_clf.adapters.header import Header, TensorEntry
 from lora_clf.adapters.layout import HEAD, Layout, config_of, layout_of
 from lora_clf.adapters.manifest import KEPT
 from lora_clf.adapters.manifest import MODEL as MODEL
-from lora_clf.adapters.safetensors_file import HEADER_CAP, Table, pack, read_table, table_length, tensors_of
+from lora_clf.adapters.safetensors_file import (
+    HEADER_CAP,
+    Table,
+    check_in_passing,
+    pack,
+    read_table,
+    table_length,
+    tensors_of,
+)
 from lora_clf.adapters.wording import few
 from lora_clf.errors import AdapterError, AdapterExistsError, AdapterFormatError, AdapterNotFoundError
 
@@ -32,6 +40,7 @@ CONFIG: Final = "adapter_config.json"
 CARD: Final = "README.md"
 FILES: Final = (MODEL, CONFIG, CARD)
 FILE_CAP: Final = 2 << 30  # bytes
+AT_ONCE: Final = 32 << 20  # bytes that are read without a look through them first
 
 
 def write_folder(folder: Path, header: Header, state: Mapping[str, Tensor], *, force: bool = False) -> Header:
@@ -99,18 +108,27 @@ def check_free(folder: Path, *, force: bool = False) -> None:
         raise AdapterExistsError(f"There is an adapter in {folder}. Choose another folder, or use --force.")
 
 
-def read_folder(folder: Path, *, file_cap: int = FILE_CAP) -> tuple[Header, dict[str, Tensor]]:
+def read_folder(
+    folder: Path, *, file_cap: int = FILE_CAP, check: Callable[[Header], None] | None = None
+) -> tuple[Header, dict[str, Tensor]]:
     """Read an adapter: its header, and its tensors by their names in memory.
+
+    Args:
+        folder: where it lies.
+        file_cap: the largest file that is read, in bytes.
+        check: is shown the header before any tensor is read, and refuses it by raising.
 
     Raises:
         AdapterNotFoundError: there is no adapter.
         AdapterFormatError: it is not whole and unchanged, or larger than ``file_cap`` bytes.
     """
-    return read_from(folder, lambda place: _read_whole(place, file_cap))
+    return read_from(folder, lambda place: _read_whole(place, file_cap, check))
 
 
-def _read_whole(place: Place, file_cap: int) -> tuple[Header, dict[str, Tensor]]:
-    data, table = read_model(place, file_cap)
+def _read_whole(
+    place: Place, file_cap: int, check: Callable[[Header], None] | None
+) -> tuple[Header, dict[str, Tensor]]:
+    data, table = read_model(place, file_cap, check)
     header, layout = table.header, layout_of(table.header)
     names = _names_in_memory(layout, header.tensors)
     check_config(header, place)
@@ -132,8 +150,11 @@ def _names_in_memory(layout: Layout, tensors: tuple[TensorEntry, ...]) -> tuple[
     return tuple(names)
 
 
-def read_model(place: Place, file_cap: int) -> tuple[bytearray, Table]:
-    """The bytes of the model file and its examined table; a file that is larger than its table says is not read.
+def read_model(place: Place, file_cap: int, check: Callable[[Header], None] | None = None) -> tuple[bytearray, Table]:
+    """The bytes of the model file and its examined table.
+
+    A file that is larger than its table says is not read. A large one is held to its digest before memory is taken for
+    it: what is damaged or made up costs none.
 
     Raises:
         AdapterNotFoundError: there is none.
@@ -142,6 +163,10 @@ def read_model(place: Place, file_cap: int) -> tuple[bytearray, Table]:
     with place.open(MODEL, file_cap) as file:
         top, size = _top(file)
         table = read_table(top, size)
+        if check is not None:
+            check(table.header)
+        if size > AT_ONCE:
+            check_in_passing(file, table)
         file.seek(0)
         return contents(file, size), table
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from lora_clf.adapters.adapter import Adapter
 from lora_clf.adapters.base_check import check_base
 from lora_clf.adapters.canary import SENTENCES, TOLERANCE
 from lora_clf.adapters.canary import verify as verify_canaries
-from lora_clf.adapters.classifier import build, reading
+from lora_clf.adapters.classifier import build, check_amount, reading
 from lora_clf.adapters.file import FILE_CAP, read_folder
 from lora_clf.adapters.mixture import Mixture
 from lora_clf.adapters.origin import adapter_folder
@@ -140,7 +141,8 @@ class AdapterPool:
             self._residency.add(Entry(name, _short(adapter.header), None, resident.nbytes, resident))
             return
         folder = adapter_folder(adapter, file_cap=self._file_cap).absolute()  # read again from wherever we are then
-        header, state = read_folder(folder, file_cap=self._file_cap)
+        fits = partial(check_amount, self.base)
+        header, state = read_folder(folder, file_cap=self._file_cap, check=fits)
         check_base(folder, header, self.base)
         resident = self._workshop.from_state(name, header, state)
         if self._verify if verify is None else verify:
@@ -148,7 +150,7 @@ class AdapterPool:
         digest = header.digest
 
         def load() -> Resident:
-            again, tensors = read_folder(folder, file_cap=self._file_cap)
+            again, tensors = read_folder(folder, file_cap=self._file_cap, check=fits)
             if again.digest != digest:
                 raise AdapterFormatError(
                     f"The adapter in {folder} is another one than was added to the pool as {name!r} (digest "

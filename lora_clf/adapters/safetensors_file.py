@@ -11,11 +11,11 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from lora_clf.adapters.canonical import parse
 from lora_clf.adapters.header import Header, TensorEntry, read_text
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 KEY: Final = "lora_clf"
 HEADER_CAP: Final = 1 << 20  # bytes of the table, our header included
+_STRIDE: Final = 1 << 20  # bytes of a file that is only looked through
 _NAMES: Final = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _DTYPES: Final = {name: dtype for dtype, name in _NAMES.items()}
 _BEGINNING: Final = f'{{"{METADATA}":{{"{KEY}":"'
@@ -70,12 +71,35 @@ def pack(header: Header, tensors: Mapping[str, Tensor]) -> tuple[Header, bytes]:
     return header, len(top).to_bytes(8, "little") + top + data
 
 
-def digest_of(header: Header, data: bytes | memoryview) -> str:
+def digest_of(header: Header, *parts: bytes | memoryview) -> str:
     """SHA-256 over the header (its own digest left empty), the manifest and the tensors' bytes."""
+    return _digest(header, parts)
+
+
+def _digest(header: Header, parts: Iterable[bytes | memoryview]) -> str:
     digest = hashlib.sha256(header.text(digest="").encode())
     digest.update(b"\n" + manifest_text(header.tensors) + b"\n")
-    digest.update(data)
+    for part in parts:
+        digest.update(part)
     return digest.hexdigest()
+
+
+def check_in_passing(file: BinaryIO, table: Table) -> None:
+    """Hold an opened file to its digest a little at a time, before memory is taken for all of it.
+
+    Raises:
+        AdapterFormatError: the digest differs.
+    """
+    file.seek(table.start)
+    _check_digest(table.header, iter(lambda: file.read(_STRIDE), b""))
+
+
+def _check_digest(header: Header, parts: Iterable[bytes | memoryview]) -> None:
+    if (digest := _digest(header, parts)) != header.digest:
+        raise AdapterFormatError(
+            f"The digest of {MODEL} is {digest[:12]}, its header says {header.digest[:12]}: the file "
+            "was changed or damaged after it was saved. Copy it again, or train it again."
+        )
 
 
 def read_table(top: bytes | bytearray, size: int) -> Table:
@@ -144,12 +168,7 @@ def tensors_of(data: bytearray, table: Table) -> dict[str, Tensor]:
     """
     import torch
 
-    digest = digest_of(table.header, memoryview(data)[table.start :])
-    if digest != table.header.digest:
-        raise AdapterFormatError(
-            f"The digest of {MODEL} is {digest[:12]}, its header says {table.header.digest[:12]}: the file "
-            "was changed or damaged after it was saved. Copy it again, or train it again."
-        )
+    _check_digest(table.header, [memoryview(data)[table.start :]])
     if sys.byteorder != "little":
         raise AdapterFormatError(f"{MODEL} holds little-endian numbers, which this machine cannot read.")
     tensors: dict[str, Tensor] = {}

@@ -38,6 +38,7 @@ class Tuner(ABC):
         search: what `compare --tune` may vary: values to try, the default among them, for each of some hyperparameters
             and for ``lr``, the learning rate (`rates_around`). Empty: there is nothing to tune.
         averages: whether the mean of two trained states means something: the mean of what they change.
+        not_sizes: settings that are whole numbers and no size of any tensor, such as a seed.
         method: PEFT's name of the method, where it has it.
         peft_ending: where its files are in PEFT's layout, the ending of the tensor that every adapted layer has one of.
     """
@@ -51,6 +52,7 @@ class Tuner(ABC):
     order: ClassVar[int] = 100
     search: ClassVar[dict[str, tuple[Any, ...]]] = {}
     averages: ClassVar[bool] = True
+    not_sizes: ClassVar[tuple[str, ...]] = ()
     method: ClassVar[str | None] = None
     peft_ending: ClassVar[str | None] = None
 
@@ -233,6 +235,7 @@ class Tuned:
         self._view = None
 
 
+_SHOWN = 80  # characters of a wrong value
 _KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
 
 
@@ -248,7 +251,9 @@ def check_types(settings: Any, name: str) -> None:
         kind = annotation.split("|")[0].strip()
         fine = "None" in annotation if value is None else isinstance(value, _KINDS.get(kind, (object,)))
         if not fine or (isinstance(value, bool) and kind != "bool"):
-            wrong.append(f"{field.name}={value!r}, expected {annotation}")
+            shown = repr(value)
+            shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
+            wrong.append(f"{field.name}={shown}, expected {annotation}")
     if wrong:
         raise UsageError(f"{name}: {'; '.join(wrong)}.")
 

@@ -35,6 +35,7 @@ class VeRA(PeftLayers):
     method: ClassVar[str] = "VERA"
     peft_ending: ClassVar[str] = ".vera_lambda_b"
     averages: ClassVar[bool] = False
+    not_sizes: ClassVar[tuple[str, ...]] = ("projection_seed",)
     search: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": rates_around(learning_rate)}
 
     def __post_init__(self) -> None:

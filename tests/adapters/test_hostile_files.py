@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,14 @@ from lora_clf.adapters import disk, file
 from lora_clf.adapters.adapter import load_adapter
 from lora_clf.adapters.canonical import parse
 from lora_clf.adapters.file import CARD, CONFIG, MODEL
+from lora_clf.adapters.pool import AdapterPool
 from lora_clf.adapters.verification import verify_folder
 from lora_clf.adapters.wording import brief, few
 from lora_clf.errors import AdapterFormatError
+from lora_clf.tuners import strategies
 from tests.adapters.making import make
+from tests.stress.mutations import Files, header_of, sign, take_apart, true_giant, write
+from tests.stress.test_corrupt_adapters import bounded
 
 
 @pytest.fixture
@@ -136,3 +141,64 @@ def test_equal_lists_with_other_bytes_behind_are_not_taken_for_each_other(folder
         file.write(b"\0\0\0\0")
     with pytest.raises(AdapterFormatError, match="are there"):
         load_adapter(other, make("bert").base)
+
+
+INTEGERS = {
+    name: sorted(field.name for field in fields(kind) if str(field.type).startswith("int"))
+    for name, kind in strategies().items()
+}
+SIZES = [(name, size) for name, names in INTEGERS.items() for size in names if size != "projection_seed"]
+
+
+def test_no_memory_is_taken_for_what_a_header_claims(tmp_path: Path, value: int = 2**31) -> None:
+    """Signed headers whose settings name sizes that no tensor of the file has; of every strategy."""
+    adapters: dict[str, Files] = {}
+    for name in strategies():
+        folder = make("bert", name).save(tmp_path / name)
+        adapters[name] = {path.name: path.read_bytes() for path in folder.iterdir()}
+    claims = [*SIZES, ("peft", "set")]
+    for number, (name, size) in enumerate(claims):
+        files = adapters[name]
+        table, data = take_apart(bytes_of(files))
+        header = header_of(table)
+        settings = {**header["settings"], size: f"r={value}" if size == "set" else value}
+        write(tmp_path / f"{number}", sign(files, {**header, "settings": settings}, table, data))
+        with (
+            pytest.raises(AdapterFormatError, match=r"none of its tensors|blocks|rank|fit"),
+            bounded(f"{name}, {size}"),
+        ):
+            load_adapter(tmp_path / f"{number}", make("bert").base)
+    assert len(claims) >= 20 and {name for name, _ in claims} >= set(strategies()) - {"full", "head-only"}
+
+
+def bytes_of(files: Files) -> bytes:
+    model = files[MODEL]
+    assert isinstance(model, bytes)
+    return model
+
+
+def test_many_outputs_need_a_head_that_has_them(folder: Path, tmp_path: Path) -> None:
+    files: Files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    table, data = take_apart(bytes_of(files))
+    labels = [f"{number:x}" for number in range(60_000)]
+    changed = {**header_of(table), "labels": labels, "task": "multiclass", "positive_label": None, "canaries": None}
+    write(tmp_path / "many", sign(files, changed, table, data))
+    with pytest.raises(AdapterFormatError, match=r"outputs is 60000, but none of its tensors|canaries"):
+        load_adapter(tmp_path / "many", make("bert").base)
+
+
+@pytest.mark.parametrize("size", [40 << 20, 200 << 20])
+def test_a_giant_that_is_truly_described_is_not_read_into_memory(size: int, folder: Path) -> None:
+    """Too large for its base, or looked through first: its digest is wrong, and no memory was taken to find that."""
+    base = make("bert").base
+    load_adapter(folder, base)  # what is imported the first time is not the giant's
+    files: Files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    write(folder, true_giant(files, "head.linear.weight", size).files)
+    for load in (
+        lambda: load_adapter(folder, base),
+        lambda: AdapterPool(base).add("one", folder),
+        lambda: file.read_folder(folder),
+    ):
+        with pytest.raises(AdapterFormatError, match=r"The digest of|No strategy has more"), bounded("a giant", 4.0):
+            load()
+    assert not verify_folder(folder, lambda header: base)[0].passed

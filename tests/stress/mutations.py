@@ -33,11 +33,13 @@ MB: Final = 1 << 20
 
 @dataclass(frozen=True)
 class Odd:
-    """What stands in place of a file: a "link" to a path, a "folder", a "pipe", or a "sparse" file of so many bytes."""
+    """What stands in place of a file: a "link" to a path, a "folder", a "pipe", or a "sparse" file of so many bytes,
+    the first of which are `begin`."""
 
     kind: str
     target: str = ""
     size: int = 0
+    begin: bytes = b""
 
 
 Files = dict[str, bytes | Odd]
@@ -75,6 +77,7 @@ def write(folder: Path, files: Mapping[str, bytes | Odd]) -> None:
             os.mkfifo(path)
         else:
             with path.open("wb") as file:
+                file.write(content.begin)
                 file.truncate(content.size)
 
 
@@ -190,6 +193,7 @@ def _length(draw: Draw, files: Files) -> Mutant:
 
 TENSOR_WAYS: Final = (
     *("missing", "extra", "renamed", "swapped", "twice", "dtype", "shape", "rank", "place", "entry", "giant"),
+    "true giant",
 )
 
 
@@ -212,6 +216,23 @@ def _packed(table: Table, data: bytes, changed: Mapping[str, Part]) -> tuple[Tab
         made[name] = {"dtype": dtype, "shape": shape, "data_offsets": [place, place + len(part)]}
         place += len(part)
     return made, b"".join(part for _, _, part in parts.values())
+
+
+def true_giant(files: Files, name: str, size: int) -> Mutant:
+    """A tensor of so many bytes, as the table truthfully says and the file has; they are zeros that no disk holds."""
+    model = files[MODEL]
+    assert isinstance(model, bytes)
+    table, _ = take_apart(model)
+    changed, place = {"__metadata__": table["__metadata__"]}, 0
+    for each in sorted(tensors_in(table)):
+        dtype, shape = table[each]["dtype"], table[each]["shape"]
+        width = 4 if dtype == "F32" else 2
+        shape = [size // (width * int(np.prod(shape[1:]))), *shape[1:]] if each == name else shape
+        taken = width * int(np.prod(shape))
+        changed[each] = {"dtype": dtype, "shape": shape, "data_offsets": [place, place + taken]}
+        place += taken
+    top = put_together(changed, b"")
+    return Mutant("tensors: true giant", SPOILT, {**files, MODEL: Odd("sparse", size=len(top) + place, begin=top)})
 
 
 def _tensors(draw: Draw, files: Files) -> Mutant:
@@ -275,6 +296,8 @@ def _tensors(draw: Draw, files: Files) -> Mutant:
         ))  # fmt: skip
     elif way == "entry":
         table[name] = draw.choice((None, [], "F32", 1, {}, {**entry, "more": 1}, {"dtype": "F32"}))
+    elif way == "true giant":
+        return true_giant(files, name, draw.choice((80, 200, 800)) * MB)
     else:
         table[name] = {**entry, "shape": [1 << 40], "data_offsets": [entry["data_offsets"][0], 4 << 40]}
     spoilt = put_together(table, data)

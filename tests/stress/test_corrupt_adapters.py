@@ -87,7 +87,7 @@ def _peak() -> int:
 
 
 @contextmanager
-def bounded(what: str) -> Iterator[None]:
+def bounded(what: str, seconds: float = SECONDS) -> Iterator[None]:
     """Holds a block to time and memory; what waits for ever is stopped."""
 
     def stop(*_: object) -> None:
@@ -104,7 +104,7 @@ def bounded(what: str) -> Iterator[None]:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
     took, more = time.process_time() - start, _peak() - memory
-    assert took < SECONDS, f"{what} took {took:.2f} s of the processor"
+    assert took < seconds, f"{what} took {took:.2f} s of the processor"
     assert more < MEMORY, f"{what} took {more >> 20} MB of memory"
 
 
