@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lora_clf.cli.failure import Interrupted
-from lora_clf.cli.flags import AdapterDtype, BaseFlags, DataFlags, Force, Json, StrategyFlags, TrainFlags, takes
+from lora_clf.cli.flags import LABELS, AdapterDtype, BaseFlags, DataFlags, Force, Json, StrategyFlags, TrainFlags, takes
 from lora_clf.cli.heads import HeadFlags
 from lora_clf.cli.output import document, line, note, seconds, table
 from lora_clf.cli.places import file_name
@@ -100,7 +100,9 @@ def compare(
     counted = numbers(seeds or "3") if repeats is None else list(range(seed, seed + repeats))
     from lora_clf.adapters.adapter import check_dtype
     from lora_clf.base.base import pick_device
-    from lora_clf.comparison.contender import ALL
+    from lora_clf.cli.compare_task import compare_other
+    from lora_clf.comparison.arguments import OtherTask
+    from lora_clf.comparison.contender import ALL, contenders_of
     from lora_clf.comparison.plan import BaseArguments
     from lora_clf.comparison.run import compare as run_comparison
 
@@ -139,6 +141,15 @@ def compare(
                 command=shlex.join(["lora-clf", *sys.argv[1:]]),
                 progress=progress,
             )
+    except OtherTask as other:
+        given: dict[str, Any] = {"curve": curve, "tune": tune, "resplit": resplit, "repeats": repeats}
+        given |= {"save-adapters": save_adapters, "head": verbalizer, "jobs": jobs - 1, "threads": threads}
+        if odd := ", ".join(f"--{name}" for name, value in given.items() if value):
+            raise UsageError(f"For a {other.data.task.name} task {odd} does not apply: leave it out.") from None
+        setting = {"training": dict(loop), "margin": margin, "force": force}
+        contenders = contenders_of(ALL if is_all(strategies) else names, settings)
+        compare_other(other.data, contenders, counted, folder, shared, setting, plot_format, as_json=as_json)
+        return
     except KeyboardInterrupt as error:
         raise Interrupted(
             f"Interrupted. Finished runs are kept in {folder}; the same command does only what is missing."
@@ -198,6 +209,10 @@ def numbers(seeds: str) -> int | list[int]:
 def fold_settings(columns: DataFlags) -> dict[str, Any]:
     """What says how a table is read and how it is cut into folds."""
     cut = ("protocol", "group_column", "balance", "positive_label")
+    usual = type(columns)()
+    if asked := [name for name in LABELS if getattr(columns, name) != getattr(usual, name)]:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
+        raise UsageError(f"--folds is for one label of several, which {flags} may not be: leave out one of the two.")
     given = {name: value for name in cut if (value := getattr(columns, name)) is not None}
     return {**columns.table_settings(beside=cut), **given}
 

@@ -70,6 +70,22 @@ class BaseArguments:
         )
 
 
+class OtherTask(UsageError):
+    """The data is not of texts with one label of several; `compare_task` compares such.
+
+    Attributes:
+        data: as it was loaded.
+    """
+
+    def __init__(self, data: Dataset) -> None:
+        self.data = data
+        super().__init__(
+            f"This comparison is of texts with one label of several; the labels of {data.name} make a {data.task.name} "
+            f"task ({data.task_reason}), which `lora-clf compare` and `lora_clf.comparison.task_runs` compare with one "
+            "split and no curve or tuning."
+        )
+
+
 @dataclass(frozen=True)
 class DataArguments:
     """The arguments of `load_data`, or of `load_table` and `folds`.
@@ -96,11 +112,7 @@ class DataArguments:
         if self.folds is None:
             data = load_data(self.source, **self.settings, seed=seed)
             if not data.task.softmax:
-                raise UsageError(
-                    f"A comparison is of texts with one label of several; the labels of {data.name} make a "
-                    f"{data.task.name} task ({data.task_reason}). `lora-clf train` and `evaluate` take it; "
-                    "--task multiclass takes each different label for a class."
-                )
+                raise OtherTask(data)
             return [data]
         from lora_clf.data.corpus import load_corpus
 

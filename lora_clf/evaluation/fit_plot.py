@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from lora_clf.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FORMATS = (".png", ".svg", ".pdf")
 
@@ -31,6 +35,12 @@ def plot_fit(truth: npt.NDArray[np.float64], predicted: npt.NDArray[np.float64],
         name: of the number.
         file: where to; the suffix is the format.
     """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draw_fit(truth, predicted, name).savefig(file, dpi=130)
+
+
+def draw_fit(truth: npt.NDArray[np.float64], predicted: npt.NDArray[np.float64], name: str) -> Figure:
+    """The same as a figure."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -52,5 +62,4 @@ def plot_fit(truth: npt.NDArray[np.float64], predicted: npt.NDArray[np.float64],
     right.set_xlabel(f"predicted {name}")
     right.set_ylabel("predicted - true")
     right.set_title("Residuals")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=130)
+    return figure

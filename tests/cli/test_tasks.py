@@ -132,6 +132,43 @@ def test_what_a_task_refuses_is_said_in_one_line(cli: Cli, base: Path, tables: P
     assert not (tmp_path / "x").exists()
 
 
-def test_a_comparison_is_of_one_label_of_several(cli: Cli, base: Path, tables: Path, tmp_path: Path) -> None:
-    refused = cli("compare", tables / "sets.jsonl", "--base", base, "--out", tmp_path / "x")
-    assert refused.code == 2 and "make a multilabel task (the labels are lists)" in refused.err
+@pytest.mark.parametrize(
+    ("name", "flags", "key", "higher"),
+    [
+        ("scores.csv", ("--task", "regression"), "mae", False),
+        ("scores.csv", ("--bins", "low:1,medium:3,high"), "mae", False),
+        ("sets.jsonl", (), "subset_accuracy", True),
+    ],
+)
+def test_strategies_are_compared_by_the_score_of_the_task(
+    cli: Cli, base: Path, tables: Path, tmp_path: Path, name: str, flags: tuple[str, ...], key: str, higher: bool
+) -> None:
+    columns = ("--text-column", "text", "--label-column", "stars") if name == "scores.csv" else ()
+    args = (tables / name, *columns, *flags, "--base", base, "--strategies", "head-only,last-block")
+    args = (*args, "--out", tmp_path / "x", "--seeds", 2, "--epochs", 1, "--max-length", 24)
+    shown = cli("compare", *args).ok().out
+    assert "TF-IDF" in shown and "constant" in shown and "95 % interval" in shown
+    results = json.loads((tmp_path / "x" / "results.json").read_text())
+    assert results["primary"] == key and len(results["runs"]) == 2 * 2 + 2
+    places = {place["label"]: place for place in results["standing"]["places"]}
+    assert list(places) == ["head-only", "last-block", "constant", "TF-IDF"]
+    for label, place in places.items():
+        runs = [run for run in results["runs"] if run["label"] == label]
+        assert place["score"] == pytest.approx(np.mean([run["scores"][key] for run in runs]), abs=1e-5)
+        assert place["low"] <= place["score"] <= place["high"] and len(runs[0]["costs"]) == len(results["test_rows"])
+    gap = places["last-block"]["to_rival"]
+    better = places["last-block"]["score"] - places["TF-IDF"]["score"]
+    assert gap["mean"] == pytest.approx(better if higher else -better, abs=1e-5)
+    assert gap["low"] <= gap["mean"] <= gap["high"] and places["head-only"]["bound"] >= 0
+    page = (tmp_path / "x" / "report.html").read_text()
+    assert page.count("<svg") == 0 and page.count("<img") == (3 if "regression" in flags else 1)
+    assert " win " not in (tmp_path / "x" / "results.json").read_text()  # no text of a row
+    again = cli("compare", *args, "--json").ok()
+    assert "done" not in again.err and again.json()["standing"] == results["standing"]
+    other = cli("compare", *args, "--tune", 2)
+    assert other.code == 2 and "--tune does not apply" in other.err
+
+
+def test_folds_are_for_one_label_of_several(cli: Cli, base: Path, tables: Path, tmp_path: Path) -> None:
+    refused = cli("compare", tables / "scores.csv", "--base", base, "--task", "regression", "--folds", 3)
+    assert refused.code == 2 and "--folds is for one label of several" in refused.err

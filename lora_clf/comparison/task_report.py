@@ -1,0 +1,176 @@
+"""The report of a comparison of numbers, ordered classes or several labels: table, answer, plots, confusion."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lora_clf.comparison.page import Block, Grid, Heading, Notes, Paragraph, Plot, as_html, as_markdown
+from lora_clf.comparison.table import bytes_text, count_text, seconds_text
+from lora_clf.comparison.task_runs import BASELINES, TaskComparison, write_results
+from lora_clf.comparison.task_standing import RIVAL, Gap, TaskStanding, figure, verdict_of
+from lora_clf.tasks.regression import Regression
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FURTHER = {
+    "regression": (("rmse", "RMSE"), ("r2", "R2"), ("pearson", "Pearson"), ("spearman", "Spearman")),
+    "ordinal": (("quadratic_kappa", "quadratic kappa"), ("accuracy", "accuracy"), ("macro_f1", "macro-F1")),
+    "multilabel": (("micro_f1", "micro-F1"), ("macro_f1", "macro-F1"), ("hamming_loss", "Hamming loss")),
+}
+"""The scores beside the primary one, as shares of 1."""
+
+
+def table_of(found: TaskComparison, standing: TaskStanding) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of the table."""
+    measure = found.data.task.primary
+    further = FURTHER[found.data.task.name]
+    unit = " %" if measure.share else ""
+    headings = ["strategy", f"{measure.title}{unit}", "95 % interval", "group", *(title for _, title in further)]
+    headings += [f"better than {RIVAL} by", "trainable", "adapter", "training s"]
+    rows = []
+    for place in standing.places:
+        sd = "" if place.sd is None else f" ± {_plain(place.sd, measure.share)}"
+        rows.append(
+            [
+                place.label,
+                f"{_plain(place.score, measure.share)}{sd}",
+                f"{_plain(place.low, measure.share)} to {_plain(place.high, measure.share)}",
+                place.group or "-",
+                *(f"{place.scores[key]:.3f}" for key, _ in further),
+                _gap(place.to_rival, measure.share),
+                count_text(place.parameters),
+                bytes_text(place.bytes),
+                seconds_text(place.seconds),
+            ]
+        )
+    return headings, rows
+
+
+def notes_of(found: TaskComparison, standing: TaskStanding) -> list[str]:
+    """What has to be known to read the table."""
+    measure = found.data.task.primary
+    return [
+        "Intervals are over test rows and seeds, near copies counted as one. Those that share a letter cannot be told "
+        "apart, all pairs at once; that does not show that they are equal.",
+        f"The margin of {found.margin:g} point{'' if found.margin == 1 else 's'} is "
+        f"{figure(standing.margin, measure.share)} here"
+        + ("." if measure.share else f": a point is a hundredth of the {measure.title} of one answer for all rows."),
+        f"Baselines: {BASELINES[0]} gives every text the same answer; {RIVAL} is a linear model on words and pairs, "
+        "its penalty chosen on folds of the training part.",
+    ]
+
+
+def write_task_report(found: TaskComparison, standing: TaskStanding, out: Path, kind: str = "png") -> None:
+    """Write ``report.html``, ``report.md``, ``results.json``, ``results.csv`` and the plots."""
+    headings, rows = table_of(found, standing)
+    write_results(found, standing, out)
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([headings, *rows])
+    (out / "results.csv").write_text(text.getvalue(), encoding="utf-8")
+    lines = verdict_of(found, standing)
+    strong = frozenset(place for place, each in enumerate(standing.places) if each.label == standing.best)
+    blocks: list[Block] = [
+        Paragraph(lines[0], answer=True),
+        Paragraph(" ".join(lines[1:])),
+        Grid(headings, rows, [True] + [False] * (len(headings) - 1), strong, frozenset({len(found.strategies)})),
+        Notes(notes_of(found, standing)),
+        _plot("The score with its interval", "score", _intervals(found, standing), out, kind),
+    ]
+    if isinstance(found.data.task, Regression):
+        for label in dict.fromkeys((standing.best, RIVAL)):
+            title = f"{label}: predicted against true, and residuals"
+            blocks.append(_plot(title, f"fit-{label}", _fit(found, label), out, kind))
+    blocks += _confusions(found, standing)
+    blocks += [Heading("Data"), Paragraph(_data(found))]
+    top = f"Which strategy for {found.data.name} on {found.facts['base']}?"
+    (out / "report.md").write_text(as_markdown(top, blocks), encoding="utf-8")
+    (out / "report.html").write_text(as_html(top, blocks), encoding="utf-8")
+
+
+def _data(found: TaskComparison) -> str:
+    data = found.data
+    parts = ", ".join(f"{len(part):,} {name}" for name, part in data.parts.items())
+    return (
+        f"{data.name}: {parts} rows, split {data.protocol}, digest {data.digest[:12]}. Task: {data.task.name} "
+        f"({data.task_reason}). Base: {found.facts['base']}, digest {found.facts['base_digest'][:12]}."
+    )
+
+
+def _confusions(found: TaskComparison, standing: TaskStanding) -> list[Block]:
+    """Of ordered classes the confusion of the best and of TF-IDF, summed over seeds; of several labels F1 of each."""
+    blocks: list[Block] = []
+    for label in dict.fromkeys((standing.best, RIVAL)):
+        scores = [run.scores for run in found.of(label)]
+        if "confusion_matrix" in scores[0]:
+            names = scores[0]["labels"]
+            counts = np.sum([each["confusion_matrix"] for each in scores], axis=0)
+            rows = [[name, *map(str, line)] for name, line in zip(names, counts.tolist(), strict=True)]
+            columns = ["true class", *(f"as {name}" for name in names)]
+            blocks += [Heading(f"Confusion of {label}"), Grid(columns, rows, _left(names))]
+        elif "per_label" in scores[0]:
+            keys = ("precision", "recall", "f1", "pr_auc", "support")
+            rows = [
+                [name, *(f"{np.mean([each['per_label'][name][key] for each in scores]):.3g}" for key in keys)]
+                for name in scores[0]["per_label"]
+            ]
+            blocks += [Heading(f"Label by label: {label}"), Grid(["label", *keys], rows, _left(keys))]
+    return blocks
+
+
+def _left(columns: Sequence[Any]) -> list[bool]:
+    return [True] + [False] * len(columns)
+
+
+def _plot(title: str, name: str, figure: Figure, out: Path, kind: str) -> Plot:
+    file = f"{name}.{kind}"
+    figure.savefig(out / file, dpi=130, metadata={"Date": None} if kind == "svg" else None)
+    svg = io.BytesIO()
+    figure.savefig(svg, format="svg", metadata={"Date": None})
+    return Plot(title, file, svg.getvalue())
+
+
+def _intervals(found: TaskComparison, standing: TaskStanding) -> Figure:
+    """The primary score of each with its interval, the best on top."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    measure = found.data.task.primary
+    ordered = sorted(standing.places, key=lambda place: place.score, reverse=not measure.higher)
+    figure = Figure(figsize=(7.5, 1.2 + 0.38 * len(ordered)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    factor = 100 if measure.share else 1
+    for height, place in enumerate(ordered):
+        colour = "#888888" if place.label in BASELINES else "#0072b2"
+        axes.plot([factor * place.low, factor * place.high], [height, height], color=colour, linewidth=2)
+        axes.plot(factor * place.score, height, "o", color=colour)
+    axes.set_yticks(range(len(ordered)), [place.label for place in ordered])
+    better = "higher" if measure.higher else "lower"
+    axes.set_xlabel(f"{measure.title}{' %' if measure.share else ''} on test rows ({better} is better), 95 % interval")
+    axes.grid(axis="x", color="#dddddd")
+    return figure
+
+
+def _fit(found: TaskComparison, label: str) -> Figure:
+    from lora_clf.evaluation.fit_plot import draw_fit
+
+    truth = found.data.task.targets(found.data.test.labels)
+    return draw_fit(truth, np.array(found.of(label)[0].values), found.data.task.labels[0])
+
+
+def _plain(value: float, share: bool) -> str:
+    return f"{100 * value:.1f}" if share else f"{value:.3f}"
+
+
+def _gap(gap: Gap | None, share: bool) -> str:
+    if gap is None:
+        return "-"
+    factor, digits = (100, 1) if share else (1, 3)
+    return f"{factor * gap.mean:+.{digits}f} ({factor * gap.low:+.{digits}f} to {factor * gap.high:+.{digits}f})"

@@ -1,0 +1,220 @@
+"""Where each strategy stands by its task's own score: intervals, all pairs at once, and which one to take.
+
+The statistics are those of accuracies (`lora_clf.evaluation`): they are about means over rows of numbers from 0 to 1.
+So a cost is brought to that scale by the largest cost there is, and every figure back to its unit. Near copies count
+as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lora_clf.comparison.task_runs import BASELINES, TaskComparison
+from lora_clf.data.partition import groups_of
+from lora_clf.evaluation.intervals import crossed_mean, mean_spread
+from lora_clf.evaluation.noninferiority import shortfalls
+from lora_clf.evaluation.simultaneous import Moments, all_pairs, letters, moments
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lora_clf.data.corpus import Part
+
+RIVAL = BASELINES[1]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How much better one is than another, in the unit of the score; above 0 is better."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def told(self) -> str:
+        """Whether the two can be told apart."""
+        return "better" if self.low > 0 else "worse" if self.high < 0 else "no"
+
+
+@dataclass(frozen=True)
+class Place:
+    """One row of the table.
+
+    Attributes:
+        score: the primary score on test rows, mean over seeds, with its 95 % interval over rows and seeds.
+        sd: the deviation between seeds; None with one.
+        scores: all numbers of the task, means over seeds.
+        group: letters; those that share one cannot be told apart.
+        to_best, to_rival: gaps to the best strategy and to TF-IDF.
+        bound: how far it can be below the best strategy, by validation rows, 95 % for all at once; None for baselines.
+        within: whether that is within the margin.
+    """
+
+    label: str
+    score: float
+    low: float
+    high: float
+    sd: float | None
+    scores: dict[str, float]
+    group: str
+    to_best: Gap | None
+    to_rival: Gap | None
+    parameters: int | None
+    bytes: int | None
+    seconds: float
+    bound: float | None = None
+    within: bool = False
+
+
+@dataclass(frozen=True)
+class TaskStanding:
+    """The table and the answer.
+
+    Attributes:
+        places: strategies, then baselines.
+        margin: what may be lost, in the unit of the score.
+        chosen: the cheapest strategy that is shown to be within it; None where none is.
+        best: the strategy of the best test score.
+    """
+
+    places: tuple[Place, ...]
+    margin: float
+    chosen: str | None
+    best: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def standing_of(found: TaskComparison, group_column: str | None = None) -> TaskStanding:
+    """The table of a comparison, and which strategy to take."""
+    measure, strategies = found.data.task.primary, found.strategies
+    span = max(1.0, *(max(run.costs + run.validation_costs) for run in found.runs))
+    groups = _groups(found.data.test, group_column)
+    members = sorted([*strategies, RIVAL])
+    family = all_pairs(_moments(found, members, groups, span, "costs"))
+    named = dict(zip(members, letters(family.apart, family.found.means), strict=True))
+    means = {label: float(np.mean([np.mean(run.costs) for run in found.of(label)])) for label in found.labels}
+    best = min(strategies, key=lambda label: (round(means[label], 12), found.of(label)[0].parameters or 0))
+
+    def gap(label: str, other: str) -> Gap | None:
+        if label == other or label not in members:
+            return None
+        mean, interval = family.difference(members.index(label), members.index(other))
+        return Gap(mean * span, interval.low * span, interval.high * span)
+
+    margin = found.margin / 100
+    if not measure.share:  # a point is a hundredth of what the constant answer costs
+        margin *= float(np.mean(found.of(BASELINES[0])[0].validation_costs))
+    bounds = _bounds(found, _groups(found.data.validation, group_column), span)
+    places = []
+    for label in found.labels:
+        runs = found.of(label)
+        table = np.array([run.costs for run in runs]) / span
+        interval = crossed_mean(table, groups)
+        low, high = max(0.0, interval.low * span), interval.high * span
+        score, ends = means[label], (low, high)
+        if measure.higher:
+            score, ends = 1 - score, (max(0.0, 1 - high), 1 - low)
+        bound = bounds.get(label)
+        places.append(
+            Place(
+                label=label,
+                score=score,
+                low=ends[0],
+                high=ends[1],
+                sd=mean_spread([float(np.mean(run.costs)) for run in runs]).sd,
+                scores=_numbers([run.scores for run in runs]),
+                group=named.get(label, ""),
+                to_best=gap(label, best),
+                to_rival=gap(label, RIVAL),
+                parameters=runs[0].parameters,
+                bytes=runs[0].bytes,
+                seconds=float(np.mean([run.seconds for run in runs])),
+                bound=bound,
+                within=bound is not None and bound <= margin,
+            )
+        )
+    fine = [place for place in places if place.within]
+    chosen = min(fine, key=lambda place: (place.parameters or 0, place.seconds), default=None)
+    return TaskStanding(tuple(places), margin, None if chosen is None else chosen.label, best)
+
+
+def _groups(part: Part, column: str | None) -> NDArray[np.int64]:
+    found = groups_of(part, "near-copy-free", column if column in part.columns else None)
+    return np.arange(len(part)) if found is None else found
+
+
+def _moments(
+    found: TaskComparison, members: Sequence[str], groups: NDArray[np.int64], span: float, what: str
+) -> Moments:
+    """Means of 1 - cost / span, a baseline's one answer counting for every seed, and what they vary by."""
+    seeds = max(len(found.of(label)) for label in members)
+    rows = []
+    for label in members:
+        table = np.array([getattr(run, what) for run in found.of(label)])
+        rows.append(1 - np.broadcast_to(table, (seeds, table.shape[1])).reshape(-1) / span)
+    return moments(np.array(rows), np.tile(groups, seeds), np.repeat(np.arange(seeds), len(groups)))
+
+
+def _bounds(found: TaskComparison, groups: NDArray[np.int64], span: float) -> dict[str, float]:
+    """How far each strategy can be below the best, by the validation part."""
+    if len(found.strategies) < 2:
+        return dict.fromkeys(found.strategies, 0.0)
+    names = sorted(found.strategies)
+    losses = shortfalls(_moments(found, names, groups, span, "validation_costs"))
+    return {name: float(bound) * span for name, bound in zip(names, losses.bounds, strict=True)}
+
+
+def _numbers(each: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The plain numbers of several assessments, averaged."""
+    return {
+        name: float(np.mean([one[name] for one in each])) for name, value in each[0].items() if isinstance(value, float)
+    }
+
+
+def verdict_of(found: TaskComparison, standing: TaskStanding) -> list[str]:
+    """The answer for people; the first sentence says what to take."""
+    measure = found.data.task.primary
+    by_label = {place.label: place for place in standing.places}
+    margin, best = figure(standing.margin, measure.share), by_label[standing.best]
+    rows = len(found.data.validation)
+    said = []
+    if standing.chosen is None:
+        said.append(
+            f"This data cannot decide which strategy to take: of none can it be shown, on {rows:,} validation rows, "
+            f"that it is within {margin} of the best."
+        )
+    else:
+        chosen = by_label[standing.chosen]
+        said.append(
+            f"Take {chosen.label}: it trains {chosen.parameters:,} numbers and is at most "
+            f"{figure(chosen.bound or 0.0, measure.share)} of {measure.title} worse than the best strategy, with 95 % "
+            f"confidence on {rows:,} validation rows; it is the cheapest that is shown to be within {margin}."
+        )
+    said.append(
+        f"On {len(found.data.test):,} test rows {best.label} has the best {measure.title}: "
+        f"{figure(best.score, measure.share)} (95 % interval {figure(best.low, measure.share)} to "
+        f"{figure(best.high, measure.share)})."
+    )
+    beaten = [p.label for p in standing.places if p.to_rival is not None and p.to_rival.low > 0]
+    rival = figure(by_label[RIVAL].score, measure.share)
+    said.append(
+        f"Better than {RIVAL} ({rival}) by more than the interval: {', '.join(beaten)}."
+        if beaten
+        else f"No strategy is better than {RIVAL} ({rival}) by more than the interval."
+    )
+    if len({run.seed for run in found.runs}) < 2:
+        said.append("One seed says nothing of how much another would differ: use --seeds 3 or more.")
+    return said
+
+
+def figure(value: float, share: bool) -> str:
+    """A score for people."""
+    return f"{100 * value:.1f} %" if share else f"{value:.3f}"
