@@ -27,12 +27,12 @@ def test_it_runs_and_goes_on_where_it_stopped(
 ) -> None:
     out = tmp_path / "a.json"
     flags = ["--quick", "--device", "cpu", "--out", str(out), "--seeds", "1"]
-    assert script.main([*flags, "--strategies", "head-only"]) == 0
+    assert script.main([*flags, "--sides", "head-only"]) == 0
     assert set(json.loads(out.read_text())["runs"]) == {"head-only/none/0", "head-only/balanced weights/0"}
     ran: list[str] = []
     real = script.run
     monkeypatch.setattr(script, "run", lambda *args: ran.append(f"{args[3]}/{args[4]}") or real(*args))
-    assert script.main([*flags, "--strategies", "head-only,last-block"]) == 0
+    assert script.main([*flags, "--sides", "head-only,last-block"]) == 0
     assert ran == [f"last-block/{recipe}" for recipe in script.RECIPES] and len(ran) == 4
     found = json.loads(out.read_text())
     assert len(found["scores"]) == 3 + 5  # with the threshold of each
