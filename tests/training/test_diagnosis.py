@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lora_clf.data.dataset import Dataset, Part
+from lora_clf.base.base import load_base
+from lora_clf.data.dataset import Dataset, Part, load_data
+from lora_clf.errors import BaseError
 from lora_clf.tasks.classification import Classification
 from lora_clf.training.diagnosis import Record, diagnose
 from lora_clf.training.loop import train
@@ -174,3 +176,15 @@ def test_real_runs() -> None:
     assert "overfitting" in [finding.name for finding in learned_by_heart.diagnosis]
     rare = replace(whole, train=whole.train.take([*range(0, 48, 2), 1, 3]))
     assert "too few examples" in [finding.name for finding in run(rare, epochs=1).diagnosis]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("real_cache")
+@pytest.mark.parametrize("strategy", ["head-only", "last-block", "lora"])
+def test_at_defaults_the_demo_corpus_hears_nothing(strategy: str) -> None:
+    try:
+        base = load_base("minilm", device="cpu")
+    except BaseError:
+        pytest.skip("needs the real base in the cache (lora-clf bases fetch minilm)")
+    result = train(base, load_data("demo"), create(strategy))
+    assert result.validation["accuracy"] > 0.8 and result.diagnosis == ()
