@@ -6,6 +6,7 @@ A sibling (`adapters_check.py`, `adapters_make.py`) has an ``app`` of its own, w
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,7 +58,7 @@ def list_adapters(
         line(f"No adapters in {folder}.")
         return
     table(
-        ("adapter", "labels", "base", "strategy", "size", "test accuracy", "test macro-F1"),
+        ("adapter", "labels", "base", "strategy", "size", "test score", "test macro-F1"),
         [
             (
                 each["adapter"],
@@ -65,7 +66,7 @@ def list_adapters(
                 each["base_name"],
                 each["strategy"],
                 size(each["adapter_bytes"]),
-                percent(each["metrics"].get("test", {}).get("accuracy")),
+                _score(each["task"], each["metrics"].get("test", {})),
                 percent(each["metrics"].get("test", {}).get("macro_f1")),
             )
             for each in found
@@ -119,6 +120,17 @@ def inspect(
     line(f'Use it:   lora-clf predict {quoted} "..."')
     line(f"In Python: load_adapter({str(adapter)!r}, load_base({found['base_name']!r})).predict([...])")
     line(f"Check it: lora-clf adapters verify {quoted}")
+
+
+def _score(task: str, scores: Mapping[str, Any]) -> str:
+    """The score by which a task is judged, with its name."""
+    from lora_clf.tasks import kind_of
+
+    measure = kind_of(task).primary
+    value = scores.get(measure.key)
+    if not isinstance(value, (int, float)):
+        return percent(None)
+    return f"{measure.title} {percent(value) if measure.share else f'{value:.3g}'}"
 
 
 def _found(facts: dict[str, Any], name: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def test_adapters(cli: Cli, trained: tuple[Path, Any], tmp_path: Path) -> None:
     assert found[0]["parameters"] == said["trainable_parameters"]
     assert found[0]["metrics"]["test"]["accuracy"] == said["test"]["accuracy"]
     shown = cli("adapters", "list", folder.parent).ok().out
-    assert "tiny-bert" in shown and "test accuracy" in shown
+    assert "tiny-bert" in shown and "test score" in shown and re.search(r"accuracy \d+\.\d\d %", shown)
     assert cli("adapters", "list", tmp_path).ok().out == f"No adapters in {tmp_path}.\n"
     assert cli("adapters", "list", tmp_path, "--json").ok().json() == []
     assert cli("adapters", "inspect", folder, "--json").ok().json() == found[0]
