@@ -60,7 +60,7 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_it_goes_on_as_it_was_taught(gpt2: Path) -> None:
+def test_it_goes_on_as_it_was_taught(gpt2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = load_base(gpt2, device="cpu")
     made = continuation(base, tokens=len(WRITTEN))
     assert made is not None and made.text == WRITTEN and made.prompt == PROMPT
@@ -75,6 +75,8 @@ def test_it_goes_on_as_it_was_taught(gpt2: Path) -> None:
     named = replace(base, name="gpt2")
     assert "it is known to go on with ' forward." in continued(named, None, None).found
     assert continued(named, "Every effort moves", None).passed
+    monkeypatch.setattr(module, "KNOWN", {"gpt2": WRITTEN})
+    assert continued(named, None, None).passed
 
 
 def sabotaged(gpt2: Path, folder: Path, change: Any) -> Base:
