@@ -18,14 +18,15 @@ class RsLoRA(LowRank):
 
     With alpha / rank the change shrinks as the rank grows; with alpha / sqrt(rank) it does not (theorem 3.2). The
     numbers that train are LoRA's. The default alpha gives about the scaling that LoRA has by default at rank
-    8 (2). The learning rate is that of `lora`.
+    8 (2). The learning rate was found on a fold of SMS, where
+    that of `lora` errs as often.
     """
 
     alpha: float = 6.0
 
     name: ClassVar[str] = "rslora"
     summary: ClassVar[str] = "low-rank factors scaled by alpha / sqrt(rank) (peft library) and the head"
-    learning_rate: ClassVar[float] = 2e-3
+    learning_rate: ClassVar[float] = 7e-4
     plain: ClassVar[bool] = False
     order: ClassVar[int] = 52
     search: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": rates_around(learning_rate), "rank": RANKS}
