@@ -40,6 +40,8 @@ OWN = {
     "pooling_cost": "pooling_cost",
     "skewed_classes": "skewed_classes",
     "family_error": "family_error",
+    "tasks-sst5": "task_page",
+    "tasks-questions": "task_page",
     "book_table": "book_table",
     "kills": "kills",
     "contract_counts": "contract_counts",

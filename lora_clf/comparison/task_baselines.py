@@ -107,8 +107,8 @@ def _model_of(task: Task, seed: int) -> Fit:
 
     def ridge(features: Any, targets: Any, strength: float) -> Answering:
         assert isinstance(task, Regression)
-        # The penalty in units of the squared error of standardised numbers, as C is for the others.
-        model = Ridge(alpha=10.0 / strength, random_state=seed).fit(features, (targets - task.mean) / task.std)
+        # 1 is the default, and as for the others a larger strength is a smaller penalty.
+        model = Ridge(alpha=1.0 / strength, random_state=seed).fit(features, (targets - task.mean) / task.std)
         return lambda unseen: np.asarray(model.predict(unseen), dtype=np.float32)[:, None]
 
     def ordered(features: Any, targets: Any, strength: float) -> Answering:
