@@ -1,4 +1,4 @@
-"""`lora-clf data prepare | leaks`: split a data set into files, and find copies across its parts."""
+"""`lora-clf data prepare | leaks | clean`: split a data set, find copies across its parts, clean transcripts."""
 
 from __future__ import annotations
 
@@ -9,19 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lora_clf.cli.flags import DataFlags, Force, Json, Seed, takes
-from lora_clf.cli.output import document, line, note
+from lora_clf.cli.output import document, documents, line, note
 from lora_clf.cli.places import check_writable
+from lora_clf.cli.row_files import open_rows
 from lora_clf.cli.sources import leak_lines, one_source, show_source
-from lora_clf.errors import UsageError
+from lora_clf.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lora_clf.data.dataset import Dataset
+    from lora_clf.data.transcript import Cleaning
 
 app = typer.Typer(
     help="Look into a data set, split it, find copies across its parts.",
     no_args_is_help=True,
     add_completion=False,
 )
+PROSE = (".txt", ".vtt", ".srt", ".md")
 Source = Annotated[str | None, typer.Argument(metavar="DATA", help="A table, or a corpus: sms-spam, demo.")]
 SourceFlag = Annotated[str | None, typer.Option("--data", help="The same as DATA.", rich_help_panel="Data")]
 
@@ -99,6 +104,57 @@ def leaks(
         line()
         line(f"The split that is made (--protocol {dataset.protocol}):")
     line(dataset.leaks().as_text())
+
+
+@app.command()
+def clean(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A transcript as text, or a table of texts.")],
+    text_column: Annotated[str | None, typer.Option(help="The column of texts in a table.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of a file that is not UTF-8, as cp1252.")] = None,
+    show: Annotated[bool, typer.Option("--show", help="Every change, with its place, in place of the text.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what --clean transcript makes of texts: numbered speakers, no time stamps, no filler words.
+
+    A .txt (or .vtt, .srt) file is one transcript; of a table each row is one.
+    """
+    from collections import Counter
+
+    from lora_clf.data.reader import decoded
+    from lora_clf.data.traced import Traced
+    from lora_clf.data.transcript import clean as cleaning_of
+
+    if not file.is_file():
+        raise DataError(f"There is no file {file}.")
+    if file.suffix.lower() in PROSE:
+        texts = [decoded(file.read_bytes(), file.name, encoding or "utf-8-sig")]
+    else:
+        texts = [text for rows in open_rows(file, text_column, encoding).chunks(4096) for text in rows.texts]
+    counts: Counter[str] = Counter()
+
+    def cleanings() -> Iterator[tuple[int, str, Cleaning]]:
+        for number, text in enumerate(texts, start=1):
+            found = cleaning_of(text)
+            counts.update(edit.kind for edit in found.edits)
+            yield number, text, found
+
+    if as_json:
+        documents(
+            {
+                "row": number,
+                "text": Traced(text).edited(found.edits).text,
+                "speakers": list(found.speakers),
+                "changes": [{**edit._asdict(), "was": text[edit.start : edit.end]} for edit in found.edits],
+            }
+            for number, text, found in cleanings()
+        )
+    for number, text, found in () if as_json else cleanings():
+        for edit in found.edits if show else ():
+            line(f"{number}\t{edit.start}-{edit.end}\t{edit.kind}\t{text[edit.start : edit.end]!r}\t{edit.put!r}")
+        if not show:
+            line(Traced(text).edited(found.edits).text)
+    kinds = ", ".join(f"{counts[kind]:,} {kind}s" for kind in ("speaker", "timestamp", "filler"))
+    note(f"{len(texts):,} text{'s' * (len(texts) != 1)}; changed or taken out: {kinds}.")
 
 
 def _came(context: typer.Context, name: str) -> bool:
