@@ -187,7 +187,7 @@ def unsupported(row: Row, config: Any, architecture: Architecture) -> str | None
     """Why a base of this architecture does not support the row, in a few words; None where it does."""
     from lora_clf.base.base import position_limit
 
-    if row.flipped and windowed(config):
+    if row.flipped and (windowed(config) or architecture.global_token):
         return "its attention looks at a window of tokens, which another mask would undo"
     if row.flipped and architecture.model_type == "opt":
         return "it counts positions from its mask, so another mask would move them"

@@ -43,6 +43,9 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "gpt_neox": {**_ENCODER, "bos_token_id": 1, "eos_token_id": 2},
     "modernbert": {**_ENCODER, "pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1,
                    "eos_token_id": 2, "local_attention": 16, "global_attn_every_n_layers": 2},
+    "longformer": {**_ENCODER, "max_position_embeddings": POSITIONS + 2, "pad_token_id": 1, "attention_window": 16},
+    # A batch of 29 tokens would get the sparse attention.
+    "big_bird": {**_ENCODER, "pad_token_id": 0, "block_size": 4, "num_random_blocks": 1},
     "opt": {"hidden_size": WIDTH, "num_hidden_layers": BLOCKS, "num_attention_heads": HEADS, "ffn_dim": 48,
             "max_position_embeddings": POSITIONS, "word_embed_proj_dim": WIDTH, "pad_token_id": 1},
     "t5": {"d_model": WIDTH, "num_layers": BLOCKS, "num_heads": HEADS, "d_kv": 8, "d_ff": 48},
@@ -121,7 +124,7 @@ def tiny_backbone(config: Any) -> Any:
     architecture = architecture_of(config)
     if architecture.model_type == "t5":
         return T5EncoderModel(config).encoder.eval()
-    extra = {"add_pooling_layer": False} if architecture.model_type == "roberta" else {}
+    extra = {"add_pooling_layer": False} if architecture.model_type in ("roberta", "longformer") else {}
     model = AutoModel.from_config(config, **extra).eval()
     return getattr(model, architecture.part) if architecture.part else model
 

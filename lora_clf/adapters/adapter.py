@@ -27,12 +27,14 @@ from lora_clf.adapters.header import Header
 from lora_clf.adapters.origin import adapter_folder
 from lora_clf.adapters.prediction import Prediction, answers
 from lora_clf.adapters.provenance import make_header
+from lora_clf.base.reading import read
 from lora_clf.errors import AdapterFormatError, StateError, UsageError, WrongBaseError, unknown
 from lora_clf.tuners import strategies
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from lora_clf.adapters.explanation import Explanation
     from lora_clf.base.base import Base
     from lora_clf.base.tokenizer import Tokens
     from lora_clf.tuners.base import Tuned
@@ -134,6 +136,16 @@ class Adapter:
             answer for logits, truncated in self._chunks(texts, precision) for answer in self.answers(logits, truncated)
         )
 
+    def explain(self, texts: Sequence[str]) -> list[Explanation]:
+        """The answers of `predict`, each with the chunks that it rests on, where they stand and what each says.
+
+        Raises:
+            UsageError: ``texts`` is one text, or something in it is no text.
+        """
+        from lora_clf.adapters.explanation import explain
+
+        return explain(self, _listed(texts))
+
     def answers(self, logits: NDArray[np.float32], truncated: NDArray[np.bool_]) -> list[Any]:
         """The answers that (N, C) logits mean, temperature and threshold applied."""
         return answers(self.header, logits, truncated)
@@ -182,7 +194,7 @@ class Adapter:
         if header.canaries is None or pack_state(header, state)[0].digest != header.digest:
             fresh = rebuilt(self.base, self.tuned)
             fresh.load_state_dict(state)  # as they are after the cast
-            found = canaries(self.base, fresh, header.max_length, header.truncation)
+            found = canaries(self.base, fresh, header)
             header = replace(header, canaries=found)
         self.header = write_folder(Path(folder), header, state, force=force)
         return Path(folder)
@@ -198,21 +210,22 @@ class Adapter:
 
     def _encoded(self, texts: list[str]) -> Tokens:
         side: Any = self.header.truncation
-        return self.base.tokenizer.encode(texts, self.header.max_length, side)
+        return read(self.base.tokenizer, texts, self.header.max_length, side, self.header.how)
 
     def _chunks(self, texts: Iterable[str], precision: str) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
         """Logits (N, C) and which texts were cut (N,), some thousand texts at a time."""
         from lora_clf.inference.precision import resolve_precision
-        from lora_clf.inference.predict import answering, chunks, logits
+        from lora_clf.inference.predict import CHUNK, LONG_CHUNK, answering, chunks, logits
 
         number = resolve_precision(precision, self.base.device)
         made = None
         done = 0
-        for chunk in chunks(texts):
+        softmax = self.header.answering.softmax
+        for chunk in chunks(texts, LONG_CHUNK if self.header.how.whole else CHUNK):
             tokens = self._encoded(_checked(chunk, done))
             if made is None:
-                made = answering(self.tuned, number, len(chunk))
-            yield logits(made.view, tokens, precision=number, last=made.last), tokens.truncated
+                made = answering(self.tuned, number, len(tokens))
+            yield logits(made.view, tokens, precision=number, last=made.last, softmax=softmax), tokens.cut
             done += len(chunk)
 
 

@@ -81,6 +81,7 @@ def average(adapters: Sequence[Adapter], weights: Sequence[float] | None = None,
         task=first.header.answering.unsettled(),
         max_length=first.header.max_length,
         truncation=first.header.truncation,
+        reading=first.header.reading,
         seed=first.header.seed,
         precision=first.header.precision,
         data_name=_common(headers, lambda h: h.data_name),
@@ -110,6 +111,7 @@ def _check_alike(adapters: Sequence[Adapter]) -> None:
         "task": lambda h: (h.task, *sorted(h.answering.unsettled().settings().items())),
         "head": lambda h: (h.head, h.pooling, *sorted((h.verbalizer or {}).items())),
         "length": lambda h: (h.max_length, h.truncation),
+        "reading": lambda h: tuple(f"{name} {value}" for name, value in sorted(h.reading.items())) or ("truncate",),
         "strategy": lambda h: ("lora",) if h.low_rank else (h.strategy, *sorted(h.settings.items())),
     }
     first = adapters[0].header
@@ -160,6 +162,7 @@ def _low_rank(adapters: Sequence[Adapter], shares: Sequence[float], rank: int | 
         head,
         classes=view.classes,
         pooling=view.pooling,
+        combine=view.combine,
         seed=view.seed,
         engine=_engine(adapters[0].header.strategy),
     )

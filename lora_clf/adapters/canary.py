@@ -16,6 +16,7 @@ import torch
 
 from lora_clf.adapters.classifier import build, reading, scaling_of
 from lora_clf.adapters.header import Header
+from lora_clf.base.reading import read
 from lora_clf.errors import AdapterFormatError, LoraClfError, WrongBaseError
 from lora_clf.inference.predict import reference_logits
 from lora_clf.tuners.base import Tuned
@@ -49,9 +50,9 @@ SENTENCES: Final[Mapping[str, str]] = MappingProxyType({
 _TOKENIZER = frozenset({"special", "foreign", "empty"})
 
 
-def canaries(base: Base, tuned: Tuned, max_length: int, truncation: str) -> dict[str, Any]:
-    """The sentences' logits as a header stores them; ``tuned`` is in fp32."""
-    rows = _logits(base, tuned, tuple(SENTENCES), max_length, truncation)
+def canaries(base: Base, tuned: Tuned, header: Header) -> dict[str, Any]:
+    """The sentences' logits as a header stores them, read as ``header`` says; ``tuned`` is in fp32."""
+    rows = _logits(base, tuned, tuple(SENTENCES), header)
     # The shortest decimal that gives the same float32: shorter, and equally exact.
     logits = {name: [float(str(number)) for number in row] for name, row in zip(SENTENCES, rows, strict=True)}
     return {"set": SET, "logits": logits}
@@ -104,7 +105,7 @@ def _compared(
     base = reading(base, header)
     names = tuple(stored["logits"])
     expected = np.array([stored["logits"][name] for name in names], dtype=np.float64)  # (sentences, C)
-    return names, _logits(base, tuned, names, header.max_length, header.truncation).astype(np.float64), expected
+    return names, _logits(base, tuned, names, header).astype(np.float64), expected
 
 
 def _cause(
@@ -130,10 +131,10 @@ def _cause(
     if _untrained_head(base, tuned, header):
         return "missing head: it is as before training"
     for cause, candidate in _candidates(base, tuned, header):
-        rows = _logits(base, candidate, names, header.max_length, header.truncation).astype(np.float64)
+        rows = _logits(base, candidate, names, header).astype(np.float64)
         if bool((_drift(rows, expected) <= TOLERANCE).all()):
             return cause
-    cut = _encode(base, names, header.max_length, header.truncation).truncated
+    cut = _encode(base, names, header).cut
     if "long" in drifted and drifted <= {"long", *(name for name, was in zip(names, cut, strict=True) if was)}:
         return "other truncation: length or side"
     if "short" in drifted and "long" not in drifted:
@@ -164,7 +165,7 @@ def _candidates(base: Base, tuned: Tuned, header: Header) -> Iterator[tuple[str,
 
 
 def _untrained_head(base: Base, tuned: Tuned, header: Header) -> bool:
-    first = base.view(header.outputs, header.pooling, header.seed).head.state_dict()
+    first = base.view(header.outputs, header.pooling, header.seed, header.how.combiner).head.state_dict()
     head = tuned.view.head.state_dict()
     fresh = all(torch.equal(first[name], tensor) for name, tensor in head.items())
     return fresh or not any(bool(tensor.any()) for tensor in head.values())
@@ -182,10 +183,10 @@ def _drift(now: NDArray[np.float64], expected: NDArray[np.float64]) -> NDArray[n
     return drift
 
 
-def _logits(base: Base, tuned: Tuned, names: tuple[str, ...], max_length: int, truncation: str) -> NDArray[np.float32]:
-    return reference_logits(tuned.view, _encode(base, names, max_length, truncation))
+def _logits(base: Base, tuned: Tuned, names: tuple[str, ...], header: Header) -> NDArray[np.float32]:
+    return reference_logits(tuned.view, _encode(base, names, header), softmax=header.answering.softmax)
 
 
-def _encode(base: Base, names: tuple[str, ...], max_length: int, truncation: str) -> Tokens:
-    side: Any = truncation
-    return base.tokenizer.encode([SENTENCES[name] for name in names], max_length, side)
+def _encode(base: Base, names: tuple[str, ...], header: Header) -> Tokens:
+    side: Any = header.truncation
+    return read(base.tokenizer, [SENTENCES[name] for name in names], header.max_length, side, header.how)

@@ -135,7 +135,9 @@ def _use(header: Header) -> str:
         'print(classifier.predict(["Your text"]))',
         "```",
     ]
-    if in_peft_layout(header) and header.verbalizer is None:
+    if header.reading:
+        lines += ["", f"Texts are read by lora_clf alone: {header.how}. `--explain` shows what each chunk says."]
+    elif in_peft_layout(header) and header.verbalizer is None:
         lines += ["", _with_peft(header)]
         left = [name for name in ("temperature", "threshold") if getattr(header, name) is not None]
         if left:
@@ -174,6 +176,9 @@ logits = model(**tokens).logits[0]
         architecture = ARCHITECTURES.get(header.architecture)
         part = f".{architecture.part}" if architecture is not None and architecture.part else ""
         vector = {"mean": "states.mean(0)", "first": "states[0]", "last": "states[-1]"}[header.pooling]
+        # Where tokens see a window only, the first is told to see all (`Architecture.global_token`).
+        whole = architecture is not None and architecture.global_token
+        told = ', global_attention_mask=tokens["attention_mask"].cumsum(1).eq(1).long()' if whole else ""
         code = f"""\
 from peft import PeftModel
 from safetensors.torch import load_file
@@ -183,7 +188,7 @@ BASE, FOLDER, LABELS = {_quoted(repository)}, "{FOLDER}", {labels}
 body = PeftModel.from_pretrained(AutoModel.from_pretrained(BASE{at}), FOLDER).eval().get_base_model(){part}
 head = load_file(FOLDER + "/adapter_model.safetensors")
 {tokens}
-states = body(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state[0]
+states = body(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]{told}).last_hidden_state[0]
 logits = head["head.linear.weight"] @ {vector} + head["head.linear.bias"]
 {answer}"""
         note = "Without lora_clf, one text at a time (peft reads the body; the head is one linear layer):"
@@ -204,7 +209,7 @@ def _making(header: Header) -> str:
         "seed": header.seed,
         "head": f"{header.head}, pooling {header.pooling}",
         **_verbalizer(header.verbalizer or {}),
-        "longest text": f"{header.max_length} tokens, cut on the {header.truncation}",
+        "longest text": _longest(header),
         "base digest": header.base_digest,
         "tokenizer digest": header.tokenizer_digest,
         "adapter digest": header.digest,
@@ -219,6 +224,14 @@ def _making(header: Header) -> str:
 def _verbalizer(found: Mapping[str, Any]) -> dict[str, Any]:
     """The template and the words of a head that is a verbalizer."""
     return {} if not found else {"template": repr(found["template"]), "words": ", ".join(map(repr, found["words"]))}
+
+
+def _longest(header: Header) -> str:
+    """How much of a text is read."""
+    if header.how.whole:
+        return f"any; {header.how}; {header.max_length} tokens a chunk"
+    cleaned = f"; {header.how}" if header.reading else ""
+    return f"{header.max_length} tokens, cut on the {header.truncation}{cleaned}"
 
 
 def _temperature(header: Header, found: Mapping[str, Any]) -> str:

@@ -77,7 +77,7 @@ def build(base: Base, header: Header, *, engine: str | None = None) -> Tuned:
     try:
         tuner = create(engine or name, **header.settings)
         base.check_length(header.max_length, tuner.extra_tokens)
-        tuned = tuner.prepare(base.view(header.outputs, header.pooling, header.seed))
+        tuned = tuner.prepare(base.view(header.outputs, header.pooling, header.seed, header.how.combiner))
     except (UsageError, TunerError, TypeError, UnsupportedBaseError) as error:
         raise AdapterFormatError(f"The adapter's settings do not fit strategy and base: {error}") from error
     for field, found in (("scaling", scaling_of(tuned)), ("fan_in_fan_out", fan_in_fan_out(base, tuned))):
@@ -168,7 +168,7 @@ def rebuilt(base: Base, tuned: Tuned) -> Tuned:
     view = tuned.view
     if base.prompt is None and view.prompt is not None:
         base = prompted(base, view.prompt.template, view.prompt.words)
-    fresh = tuned.tuner.prepare(base.view(view.classes, view.pooling, view.seed))
+    fresh = tuned.tuner.prepare(base.view(view.classes, view.pooling, view.seed, view.combine))
     fresh.load_state_dict(tuned.state_dict())
     return fresh
 

@@ -47,7 +47,7 @@ def adapter_coverage(adapter: Adapter) -> Finding:
     """Whether everything that an adapter trains differs from before its training."""
     tuned, header = adapter.tuned, adapter.header
     head = tuned.view.head.state_dict()
-    first = adapter.base.view(header.outputs, header.pooling, header.seed).head.state_dict()
+    first = adapter.base.view(header.outputs, header.pooling, header.seed, header.how.combiner).head.state_dict()
     untrained = all(torch.equal(first[name], tensor) for name, tensor in head.items())
     problems = ["the head is as before training"] if untrained else []
     problems += ["the head is all zero"] if not any(bool(tensor.any()) for tensor in head.values()) else []
@@ -58,7 +58,8 @@ def adapter_coverage(adapter: Adapter) -> Finding:
         problems += [f"{len(idle)} layers change nothing, first {', '.join(idle[:_SHOWN])}"] if idle else []
         advice = "Train it again: those layers never got a gradient, or their factors were lost."
     else:
-        before = tuned.tuner.prepare(adapter.base.view(header.outputs, header.pooling, header.seed)).state_dict()
+        fresh = adapter.base.view(header.outputs, header.pooling, header.seed, header.how.combiner)
+        before = tuned.tuner.prepare(fresh).state_dict()
         mine = {name: tensor for name, tensor in tuned.state_dict().items() if not name.startswith("head.")}
         idle = [name for name, tensor in mine.items() if torch.equal(tensor, before[name])]
         total, what = len(mine), f"{len(mine)} tensors beside {sum(1 for _ in adapter.base.backbone.parameters())}"

@@ -79,6 +79,7 @@ def extract(adapter: Adapter, rank: int) -> Extraction:
         {name: tensor for name, tensor in adapter.tuned.state_dict().items() if name.startswith(HEAD)},
         classes=view.classes,
         pooling=view.pooling,
+        combine=view.combine,
         seed=view.seed,
     )
     old = adapter.header
@@ -90,6 +91,7 @@ def extract(adapter: Adapter, rank: int) -> Extraction:
         task=old.answering.unsettled(),
         max_length=old.max_length,
         truncation=old.truncation,
+        reading=old.reading,
         seed=old.seed,
         precision=old.precision,
         data_name=old.data_name,

@@ -139,6 +139,7 @@ def tuned_with(
     *,
     classes: int,
     pooling: str,
+    combine: str | None = None,
     seed: int = 0,
     engine: str = "lora",
     dropout: float = 0.0,
@@ -151,6 +152,7 @@ def tuned_with(
         head: the head's tensors, each name with ``head.`` in front.
         classes: outputs of the head.
         pooling: of the head.
+        combine: the network over a text's chunks, where there is one.
         seed: of the view; only what is not loaded would be drawn from it.
         engine: "lora" or "lora-scratch".
         dropout: for the record, and for training on.
@@ -162,7 +164,7 @@ def tuned_with(
     targets, blocks = targets_for(base, factors)
     rank, alpha, state = uniform(factors)
     tuner = create(engine, rank=rank, alpha=alpha, dropout=dropout, targets=targets, blocks=blocks)
-    tuned = tuner.prepare(base.view(classes, pooling, seed))
+    tuned = tuner.prepare(base.view(classes, pooling, seed, combine))
     tuned.load_state_dict({**state, **head})
     return tuned
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from lora_clf.adapters.canonical import canonical, parse
 from lora_clf.adapters.rules import KNOWN, OPTIONAL, SCHEMA, names_in, problems
 from lora_clf.adapters.wording import few
+from lora_clf.base.reading import Reading
 from lora_clf.errors import AdapterFormatError, UsageError
 from lora_clf.tasks import create
 from lora_clf.tasks.base import Task
@@ -52,6 +53,7 @@ class Header:
         threshold: the positive label is predicted from this probability on; None: the most probable label.
         temperature: what logits are divided by before the softmax; None: nothing.
         task_settings: what the task must know beside the labels to answer rightly; in the file only where there is any.
+        reading: how texts are read that are longer than ``max_length``; in the file only where they are not cut off.
         training: the settings of the loop. ``metrics``: {"validation": {...}, "test": {...}}.
         versions: of lora_clf, torch, transformers, peft and python.
         precision, kernels, instruction_set, threads: what, with the versions, the bytes depend on.
@@ -94,6 +96,7 @@ class Header:
     threads: int
     task_settings: Mapping[str, Any] = field(default_factory=dict)
     verbalizer: Mapping[str, Any] | None = None
+    reading: Mapping[str, Any] = field(default_factory=dict)
     canaries: Mapping[str, Any] | None = None
     digest: str = ""
     requires: tuple[str, ...] = ()
@@ -131,6 +134,11 @@ class Header:
     def outputs(self) -> int:
         """How many logits the head has."""
         return self.answering.outputs
+
+    @property
+    def how(self) -> Reading:
+        """How texts are read."""
+        return Reading.restored(self.reading)
 
     def as_dict(self) -> dict[str, Any]:
         """The header as it stands in the file, ready for JSON."""

@@ -65,7 +65,7 @@ def export(adapter: Adapter, folder: Path | str, *, force: bool = False) -> Writ
     Raises:
         UsageError: transformers has no class that answers the adapter's task: ordered classes.
         UsageError: the head is free: transformers has no class for it; the message has the command that retrains.
-        UsageError: the place is the base's own.
+        UsageError: the place is the base's own, or the adapter reads texts in chunks or cleans them.
         UnsupportedBaseError: transformers does not load the base's tokenizer.
         AdapterExistsError: there is something already.
         AdapterError: what was written does not compute the same, or cannot be written.
@@ -79,6 +79,11 @@ def export(adapter: Adapter, folder: Path | str, *, force: bool = False) -> Writ
         )
     if header.pooling != "family":
         raise UsageError(_not_family(adapter))
+    if header.reading:
+        raise UsageError(
+            f"This adapter reads long texts its own way ({header.how}), which the pipeline of transformers does not: "
+            "it would cut them off. Train it with --long truncate to export it."
+        )
     target = Path(folder)
     check_apart(target, adapter.base)
     check_free_model(target, force=force)
@@ -150,7 +155,7 @@ def merge(adapter: Adapter, folder: Path | str, *, force: bool = False) -> tuple
 def _head_on(base: Base, adapter: Adapter) -> Adapter:
     """The head of ``adapter`` as a head-only adapter on ``base``; how it was trained and measured stays on record."""
     view = adapter.tuned.view
-    tuned = create("head-only").prepare(base.view(view.classes, view.pooling, view.seed))
+    tuned = create("head-only").prepare(base.view(view.classes, view.pooling, view.seed, view.combine))
     tuned.load_state_dict({name: t for name, t in adapter.tuned.state_dict().items() if name.startswith(HEAD)})
     old = adapter.header
     header = replace(

@@ -129,7 +129,8 @@ class AdapterPool:
             AdapterNotFoundError: there is no adapter in that folder.
             AdapterFormatError: it is not whole and unchanged, or does not compute what it did when it was saved.
             WrongBaseError: it was trained on another base or with another tokenizer.
-            UsageError: the name is taken or no text, or the adapter does not fit into the budget.
+            UsageError: the name is taken or no text, the adapter does not fit into the budget, or it reads long texts
+                in chunks or cleans them.
         """
         if not isinstance(name, str) or not name:
             raise UsageError(f"The name of an adapter in a pool is {name!r}, expected a text.")
@@ -137,6 +138,7 @@ class AdapterPool:
             raise UsageError(f"The pool has an adapter named {name!r}. Remove it first, or choose another name.")
         if isinstance(adapter, Adapter):
             check_base("memory", adapter.header, self.base)
+            _check_reading(name, adapter.header)
             resident = self._workshop.from_tuned(name, adapter.header, adapter.tuned)
             self._residency.add(Entry(name, _short(adapter.header), None, resident.nbytes, resident))
             return
@@ -144,6 +146,7 @@ class AdapterPool:
         fits = partial(check_amount, self.base)
         header, state = read_folder(folder, file_cap=self._file_cap, check=fits)
         check_base(folder, header, self.base)
+        _check_reading(name, header)
         resident = self._workshop.from_state(name, header, state)
         if self._verify if verify is None else verify:
             self._check_canaries(header, resident, state)
@@ -280,6 +283,19 @@ class AdapterPool:
         logits = self._checking.logits([encoded[index] for index in order], {resident: rows})[resident]
         expected = np.array([header.canaries["logits"][names[index]] for index in order])  # (sentences, C)
         return bool((np.abs(logits - expected) <= TOLERANCE * np.maximum(1.0, np.abs(expected))).all())
+
+
+def _check_reading(name: str, header: Header) -> None:
+    """Refuse an adapter that reads texts in another way than the batches of a pool do.
+
+    Raises:
+        UsageError: it reads them in chunks or cleans them.
+    """
+    if header.reading:
+        raise UsageError(
+            f"The adapter {name!r} reads texts its own way ({header.how}), which the shared batches of a pool do not. "
+            "Use load_adapter."
+        )
 
 
 def _short(header: Header) -> Header:

@@ -28,6 +28,7 @@ def make_header(
     labels: Sequence[str],
     positive_label: str | None = None,
     task: Task | None = None,
+    reading: Mapping[str, Any] | None = None,
     max_length: int | None = None,
     truncation: str = "right",
     seed: int = 0,
@@ -50,6 +51,7 @@ def make_header(
         positive_label: the label that is looked for, where there are two.
         task: what was learned; by default one of ``labels``. Its settings go into the header, its labels, temperature
             and threshold are those that are given here.
+        reading: the settings of how texts are read; None: what is too long is cut off.
         max_length: tokens a text; default: the base's.
         truncation: the side that is cut away.
         seed: the seed of the run.
@@ -75,6 +77,7 @@ def make_header(
         settings=plain({n: float(v) if n in floats else v for n, v in settings.items()}),
         task=task.name,
         task_settings=plain(task.settings()),
+        reading=plain(reading or {}),
         labels=tuple(labels),
         positive_label=positive_label,
         head=_head(base, view.pooling),

@@ -130,6 +130,8 @@ class Workshop:
 
     def _layout(self, header: Header, state: Mapping[str, Tensor], count: int) -> Layout | None:
         """The layout of a LoRA adapter that is exactly what its settings say."""
+        if self.base.architecture.global_token:  # its layers get tokens first, rows second: none can tell rows apart
+            return None
         try:
             tuner = create(header.strategy, **header.settings)
             if header.strategy not in _LORA or not isinstance(tuner, LowRank) or tuner.scaling != header.scaling:

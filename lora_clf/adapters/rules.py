@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
+from lora_clf.base.reading import Reading
+from lora_clf.errors import UsageError
 from lora_clf.tasks import NAMES, kind_of
 
 SCHEMA: Final = 1
@@ -100,6 +102,15 @@ def _verbalizer(value: Any) -> bool:
     )
 
 
+def _reading(value: Any) -> bool:
+    if not _object(value) or not value:
+        return False
+    try:
+        return Reading.restored(value).settings() == dict(value)
+    except (UsageError, TypeError):
+        return False
+
+
 def _or_null(rule: _Rule) -> _Rule:
     return _Rule(f"{rule.expected}, or null", lambda value: value is None or rule.test(value))
 
@@ -153,6 +164,7 @@ KNOWN: Final = tuple(_RULES)
 OPTIONAL: Final[Mapping[str, _Rule]] = {
     "task_settings": _Rule("an object that is not empty", lambda value: _object(value) and bool(value)),
     "verbalizer": _Rule("an object with template (a text around one {text}), words and rows (a SHA-256)", _verbalizer),
+    "reading": _Rule("an object as `long`, `segment`, `overlap` and so on, of values that fit together", _reading),
 }
 """Fields that are there only in files which need them, where `requires` names them: who does not know them refuses."""
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+_WHOLE = "original_full"  # BigBird's name for attention to all tokens
+
+
 @dataclass(frozen=True)
 class PostNorm:
     """The parts of a block whose norms stand behind attention and feed-forward, as in BERT; paths in the block.
@@ -51,6 +54,12 @@ class Architecture:
         post_norm: the parts of a block, where blocks are BERT's.
         pre_norm: the norms before attention and feed-forward, and the feed-forward part, where a block is just these
             and the attention, as GPT-2's and Llama's.
+        global_token: whether tokens see a window only, but for those that are named: the first token of a text is, as
+            in transformers' own classes, whatever is pooled, so that all adapters of a base share its states.
+        sparse: whether transformers computes another attention in long batches than in short ones. Which one a text
+            gets would depend on the texts beside it, and on those before: all get the whole attention.
+        idle_pooler: whether ``ForSequenceClassification`` holds a pooler that its head does not use.
+        fused: whether its attention has PyTorch's fused kernel; its masks are another kind where it has not.
     """
 
     model_type: str
@@ -70,25 +79,41 @@ class Architecture:
     part: str | None = None
     post_norm: PostNorm | None = None
     pre_norm: tuple[str, str, str] | None = None
+    global_token: bool = False
+    sparse: bool = False
+    fused: bool = True
+    idle_pooler: bool = False
 
     def block_list(self, backbone: nn.Module) -> nn.ModuleList:
         """The transformer blocks of ``backbone``, first to last."""
         return backbone.get_submodule(self.blocks)  # type: ignore[return-value]
 
+    def settle(self, backbone: nn.Module) -> None:
+        """Take away what makes a text's states depend on the batch that it is in."""
+        if self.sparse:
+            backbone.set_attention_type(_WHOLE)  # type: ignore[operator]
+
+    def settle_config(self, config: Any) -> None:
+        """The same in the config of a model that is written for others."""
+        if self.sparse:
+            config.attention_type = _WHOLE
+
+
+_SELF = ("attention.self.query", "attention.self.key", "attention.self.value")
+
 
 def _bert(model_type: str, family: str) -> Architecture:
-    attention = ("attention.self.query", "attention.self.key", "attention.self.value")
     return Architecture(
         model_type=model_type,
         prefix=model_type,
         blocks="encoder.layer",
-        attention=attention,
+        attention=_SELF,
         attention_output=("attention.output.dense",),
         feed_forward_output="output.dense",
         embeddings="embeddings",
         family=family,
         post_norm=PostNorm(
-            linears=(*attention, "attention.output.dense", "intermediate.dense", "output.dense"),
+            linears=(*_SELF, "attention.output.dense", "intermediate.dense", "output.dense"),
             norms=("attention.output.LayerNorm", "output.LayerNorm"),
         ),
     )
@@ -172,6 +197,33 @@ _TABLE = (
         embeddings="embeddings",
         final_norm="final_norm",
         family="modernbert",
+    ),
+    Architecture(
+        model_type="longformer",
+        prefix="longformer",
+        blocks="encoder.layer",
+        attention=(*_SELF, *(f"{name}_global" for name in _SELF)),
+        attention_output=("attention.output.dense",),
+        feed_forward_output="output.dense",
+        embeddings="embeddings",
+        family="roberta",
+        # The model pads a batch to whole windows before its first block.
+        resumable=False,
+        global_token=True,
+        fused=False,
+    ),
+    Architecture(
+        model_type="big_bird",
+        prefix="bert",
+        blocks="encoder.layer",
+        attention=_SELF,
+        attention_output=("attention.output.dense",),
+        feed_forward_output="output.dense",
+        embeddings="embeddings",
+        family="big_bird",
+        sparse=True,
+        idle_pooler=True,
+        fused=False,
     ),
     Architecture(
         model_type="opt",

@@ -67,8 +67,8 @@ class Base:
         """How many parameters the backbone has, tied ones once."""
         return sum(parameter.numel() for parameter in self.backbone.parameters())
 
-    def view(self, classes: int, pooling: str | None = None, seed: int = 0) -> View:
-        """A fresh classifier with ``classes`` outputs over this base's storage.
+    def view(self, classes: int, pooling: str | None = None, seed: int = 0, combine: str | None = None) -> View:
+        """A fresh classifier with ``classes`` outputs over this base's storage; see `lora_clf.base.combiner`.
 
         Raises:
             UsageError: unknown pooling, or fewer than one class.
@@ -78,7 +78,7 @@ class Base:
 
         if classes < 1:
             raise UsageError(f"A classifier needs at least one output, got {classes}.")
-        return View(self, classes, check_pooling(pooling or self.pooling), seed)
+        return View(self, classes, check_pooling(pooling or self.pooling), seed, combine)
 
     def encode(self, texts: Sequence[str], max_length: int | None = None) -> Tokens:
         """The token ids of ``texts``, cut to ``max_length`` tokens (default: the base's)."""
@@ -104,8 +104,8 @@ def position_limit(config: Any) -> int | None:
     if config.model_type == "t5":
         return None
     positions = int(config.max_position_embeddings)
-    # RoBERTa numbers positions from pad + 1 on.
-    return positions - config.pad_token_id - 1 if config.model_type == "roberta" else positions
+    # RoBERTa and Longformer number positions from pad + 1 on.
+    return positions - config.pad_token_id - 1 if config.model_type in ("roberta", "longformer") else positions
 
 
 def _check_length(max_length: int, config: Any, name: str, beside: int = 0) -> int:

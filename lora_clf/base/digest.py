@@ -65,6 +65,7 @@ SETTINGS: Final[Mapping[str, Any]] = {
     "sliding_window": None,
     "layer_types": None,
     "local_attention": None,
+    "attention_window": None,
     "use_parallel_residual": True,
     # positions and embeddings
     "position_embedding_type": "absolute",
@@ -72,6 +73,7 @@ SETTINGS: Final[Mapping[str, Any]] = {
     "relative_attention_num_buckets": None,
     "relative_attention_max_distance": None,
     "scale_embedding": False,
+    "rescale_embeddings": False,
     # what differs from block to block
     "per_layer_config": None,
     # ModernBERT's family head
@@ -81,7 +83,7 @@ SETTINGS: Final[Mapping[str, Any]] = {
 }
 
 # In these the position of the first token is the padding id plus one.
-_POSITIONS_FROM_PADDING: Final = frozenset({"roberta", "xlm-roberta", "camembert"})
+_POSITIONS_FROM_PADDING: Final = frozenset({"roberta", "xlm-roberta", "camembert", "longformer"})
 
 # Of these kinds of rotary positions the frequencies depend on how many positions there are.
 _ROPE_BY_LENGTH: Final = frozenset({"dynamic", "yarn", "longrope"})
@@ -125,6 +127,8 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
         for name, usual in SETTINGS.items()
         if filled.get(name) is not None and filled[name] != usual
     }
+    if isinstance(settings.get("attention_window"), int):  # which the model writes out, block by block
+        settings["attention_window"] = [settings["attention_window"]] * int(filled["num_hidden_layers"])
     if settings.get("model_type") in _POSITIONS_FROM_PADDING:
         settings["pad_token_id"] = filled.get("pad_token_id")
     if _rope_types(filled.get("rope_parameters")) & _ROPE_BY_LENGTH:

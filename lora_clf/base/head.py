@@ -7,6 +7,7 @@ that PEFT and ``pipeline`` read it. Shapes: B batch, D width, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -108,25 +109,43 @@ class PoolerHead(Head):
         return logits
 
 
-class _DenseTanhOutput(nn.Module):
-    def __init__(self, width: int, classes: int) -> None:
+class _DenseOutput(nn.Module):
+    def __init__(self, width: int, classes: int, activation: Callable[[Tensor], Tensor] = torch.tanh) -> None:
         super().__init__()
         self.dense = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, classes)
+        self._activation = activation
 
     def forward(self, pooled: Tensor) -> Tensor:
-        logits: Tensor = self.out_proj(torch.tanh(self.dense(pooled)))
+        logits: Tensor = self.out_proj(self._activation(self.dense(pooled)))
         return logits
 
 
 class RobertaHead(Head):
-    """RoBERTa: the first token, dense, tanh, out_proj."""
+    """RoBERTa, Longformer: the first token, dense, tanh, out_proj."""
 
     pooling = "first"
 
     def __init__(self, config: Any, classes: int) -> None:
         super().__init__()
-        self.classifier = _DenseTanhOutput(config.hidden_size, classes)
+        self.classifier = _DenseOutput(config.hidden_size, classes)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Logits of pooled vectors: (B, D) -> (B, C)."""
+        logits: Tensor = self.classifier(pooled)
+        return logits
+
+
+class BigBirdHead(Head):
+    """BigBird: the first token, dense, the activation of its blocks, out_proj."""
+
+    pooling = "first"
+
+    def __init__(self, config: Any, classes: int) -> None:
+        from transformers.activations import ACT2FN
+
+        super().__init__()
+        self.classifier = _DenseOutput(config.hidden_size, classes, ACT2FN[config.hidden_act])
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Logits of pooled vectors: (B, D) -> (B, C)."""
@@ -179,10 +198,11 @@ class ModernBertHead(Head):
         return logits
 
 
-_FAMILIES: dict[str, type[ScoreHead | PoolerHead | RobertaHead | DistilBertHead | ModernBertHead]] = {
+_FAMILIES: dict[str, type[ScoreHead | PoolerHead | RobertaHead | BigBirdHead | DistilBertHead | ModernBertHead]] = {
     "score": ScoreHead,
     "pooler": PoolerHead,
     "roberta": RobertaHead,
+    "big_bird": BigBirdHead,
     "distilbert": DistilBertHead,
     "modernbert": ModernBertHead,
 }
@@ -193,12 +213,20 @@ def output_layer(head: Head) -> nn.Linear:
     return [module for module in head.modules() if isinstance(module, nn.Linear)][-1]
 
 
-def make_head(architecture: Architecture, config: Any, classes: int, pooling: str) -> Head:
-    """The head for ``pooling``: "mean", "first", "last" (free heads) or "family".
+def make_head(architecture: Architecture, config: Any, classes: int, pooling: str, combine: str | None = None) -> Head:
+    """The head for ``pooling``: "mean", "first", "last" (free heads) or "family"; over chunks with ``combine``.
 
     Raises:
-        UnsupportedBaseError: the architecture has no family head here (encoder-decoders).
+        UnsupportedBaseError: the architecture has no family head here (encoder-decoders), or not over chunks.
     """
+    if combine is not None:
+        from lora_clf.base.combiner import ChunkHead
+
+        if pooling == "family":
+            raise UnsupportedBaseError(
+                "A family head reads one text at a time; --long hierarchical takes --pooling mean, first or last."
+            )
+        return ChunkHead(config, classes, pooling, combine)
     if pooling != "family":
         return FreeHead(config, classes, pooling)
     if architecture.family is None:

@@ -53,6 +53,21 @@ class Tokens:
         """(N,) tokens of each text."""
         return np.fromiter((len(row) for row in self.ids), dtype=np.int64, count=len(self.ids))
 
+    @property
+    def texts(self) -> int:
+        """How many texts they are of, which may be read in several chunks each (`lora_clf.base.documents`)."""
+        return len(self)
+
+    @property
+    def text_lengths(self) -> npt.NDArray[np.int64]:
+        """(N,) tokens of each text."""
+        return self.lengths
+
+    @property
+    def cut(self) -> npt.NDArray[np.bool_]:
+        """(N,) whether a part of a text is not read."""
+        return self.truncated
+
 
 class Bodies(Protocol):
     """What turns texts into ids, without special tokens in front or behind."""
@@ -177,6 +192,10 @@ class Tokenizer:
     def unknown_id(self) -> int | None:
         """The id that stands for what is not in the vocabulary, where there is one."""
         return self._backend.unknown()
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each of some normalised texts has, without those that the base puts around it."""
+        return [len(body) for body in self._backend.bodies(list(texts))]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text that ids stand for."""

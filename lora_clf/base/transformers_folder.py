@@ -68,6 +68,7 @@ def write_classifier(
     config = copy.deepcopy(base.config)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: number for number, label in enumerate(labels)}
+    base.architecture.settle_config(config)
     config.problem_type = problem
     # Padding on the right: position ids count from the left, so nothing else is needed for them.
     tokenizer = _tokenizer(base, padding_side="right", truncation_side=truncation, model_max_length=max_length)
@@ -85,6 +86,9 @@ def write_classifier(
 def _state(base: Base, view: View, temperature: float, units: tuple[float, float] | None) -> dict[str, Tensor]:
     """The weights by their names in the classification class; the last layer divided by the temperature, in units."""
     state = {f"{base.architecture.prefix}.{name}": tensor for name, tensor in view.backbone.state_dict().items()}
+    if base.architecture.idle_pooler:  # which the class has and its head does not use
+        pooler: Any = base.backbone.pooler
+        state |= {f"{base.architecture.prefix}.pooler.{name}": tensor for name, tensor in pooler.state_dict().items()}
     last = output_layer(view.head)
     divided = {id(parameter) for parameter in last.parameters()} if temperature != 1.0 else set()
     for name, parameter in view.head.named_parameters():

@@ -95,6 +95,7 @@ class View(nn.Module):
         pooling: "mean", "first", "last" or "family".
         seed: what every random number of this view is drawn from.
         prompt: the template and the words of a head that is a verbalizer; None for every other head.
+        combine: the network that makes one vector of a text's chunks (`lora_clf.base.combiner`), or None.
         front: what a strategy puts before the text in place of its embeddings: of ids and mask (B, T) it makes
             embeddings (B, P + T, D) and a mask (B, P + T), perhaps without columns that hold nothing but padding. None:
             the backbone gets the ids.
@@ -102,7 +103,7 @@ class View(nn.Module):
 
     front: Front | None
 
-    def __init__(self, base: Base, classes: int, pooling: str, seed: int) -> None:
+    def __init__(self, base: Base, classes: int, pooling: str, seed: int, combine: str | None = None) -> None:
         super().__init__()
         self._held = _Held(base)
         self.architecture = base.architecture
@@ -110,7 +111,9 @@ class View(nn.Module):
         self.seed = seed
         self.classes = classes
         self.prompt = base.prompt
+        self.combine = combine
         self.backbone = share(base.backbone)
+        base.architecture.settle(self.backbone)
         self.front = None
         self.head = self._made_head(base)
         self.head.initialise(self.generator("head"), float(getattr(base.config, "initializer_range", None) or 0.02))
@@ -129,7 +132,10 @@ class View(nn.Module):
         """The head, its weights not set yet."""
         with torch.device("meta"):  # Nothing is drawn here from the caller's random numbers.
             if base.prompt is None:
-                return make_head(base.architecture, base.config, self.classes, self.pooling).to_empty(device="cpu")
+                head = make_head(base.architecture, base.config, self.classes, self.pooling, self.combine)
+                return head.to_empty(device="cpu")
+        if self.combine is not None:
+            raise UsageError("--head verbalizer reads a text in its template at once: --long hierarchical does not apply.")
         if (self.classes, self.pooling) != (len(base.prompt.words), "last"):
             raise UsageError(
                 f"--head verbalizer with {len(base.prompt.words)} words on the last token does not fit {self.classes} "
@@ -172,7 +178,7 @@ class View(nn.Module):
 
     def fresh(self) -> View:
         """A new view of the same base with the same pooling, classes and seed, as before any strategy."""
-        return View(self._held.base, self.classes, self.pooling, self.seed)
+        return View(self._held.base, self.classes, self.pooling, self.seed, self.combine)
 
     def generator(self, name: str) -> torch.Generator:
         """A random generator that depends on the view's seed and ``name`` alone, whatever was drawn before."""
@@ -194,16 +200,26 @@ class View(nn.Module):
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """The last hidden states, padding on the right: (B, T), (B, T) -> (B, T, D)."""
-        extra = {"use_cache": False} if self.architecture.causal else {}
+        extra: dict[str, Any] = {"use_cache": False} if self.architecture.causal else {}
         if self.front is None:
+            extra |= self._told(attention_mask, 0)
             output = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **extra)
             states: Tensor = output.last_hidden_state
             return states
         embedded, mask = self.front(input_ids, attention_mask)  # (B, P + T, D), (B, P + T)
+        extra |= self._told(mask, self.front.length)
         output = self.backbone(inputs_embeds=embedded, attention_mask=mask, **extra)
         states = output.last_hidden_state[:, self.front.length :]
         left_out = input_ids.shape[1] - states.shape[1]  # of padding
         return nn.functional.pad(states, (0, 0, 0, left_out)) if left_out else states
+
+    def _told(self, mask: Tensor, before: int) -> dict[str, Tensor]:
+        """Which token attends to all others (B, T), where that has to be said: a text's first, whatever is pooled."""
+        if not self.architecture.global_token:
+            return {}
+        chosen = torch.zeros_like(mask)
+        chosen[:, before] = 1
+        return {"global_attention_mask": chosen}
 
     def pooled(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         """The head's input: (B, T, D), (B, T) -> (B, D)."""
@@ -218,7 +234,13 @@ class View(nn.Module):
 
     def classify(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits of a batch padded on the right, which is not checked: (B, T), (B, T) -> (B, C)."""
+        vectors = self.vectors(input_ids, attention_mask)
+        with torch.autocast(vectors.device.type, enabled=False):
+            logits: Tensor = self.head(vectors)
+        return logits
+
+    def vectors(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """The head's inputs of a batch padded on the right: (B, T), (B, T) -> (B, D)."""
         hidden = self.hidden(input_ids, attention_mask)
         with torch.autocast(hidden.device.type, enabled=False):  # The head and what follows stay in fp32.
-            logits: Tensor = self.head(self.pooled(hidden.float(), attention_mask))
-        return logits
+            return self.pooled(hidden.float(), attention_mask)

@@ -67,7 +67,7 @@ def read_model(folder: Path, config: Any, architecture: Architecture, name: str)
 
     t5 = architecture.model_type == "t5"
     loader: Any = T5EncoderModel if t5 else AutoModel
-    extra = {"add_pooling_layer": False} if architecture.model_type == "roberta" else {}
+    extra = {"add_pooling_layer": False} if architecture.model_type in ("roberta", "longformer") else {}
     with quiet():
         try:
             model, report = loader.from_pretrained(

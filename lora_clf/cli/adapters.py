@@ -102,7 +102,7 @@ def inspect(
             ("parameters", f"{found['parameters']:,}"),
             ("size", f"{size(found['adapter_bytes'])} ({found['dtypes']})"),
             ("head, pooling", f"{found['head']}, {found['pooling']}"),
-            ("tokens read", f"{found['max_length']:,}, cut on the {found['truncation']}"),
+            ("tokens read", _read(found)),
             ("threshold", _found(found, "threshold")),
             ("temperature", _found(found, "temperature")),
             ("data", f"{found['data_name']} ({found['licence'] or 'licence not known'})"),
@@ -146,6 +146,17 @@ def _found(facts: dict[str, Any], name: str) -> str | None:
     if isinstance(bound, float) and isinstance(positives, int):
         text += f", {positives:,} of them {facts['positive_label']}; precision there at least {percent(bound)} (95 %)"
     return text
+
+
+def _read(found: dict[str, Any]) -> str:
+    """How much of a text is read."""
+    from lora_clf.base.reading import Reading
+
+    reading = Reading.restored(found.get("reading") or {})
+    if reading.whole:
+        return f"all, {found['max_length']:,} a chunk; {reading}"
+    cleaned = f"; {reading}" if found.get("reading") else ""
+    return f"{found['max_length']:,}, cut on the {found['truncation']}{cleaned}"
 
 
 def _where(base: str) -> str:

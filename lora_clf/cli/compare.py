@@ -14,6 +14,7 @@ import typer
 from lora_clf.cli.failure import Interrupted
 from lora_clf.cli.flags import LABELS, AdapterDtype, BaseFlags, DataFlags, Force, Json, StrategyFlags, TrainFlags, takes
 from lora_clf.cli.heads import HeadFlags
+from lora_clf.cli.long_texts import ReadingFlags
 from lora_clf.cli.output import document, line, note, seconds, table
 from lora_clf.cli.places import file_name
 from lora_clf.cli.quiet import quiet_third_parties
@@ -79,6 +80,7 @@ def compare(
     heads: HeadFlags,
     columns: DataFlags,
     loop: TrainFlags,
+    texts: ReadingFlags,
 ) -> None:
     """Try every strategy on the same footing and show what each costs and buys.
 
@@ -91,6 +93,7 @@ def compare(
     names = chosen(strategies)
     settings = tuning.each(names)
     verbalizer = heads.chosen(shared.pooling)
+    reading = texts.reading().settings()
     if repeats is not None and (seeds is not None or resplit):
         raise UsageError("--repeats gives each repeat a split and a seed of its own; it takes no --seeds or --resplit.")
     if repeats is not None and repeats < 1:
@@ -123,6 +126,7 @@ def compare(
                 out=folder,
                 strategy_settings=settings,
                 training=dict(loop),
+                reading=reading,
                 data_settings=columns.settings() if folds is None else fold_settings(columns),
                 folds=folds,
                 resplit=resplit or repeats is not None,

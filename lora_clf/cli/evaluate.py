@@ -289,7 +289,7 @@ def answered(
         logits=adapter.logits(part.texts, precision=precision),
         texts=part.texts,
         rows=part.rows,
-        lengths=adapter.encode(part.texts).lengths if groups else np.zeros(len(part), dtype=np.int64),
+        lengths=adapter.encode(part.texts).text_lengths if groups else np.zeros(len(part), dtype=np.int64),
         positive=positive if positive in adapter.labels else None,
         temperature=header.temperature,
         threshold=header.threshold,

@@ -67,7 +67,7 @@ def scored_of(adapter: Adapter, part: Part, precision: str, *, column: str | Non
         logits=adapter.logits(part.texts, precision=precision),
         texts=part.texts,
         rows=part.rows,
-        lengths=adapter.encode(part.texts).lengths,
+        lengths=adapter.encode(part.texts).text_lengths,
         groups=groups_of(part, "near-copy-free", column) if len(part) <= GROUPED else None,
     )
 

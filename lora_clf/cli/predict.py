@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lora_clf.cli.flags import AdapterFlags, Force, Json, Precision, takes
+from lora_clf.cli.long_texts import show_explanation
 from lora_clf.cli.opening import open_adapter
 from lora_clf.cli.output import documents, line, note, one_line, row_progress, table
 from lora_clf.cli.places import check_free_file
@@ -46,6 +47,10 @@ def predict(
     ] = None,
     text_column: Annotated[str | None, typer.Option(help="The column of texts in --input.")] = None,
     encoding: Annotated[str | None, typer.Option(help="Of an --input or stdin that is not UTF-8, as cp1252.")] = None,
+    explained: Annotated[
+        bool,
+        typer.Option("--explain", help="Under each answer the chunks of the text, and the share of each in it."),
+    ] = False,
     precision: Precision = "fp32",
     force: Force = False,
     as_json: Json = False,
@@ -58,6 +63,10 @@ def predict(
         raise UsageError("Texts came as arguments and with --input. Give one of the two.")
     if read is None and text_column:
         raise UsageError("--text-column is about --input, which was not given.")
+    if explained and write is not None:
+        raise UsageError("--explain shows the chunks of each text; --output has a row a text. Use --json for a file.")
+    if explained and precision != "fp32":
+        raise UsageError(f"--explain computes in fp32; --precision {precision} does not apply.")
     if texts and encoding:
         raise UsageError("--encoding is about --input or stdin; texts came as arguments.")
     if write is not None:
@@ -74,6 +83,9 @@ def predict(
 
     loaded = open_adapter(adapter, how, "predict")
     number = resolve_precision(precision, loaded.base.device)
+    if explained:
+        show_explained(loaded, source, as_json=as_json)
+        return
     cut = 0
 
     def answered() -> Iterator[tuple[str, Answer]]:
@@ -108,6 +120,18 @@ def _document(answer: Answer) -> dict[str, Any]:
 
 def _cell(value: str | float) -> str:
     return value if isinstance(value, str) else f"{value:.4f}"
+
+
+def show_explained(adapter: Adapter, source: RowSource, *, as_json: bool) -> None:
+    """Print each text's answer with its chunks, some texts at a time."""
+    from lora_clf.inference.predict import LONG_CHUNK
+
+    found = (each for rows in source.chunks(LONG_CHUNK) for each in adapter.explain(rows.texts))
+    if as_json:
+        documents({"text": each.text, **each.as_dict()} for each in found)
+        return
+    for each in found:
+        show_explanation(each)
 
 
 def prepare() -> None:

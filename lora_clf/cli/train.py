@@ -12,6 +12,7 @@ from lora_clf.cli.decisions import DecisionFlags, decision_lines
 from lora_clf.cli.findings import show_diagnosis
 from lora_clf.cli.flags import AdapterDtype, BaseFlags, DataFlags, Force, Json, Seed, StrategyFlags, TrainFlags, takes
 from lora_clf.cli.heads import HeadFlags
+from lora_clf.cli.long_texts import ReadingFlags, usage_lines
 from lora_clf.cli.opening import weightless
 from lora_clf.cli.output import document, line, note, percent, seconds, share, size, table, training_progress
 from lora_clf.cli.places import check_writable, file_name, folder_bytes
@@ -48,6 +49,7 @@ def train(
     columns: DataFlags,
     loop: TrainFlags,
     answers: DecisionFlags,
+    texts: ReadingFlags,
     breaks: CheckpointFlags,
 ) -> None:
     """Tune a base into your classifier with one strategy, and save it as a small adapter."""
@@ -58,6 +60,7 @@ def train(
     tuner = tuning.create(strategy)
     decision = answers.decision()
     verbalizer = heads.chosen(shared.pooling)
+    reading = texts.reading()
     folder = out or HOME / f"{file_name(origin)}-{strategy}"
     check_free(folder, force=force)  # before an hour of training, not after it
     check_writable(folder, "--out")
@@ -66,6 +69,7 @@ def train(
     from lora_clf.base.base import load_base, pick_device
     from lora_clf.base.pooling import check_pooling
     from lora_clf.data.dataset import load_data
+    from lora_clf.inference.documents import check_outputs
     from lora_clf.inference.precision import resolve_precision
     from lora_clf.training.loop import train as run_training
     from lora_clf.training.objective import check_recipe
@@ -79,6 +83,7 @@ def train(
     dataset = load_data(origin, **columns.settings(), seed=seed)
     decision.check(dataset.task)
     check_recipe(dataset.task, settings)
+    check_outputs(reading, dataset.task.softmax, dataset.task.name)
     for warning in dataset.warnings:
         note(f"Warning: {warning.rstrip('.')}.")
     base = load_base(
@@ -91,7 +96,8 @@ def train(
     base.check_length(settings.max_length)
     if verbalizer is not None:
         verbalizer.on(base, dataset.labels)  # words that cannot be told apart end here
-    tuner.prepare(weightless(base).view(dataset.task.outputs))  # targets and blocks that do not exist end here
+    # Targets and blocks that do not exist end here.
+    tuner.prepare(weightless(base).view(dataset.task.outputs, combine=reading.combiner))
     if not as_json:
         show_source(dataset, columns.positive_label)
         line(leak_lines(dataset))
@@ -105,6 +111,7 @@ def train(
                 tuner,
                 settings,
                 verbalizer=verbalizer,
+                reading=reading,
                 decision=decision,
                 progress=progress,
                 checkpoints=checkpoints,
@@ -146,6 +153,7 @@ def _json(result: Result, dataset: Dataset, saved: Path) -> dict[str, Any]:
         "positive_label": dataset.positive_label,
         "protocol": dataset.protocol,
         "leaks": dataset.leaks().as_dict()["parts"],
+        "reading": {name: used.as_dict() for name, used in result.usage.items()},
         "warnings": list(dict.fromkeys([*dataset.warnings, *result.warnings])),
         "data_digest": dataset.digest,
         "base": result.adapter.base.name,
@@ -172,6 +180,8 @@ def _show(result: Result, dataset: Dataset, saved: Path) -> None:
     for said in decision_lines(result.decided, dataset.positive_label) if result.decided else ():
         line(said)
     show_diagnosis(result.diagnosis)
+    for said in usage_lines(result.usage, result.adapter.header.how):
+        line(said)
     tuned = result.adapter.tuned
     if tuned.coverage is not None:
         line(f"Adapted: {tuned.coverage}.")

@@ -128,8 +128,7 @@ def run_cell(
 def _flops(result: Result, base: Base, data: Dataset) -> float:
     from lora_clf.training.flops import spent
 
-    header = result.adapter.header
-    lengths = base.encode(data.train.texts, header.max_length).lengths
+    lengths = result.adapter.encode(data.train.texts).lengths
     return spent(result.adapter.tuned, lengths, len(result.history))
 
 

@@ -37,13 +37,15 @@ def estimate(
         datasets: the plan's data.
         start_up: seconds that loading the base and all data sets took here.
     """
+    from lora_clf.base.reading import Reading, read
     from lora_clf.inference.precision import resolve_precision
     from lora_clf.training.settings import TrainSettings
 
     settings = TrainSettings(**plan.training)
     precision = resolve_precision(settings.precision, base.device)
     data = next(iter(datasets.values()))
-    tokens = base.encode(data.train.texts, settings.max_length).ids
+    reading = Reading.restored(plan.reading)
+    tokens = read(base.tokenizer, data.train.texts, base.check_length(settings.max_length), reading=reading).ids
     batch = _typical([len(ids) for ids in tokens], settings.batch_size)
     train, validation, test = (len(part) for part in data.parts.values())
     found = {}

@@ -93,6 +93,7 @@ class Cell:
         split_seed: of the split.
         fold: which fold is the test part (0-based), None where there are no folds.
         training: keyword arguments of `TrainSettings`, the seed aside.
+        reading: the settings of `lora_clf.base.reading.Reading`; none where long texts are cut off.
         k: examples of each class, on a learning curve; None for the whole training part.
         base_digest: the base that must be found.
         tokenizer_digest: its tokenizer.
@@ -108,6 +109,7 @@ class Cell:
     data: DataArguments
     training: dict[str, Any]
     k: int | None = None
+    reading: dict[str, Any] = field(default_factory=dict)
     base_digest: str = ""
     tokenizer_digest: str = ""
     data_digest: str = ""
@@ -142,6 +144,8 @@ class Cell:
         del value["contender"]["label"]
         if self.k is None:
             del value["k"]
+        if not self.reading:
+            del value["reading"]
         return digest_of({"schema": SCHEMA, "version": __version__, **value})
 
     def to_json(self) -> dict[str, Any]:
@@ -164,6 +168,7 @@ class Plan:
         resplit: whether the split varies with the seed too; otherwise all seeds share one split.
         split_seed: the seed of the split, where it does not vary.
         curve: the points of the learning curve, where one is asked for.
+        reading: how long texts are read, for all strategies; empty: they are cut off.
         tune: how many trials each strategy gets to choose its hyperparameters; None takes the defaults.
     """
 
@@ -176,6 +181,7 @@ class Plan:
     split_seed: int = 0
     curve: Curve | None = None
     tune: int | None = None
+    reading: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check everything that can be checked without loading anything; all problems at once."""
@@ -224,6 +230,7 @@ class Plan:
                 base=self.base,
                 data=self.data,
                 training=dict(self.training),
+                reading=dict(self.reading),
             )
             for seed in self.seeds
             for fold in ((None,) if self.data.folds is None else range(self.data.folds))
@@ -243,6 +250,7 @@ class Plan:
                 base=self.base,
                 data=self.data,
                 training=dict(self.training),
+                reading=dict(self.reading),
                 k=k,
             )
             for contender in self.contenders
@@ -260,7 +268,7 @@ class Plan:
         }
         if self.curve is not None:
             value["curve"]["sizes"] = list(self.curve.sizes)
-        return {key: part for key, part in value.items() if part is not None or key not in ("curve", "tune")}
+        return {key: part for key, part in value.items() if part or key not in ("curve", "tune", "reading")}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Plan:

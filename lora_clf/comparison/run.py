@@ -50,6 +50,7 @@ def compare(
     out: str | Path,
     strategy_settings: Mapping[str, Mapping[str, Any]] | None = None,
     training: Mapping[str, Any] | None = None,
+    reading: Mapping[str, Any] | None = None,
     data_settings: Mapping[str, Any] | None = None,
     folds: int | None = None,
     resplit: bool = False,
@@ -82,6 +83,7 @@ def compare(
         out: the folder for results, plots and report.
         strategy_settings: for each strategy name the hyperparameters that are not the default.
         training: keyword arguments of `TrainSettings`.
+        reading: settings of `Reading`, for all strategies; default: what is too long is cut off.
         data_settings: keyword arguments of `load_data`.
         folds: cut all rows into so many folds, each the test part once, in place of one split.
         resplit: let the split vary with the seed; by default all seeds share one.
@@ -112,6 +114,7 @@ def compare(
         base=BaseArguments(base) if isinstance(base, str) else base,
         data=data if isinstance(data, DataArguments) else DataArguments(str(data), dict(data_settings or {}), folds),
         training=dict(training or {}),
+        reading=dict(reading or {}),
         resplit=resplit,
         split_seed=split_seed,
         curve=None if curve is None else curve_of(curve, draws),

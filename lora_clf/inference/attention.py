@@ -29,4 +29,4 @@ def kernel_rule(device: torch.device) -> str:
 def set_attention(view: View, name: str) -> None:
     """Set the kernel by transformers' name for it."""
     # Read at every forward pass by every attention layer; set_attn_implementation would rebuild far more.
-    view.config._attn_implementation = name
+    view.config._attn_implementation = name if view.architecture.fused else REFERENCE

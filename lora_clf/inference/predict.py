@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -15,11 +16,14 @@ import torch
 from torch import Tensor
 
 from lora_clf.base.base import position_limit
+from lora_clf.base.documents import Documents
+from lora_clf.base.head import output_width
 from lora_clf.base.tokenizer import Tokens
 from lora_clf.base.view import View, share
 from lora_clf.inference import heap
 from lora_clf.inference.attention import REFERENCE, choose_attention, set_attention
 from lora_clf.inference.batches import collate, inference_rows, padded_lengths
+from lora_clf.inference.documents import Joined, combine, join
 from lora_clf.inference.encoder_block import fuse_blocks
 from lora_clf.inference.one_position import LastBlock, masked, pool_last_block
 from lora_clf.inference.precision import autocast, cast_frozen
@@ -32,6 +36,7 @@ BATCH_TOKENS = 8192
 CPU_BATCH_TOKENS = 1024  # larger ones take more memory, and in fp32 more time; speed_predict.py --choices measures it
 BF16_WIDTHS = 4  # a CPU's bf16 kernels are made anew for every shape: padding to a multiple costs less
 CHUNK = 8192  # texts that are sorted together
+LONG_CHUNK = 256  # the same where texts are read whole, of any length
 MANY = 256  # texts from which on a private copy of the classifier pays
 LARGEST_COPY = 1 << 30  # bytes of blocks above which it takes more memory than its speed is worth
 RELEASED_TOKENS = 4096  # after which freed memory is given back
@@ -85,6 +90,7 @@ def logits(
     last: LastBlock | None = None,
     batch_tokens: int | None = None,
     widths: int | None = None,
+    softmax: bool = True,
 ) -> NDArray[np.float32]:
     """The logits of every text, in input order: N texts -> (N, C) in fp32. Equal ids are computed once.
 
@@ -95,7 +101,37 @@ def logits(
         last: the view's last block, where `answering` made one.
         batch_tokens: tokens a batch, padding included; default: what suits the device.
         widths: what the padded length of a batch is a multiple of; default: what suits device and precision.
+        softmax: whether a softmax makes probabilities of them; it matters to texts that are read in chunks.
     """
+    run = partial(_computed, view, precision=precision, last=last, batch_tokens=batch_tokens, widths=widths)
+    return joined(view, tokens, run, softmax=softmax).logits if isinstance(tokens, Documents) else run(tokens)
+
+
+def joined(view: View, documents: Documents, run: Callable[..., NDArray[np.float32]], *, softmax: bool) -> Joined:
+    """What texts get from their chunks; ``run`` computes logits (K, C) or, with ``vectors=True``, vectors (K, D)."""
+    if view.combine is None:
+        return join(run(documents), documents, softmax=softmax)
+    vectors = torch.from_numpy(run(documents, vectors=True)).to(view.device)
+    return combine(view, documents, lambda rows: vectors[torch.from_numpy(rows)])
+
+
+def explained(view: View, documents: Documents, *, softmax: bool) -> tuple[Joined, NDArray[np.float32]]:
+    """What texts get from their chunks, and the logits of every chunk by itself (K, C)."""
+    run = partial(_computed, view)
+    return joined(view, documents, run, softmax=softmax), run(documents)
+
+
+def _computed(
+    view: View,
+    tokens: Tokens,
+    *,
+    precision: str = "fp32",
+    last: LastBlock | None = None,
+    batch_tokens: int | None = None,
+    widths: int | None = None,
+    vectors: bool = False,
+) -> NDArray[np.float32]:
+    """Logits of every row of ids (K, C), or the head's inputs (K, D)."""
     cpu = view.device.type == "cpu"
     batch_tokens = batch_tokens or (CPU_BATCH_TOKENS if cpu else BATCH_TOKENS)
     widths = widths or (BF16_WIDTHS if cpu and precision == "bf16" else 1)
@@ -116,26 +152,35 @@ def logits(
         done += batch.input_ids.numel()
         choose_attention(view, batch.input_ids.shape[1], training=False)
         with masked(last, batch.attention_mask), autocast(precision, view.device):
-            return view.classify(batch.input_ids, batch.attention_mask)
+            call = view.vectors if vectors else view.classify
+            return call(batch.input_ids, batch.attention_mask)
 
-    found: NDArray[np.float32] = answers(view, len(rows), inference_rows(padded, batch_tokens), forward)[which]
+    width = output_width(view.config) if vectors else None
+    batches = inference_rows(padded, batch_tokens)
+    found: NDArray[np.float32] = answers(view, len(rows), batches, forward, width)[which]
     if done >= RELEASED_TOKENS:
         heap.release()
     return found
 
 
-def reference_logits(view: View, tokens: Tokens) -> NDArray[np.float32]:
+def reference_logits(view: View, tokens: Tokens, *, softmax: bool = True) -> NDArray[np.float32]:
     """The logits in fp32 with the reference kernel, one text at a time: what stored canaries are held to.
 
     Frozen matrices that were cast for speed do not matter here: the caller passes a view in fp32.
     """
+    run = partial(_one_by_one, view)
+    return joined(view, tokens, run, softmax=softmax).logits if isinstance(tokens, Documents) else run(tokens)
 
+
+def _one_by_one(view: View, tokens: Tokens, *, vectors: bool = False) -> NDArray[np.float32]:
     def forward(rows: NDArray[np.int64]) -> Tensor:
         batch = collate(tokens.ids, rows).to(view.device)
         set_attention(view, REFERENCE)
-        return view.classify(batch.input_ids, batch.attention_mask)
+        call = view.vectors if vectors else view.classify
+        return call(batch.input_ids, batch.attention_mask)
 
-    return answers(view, len(tokens), [np.array([row]) for row in range(len(tokens))], forward)
+    width = output_width(view.config) if vectors else None
+    return answers(view, len(tokens), [np.array([row]) for row in range(len(tokens))], forward, width)
 
 
 def answers(
@@ -143,9 +188,10 @@ def answers(
     texts: int,
     batches: Iterable[NDArray[np.int64]],
     forward: Callable[[NDArray[np.int64]], Tensor],
+    width: int | None = None,
 ) -> NDArray[np.float32]:
-    """What ``forward`` answers to the rows of each batch, in evaluation mode, as (``texts``, C) in input order."""
-    found = np.empty((texts, view.classes), dtype=np.float32)
+    """What ``forward`` answers to the rows of each batch, in evaluation mode, in input order: (``texts``, C)."""
+    found = np.empty((texts, view.classes if width is None else width), dtype=np.float32)
     was_training = view.training
     view.eval()
     try:

@@ -130,14 +130,22 @@ def skip_prefix(view: View, cut: Cut) -> None:
         view.blocks[index] = Skipped(view.blocks[index])
 
 
-def resume(view: View, states: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """Logits from kept states of a view without its prefix: (B, T, D), (B, T), (B, T) -> (B, C)."""
+def resume(
+    view: View,
+    states: Tensor,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    call: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Logits from kept states of a view without its prefix: (B, T, D), (B, T), (B, T) -> (B, C).
+
+    ``call`` is what of the view is called with ids and mask, where that is not `View.classify`.
+    """
     entrance = view.blocks[0]
     assert isinstance(entrance, Skipped)
     entrance.states = states
     try:
-        logits: Tensor = view.classify(input_ids, attention_mask)
-        return logits
+        return (call or view.classify)(input_ids, attention_mask)
     finally:
         entrance.states = None
 

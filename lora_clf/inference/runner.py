@@ -6,18 +6,24 @@ Shapes: B batch, T tokens, D width, C classes.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from lora_clf.base.base import Base, position_limit
+from lora_clf.base.combiner import ChunkHead
+from lora_clf.base.documents import Documents
 from lora_clf.base.tokenizer import Tokens
 from lora_clf.inference import heap
 from lora_clf.inference.attention import choose_attention
 from lora_clf.inference.batches import collate, inference_rows, padded_lengths, split_rows
 from lora_clf.inference.cache import States, prefix_cache, too_large
+from lora_clf.inference.documents import join, padded
 from lora_clf.inference.encoder_block import fuse_blocks
 from lora_clf.inference.one_position import masked, pool_last_block
 from lora_clf.inference.precision import autocast, cast_frozen
@@ -26,7 +32,6 @@ from lora_clf.inference.prefix import NOTHING, Cut, find_cut, resume, skip_prefi
 from lora_clf.tuners.base import Tuned
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 TRAINED_TOKENS = 1536  # that a CPU keeps for the backward pass at once: what it needs is most of the memory of a run
@@ -42,13 +47,22 @@ class Runner:
     Attributes:
         cut: where the frozen prefix ends.
         warnings: what a person should know: a prefix that is computed again and again.
+        softmax: whether a softmax makes probabilities of logits.
         prefix_seconds: what computing the prefix of each part takes, whoever did it.
     """
 
     def __init__(
-        self, base: Base, tuned: Tuned, precision: str, tokens: Mapping[str, Tokens], *, cache: bool = True
+        self,
+        base: Base,
+        tuned: Tuned,
+        precision: str,
+        tokens: Mapping[str, Tokens],
+        *,
+        cache: bool = True,
+        softmax: bool = True,
     ) -> None:
         self.view = tuned.view
+        self.softmax = softmax
         self.precision = precision
         self.device = base.device
         self.tokens = dict(tokens)
@@ -73,27 +87,73 @@ class Runner:
             fuse_blocks(tuned, precision)
         self._last = None if self.cut.pooled else pool_last_block(self.view)
 
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row of the training part: of each text where chunks are combined, else of each chunk."""
+        tokens = self.tokens["train"]
+        return tokens.lengths if self.view.combine is None else tokens.text_lengths
+
+    def owners(self, part: str) -> NDArray[np.int64] | None:
+        """The text that each row of a part is a chunk of; None where rows are texts."""
+        tokens = self.tokens[part]
+        return tokens.owners if isinstance(tokens, Documents) and self.view.combine is None else None
+
     def split(self, rows: NDArray[np.int64]) -> Sequence[NDArray[np.int64]]:
         """A training batch in parts that go through one after the other, where its texts are long for a CPU."""
         if self.device.type != "cpu" or self.cut.pooled:
             return [rows]
-        return split_rows(rows, self.tokens["train"].lengths, TRAINED_TOKENS)
+        return split_rows(rows, self.lengths, TRAINED_TOKENS)
 
     def logits(self, part: str, rows: NDArray[np.int64], *, training: bool) -> Tensor:
         """The logits of some rows of a part, with gradients where they are asked for: (B, C) in fp32."""
+        if self.view.combine is not None:
+            return self._combined(part, rows, training=training)
         if self.cut.pooled:
-            pooled = self._states[part].gather(rows, 0, self.device).float()  # (B, D)
-            found: Tensor = self.view.head(pooled)
+            found: Tensor = self.view.head(self._kept(part, rows))
             return found
-        padded = padded_lengths(self.tokens[part].lengths[rows], WIDTHS, self._limit)
-        batch = collate(self.tokens[part].ids, rows, int(padded.max())).to(self.device)
+        return self._run(part, rows, training=training, call=self.view.classify)
+
+    def _kept(self, part: str, rows: NDArray[np.int64]) -> Tensor:
+        """The kept pooled vectors of some rows: (B, D)."""
+        return self._states[part].gather(rows, 0, self.device).float()
+
+    def _run(
+        self, part: str, rows: NDArray[np.int64], *, training: bool, call: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """What ``call`` of the view makes of ids and mask of some rows."""
+        widths = padded_lengths(self.tokens[part].lengths[rows], WIDTHS, self._limit)
+        batch = collate(self.tokens[part].ids, rows, int(widths.max())).to(self.device)
         tokens = batch.input_ids.shape[1]
         choose_attention(self.view, tokens, training=training)
         with masked(self._last, batch.attention_mask), autocast(self.precision, self.device):
             if not self.cut:
-                return self.view.classify(batch.input_ids, batch.attention_mask)
+                return call(batch.input_ids, batch.attention_mask)
             states = self._states[part].gather(rows, tokens, self.device)
-            return resume(self.view, states, batch.input_ids, batch.attention_mask)
+            return resume(self.view, states, batch.input_ids, batch.attention_mask, call)
+
+    def _combined(self, part: str, texts: NDArray[np.int64], *, training: bool) -> Tensor:
+        """The logits of some texts by the head over their chunks: (B, C).
+
+        Of the chunks' forward passes only the vectors are kept: each small batch is run again for its gradients, so
+        that a text of any length takes the memory of one batch.
+        """
+        documents, head = self.tokens[part], self.view.head
+        assert isinstance(documents, Documents) and isinstance(head, ChunkHead)
+        chunks = documents.rows_of(texts)
+        if self.cut.pooled:
+            vectors = self._kept(part, chunks)
+        else:
+            batches = inference_rows(documents.lengths[chunks], TRAINED_TOKENS)
+            parts = []
+            for places in batches:
+                run = partial(self._run, part, chunks[places], training=training, call=self.view.vectors)
+                parts.append(checkpoint(run, use_reentrant=False) if torch.is_grad_enabled() else run())
+            order = torch.from_numpy(np.argsort(np.concatenate(batches)))
+            vectors = torch.cat(parts)[order.to(self.device)]
+        stacked, mask = padded(vectors, documents.chunks[texts])
+        with torch.autocast(self.device.type, enabled=False):
+            found: Tensor = head(stacked, mask)
+            return found
 
     def features(self, part: str) -> NDArray[np.float32] | None:
         """The kept pooled vectors of a part, where the backbone is frozen as a whole: (N, D)."""
@@ -103,7 +163,13 @@ class Runner:
         return stacked.float().numpy()
 
     def all_logits(self, part: str) -> NDArray[np.float32]:
-        """The logits of a part in evaluation mode, rows in the part's order: (N, C)."""
+        """The logits of a part in evaluation mode, texts in the part's order: (N, C)."""
+        tokens = self.tokens[part]
         batch_tokens = CPU_BATCH_TOKENS if self.device.type == "cpu" else BATCH_TOKENS
-        batches = inference_rows(self.tokens[part].lengths, batch_tokens)
-        return answers(self.view, len(self.tokens[part]), batches, lambda rows: self.logits(part, rows, training=False))
+        combined = self.view.combine is not None
+        lengths = tokens.text_lengths if combined else tokens.lengths
+        batches = inference_rows(lengths, batch_tokens)
+        found = answers(self.view, len(lengths), batches, lambda rows: self.logits(part, rows, training=False))
+        if combined or not isinstance(tokens, Documents):
+            return found
+        return join(found, tokens, softmax=self.softmax).logits

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,6 +54,8 @@ class Ending:
         precision: what it was trained in.
         seed, learning_rate: of the run.
         recipe: how the weights came about.
+        reading: the settings of how texts are read.
+        answers: the logits (N, C) that a classifier gives to a part, where there is a quicker way than to run it.
     """
 
     base: Base
@@ -67,6 +69,13 @@ class Ending:
     seed: int
     learning_rate: float
     recipe: Mapping[str, Any]
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    answers: Callable[[Tuned, str], NDArray[np.float32]] | None = None
+
+    def _answered(self, tuned: Tuned, part: str) -> NDArray[np.float32]:
+        if self.answers is not None:
+            return self.answers(tuned, part)
+        return logits(tuned.view, self.tokens[part], softmax=self.task.softmax)
 
     def score(self, tuned: Tuned) -> Scored:
         """Score ``tuned``, and find its temperature and threshold.
@@ -74,7 +83,7 @@ class Ending:
         Raises:
             TrainingError: logits are not finite.
         """
-        answers = {name: logits(tuned.view, self.tokens[name]) for name in ("validation", "test")}
+        answers = {name: self._answered(tuned, name) for name in ("validation", "test")}
         if not all(np.isfinite(each).all() for each in answers.values()):
             raise TrainingError(
                 f"The trained weights give logits that are not finite, with a learning rate of {self.learning_rate:g}. "
@@ -88,6 +97,7 @@ class Ending:
             labels=self.data.labels,
             positive_label=self.data.positive_label,
             task=task,
+            reading=self.reading,
             max_length=self.max_length,
             seed=self.seed,
             precision=self.precision,

@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from lora_clf.base.base import Base
+from lora_clf.base.documents import Documents
+from lora_clf.base.reading import PLAIN, Reading, read
+from lora_clf.base.tokenizer import Tokens
 from lora_clf.base.verbalizer import Verbalizer
 from lora_clf.data.dataset import Dataset
 from lora_clf.errors import TrainingError, UsageError
+from lora_clf.inference.documents import check_outputs
 from lora_clf.inference.precision import resolve_precision
 from lora_clf.tasks.classification import Classification
 from lora_clf.training.checkpoints import CheckpointFolder, Checkpoints
@@ -27,7 +36,11 @@ from lora_clf.training.result import Progress, Result
 from lora_clf.training.run import Run
 from lora_clf.training.settings import TrainSettings
 from lora_clf.training.snapshot import Best, check_identity, identity, restore
-from lora_clf.tuners.base import Tuner
+from lora_clf.training.usage import usage
+from lora_clf.tuners.base import Tuned, Tuner
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def train(
@@ -38,6 +51,7 @@ def train(
     *,
     pooling: str | None = None,
     verbalizer: Verbalizer | None = None,
+    reading: Reading = PLAIN,
     decision: Decision | None = None,
     progress: Callable[[Progress], None] | None = None,
     checkpoints: Checkpoints | Path | str | None = None,
@@ -56,6 +70,7 @@ def train(
         pooling: "mean", "first", "last" or "family" in place of the base's default.
         verbalizer: of a decoder: a template around each text, and the language model's own scores of the labels'
             words in place of a linear head. With ``epochs`` 0 that is what the base says untuned.
+        reading: how texts are read that are longer than the base reads; by default what is too long is cut off.
         decision: threshold and temperature; by default a temperature where validation has rows enough for one.
         progress: called after every optimizer step.
         checkpoints: where to keep checkpoints and whether to go on from them, or the folder alone; by default there
@@ -84,16 +99,19 @@ def train(
             raise UsageError(f"--head verbalizer reads the last token; --pooling {pooling} does not apply.")
     if verbalizer is not None:
         base = verbalizer.on(base, data.labels)
+    if base.prompt is not None and reading != PLAIN:
+        raise UsageError("--head verbalizer reads a text in its template at once: --long and --clean do not apply.")
+    check_outputs(reading, data.task.softmax, data.task.name)
     started = time.perf_counter()
     if checkpoints is None:
-        run = _begin(base, data, tuner, settings, pooling, progress, None, Interruption())
+        run = _begin(base, data, tuner, settings, pooling, reading, progress, None, Interruption())
         return _finish(run, _trained(run), decision, started)
     if not isinstance(checkpoints, Checkpoints):
         checkpoints = Checkpoints(checkpoints)
     with CheckpointFolder(checkpoints) as kept, Interruption() as interruption:
         begun: Run | None = None
         try:
-            begun = _begin(base, data, tuner, settings, pooling, progress, kept, interruption)
+            begun = _begin(base, data, tuner, settings, pooling, reading, progress, kept, interruption)
             return _finish(begun, _trained(begun), decision, started)
         except KeyboardInterrupt:
             if begun is not None and not interruption.torn:
@@ -110,6 +128,7 @@ def _begin(
     tuner: Tuner,
     settings: TrainSettings,
     pooling: str | None,
+    reading: Reading,
     progress: Callable[[Progress], None] | None,
     kept: CheckpointFolder | None,
     interruption: Interruption,
@@ -122,17 +141,21 @@ def _begin(
         precision = str(found.facts.get("identity", {}).get("--precision", precision))
     precision = resolve_precision(precision, base.device)
     max_length = base.check_length(settings.max_length, tuner.extra_tokens)
-    tuned = tuner.prepare(base.view(data.task.outputs, pooling, settings.seed))
-    mine = identity(base, data, tuner, settings, precision=precision, pooling=tuned.view.pooling)
+    tuned = tuner.prepare(base.view(data.task.outputs, pooling, settings.seed, reading.combiner))
+    mine = identity(base, data, tuner, settings, precision=precision, pooling=tuned.view.pooling, reading=reading)
     if found is not None:
         check_identity(found, mine)
+    tokens = {name: read(base.tokenizer, part.texts, max_length, reading=reading) for name, part in data.parts.items()}
+    reading, tokens = _with_prior(reading, tokens, data)
     run = Run(
         base=base,
         data=data,
         settings=settings,
         learning_rate=settings.lr or tuner.learning_rate,
         precision=precision,
-        tokens={name: base.encode(part.texts, max_length) for name, part in data.parts.items()},
+        tokens=tokens,
+        usage={name: usage(base.tokenizer, part.texts, tokens[name], reading) for name, part in data.parts.items()},
+        reading=reading,
         tuned=tuned,
         progress=progress,
         identity=mine,
@@ -151,10 +174,33 @@ def _begin(
     return run
 
 
+def _with_prior(reading: Reading, tokens: dict[str, Tokens], data: Dataset) -> tuple[Reading, dict[str, Tokens]]:
+    """The reading with the labels' shares among the chunks of training, where the joined answer depends on them."""
+    train = tokens["train"]
+    if not isinstance(train, Documents) or not data.task.softmax:
+        return reading, tokens
+    counts = np.bincount(np.repeat(data.task.targets(data.train.labels), train.chunks), minlength=data.task.outputs)
+    informed = reading.with_prior(((counts + 1) / (counts.sum() + len(counts))).tolist())
+    return informed, {
+        name: replace(each, reading=informed) if isinstance(each, Documents) else each for name, each in tokens.items()
+    }
+
+
 def _trained(run: Run) -> Best:
     """The best weights that training finds, or those that are solved for where nobody asked for steps."""
     solved = run.convex and run.solvable and run.resumed_step is None
     return run.solve() if solved else run.fit()
+
+
+def _kept(run: Run) -> bool:
+    """Whether all chunks of documents have kept vectors, which in fp32 are those of another pass to 1e-5."""
+    return run.runner.cut.pooled and run.precision == "fp32" and isinstance(run.tokens["train"], Documents)
+
+
+def _answered(run: Run, tuned: Tuned, part: str) -> NDArray[np.float32]:
+    """The logits (N, C) of a part by the weights of ``tuned`` on kept vectors."""
+    run.tuned.load_state_dict(tuned.state_dict())
+    return run.runner.all_logits(part)
 
 
 def _finish(run: Run, best: Best, decision: Decision, started: float) -> Result:
@@ -170,6 +216,8 @@ def _finish(run: Run, best: Best, decision: Decision, started: float) -> Result:
         targets={name: run.targets[name] for name in ("validation", "test")},
         decision=decision,
         max_length=run.base.check_length(run.settings.max_length, tuned.tuner.extra_tokens),
+        reading=run.reading.settings(),
+        answers=partial(_answered, run) if _kept(run) else None,
         precision=run.precision,
         seed=run.settings.seed,
         learning_rate=run.learning_rate,
@@ -195,4 +243,5 @@ def _finish(run: Run, best: Best, decision: Decision, started: float) -> Result:
         checkpoints=run.checkpoints,
         ending=ending,
         diagnosis=diagnose(record_of(run, best.epoch)),
+        usage=run.usage,
     )

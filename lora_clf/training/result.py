@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from lora_clf.training.checkpoints import CheckpointFolder
     from lora_clf.training.decision import Decided
     from lora_clf.training.ending import Ending
+    from lora_clf.training.usage import Usage
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Result:
         warnings: what a person should know about this run.
         decided: temperature and threshold, as found on the validation part.
         resumed_step: the step from which the run went on after an interruption; None where there was none.
+        usage: how many tokens of each part were read.
         checkpoints: those of the run, which `save` removes.
         ending: how its weights are scored.
         diagnosis: what went wrong in training and what to try; nothing where all is well.
@@ -83,6 +86,7 @@ class Result:
     checkpoints: CheckpointFolder | None = None
     ending: Ending | None = field(default=None, repr=False)
     diagnosis: tuple[Finding, ...] = ()
+    usage: Mapping[str, Usage] = field(default_factory=dict)
 
     @property
     def share(self) -> float:

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from lora_clf.base.base import Base
 from lora_clf.base.generator import GENERATOR
+from lora_clf.base.reading import Reading
 from lora_clf.base.tokenizer import Tokens
 from lora_clf.data.dataset import Dataset
 from lora_clf.errors import CheckpointError, TrainingError
@@ -41,6 +42,7 @@ from lora_clf.training.settings import SOLVED_WITH, TrainSettings
 from lora_clf.training.snapshot import Best, snapshot
 from lora_clf.training.solver import inner_folds, linear_of, solve_head
 from lora_clf.training.stopping import check_score, worth
+from lora_clf.training.usage import Usage
 from lora_clf.tuners.base import Tuned
 
 if TYPE_CHECKING:
@@ -57,6 +59,9 @@ class Run:
             where all count alike) and the ``loss_sum`` over those rows.
         history: an entry for each epoch that is done.
         best: the best epoch so far.
+        owners: the text that each row of training is a chunk of; None where rows are texts.
+        reading: how texts are read.
+        usage: how many tokens of each part are read.
         resumed_step: where the run went on from a checkpoint; None where it began at the start.
         notes: what a person should know about that.
     """
@@ -70,6 +75,8 @@ class Run:
         learning_rate: float,
         precision: str,
         tokens: dict[str, Tokens],
+        usage: dict[str, Usage],
+        reading: Reading,
         tuned: Tuned,
         progress: Callable[[Progress], None] | None,
         identity: dict[str, Any],
@@ -83,16 +90,21 @@ class Run:
         self.tuned = tuned
         self.view = tuned.view
         self.tokens = tokens
+        self.usage = usage
+        self.reading = reading
         self.precision = precision
         self.progress = progress
         self.identity = identity
         self.checkpoints = checkpoints
         self.interruption = interruption
         self.device = base.device
-        self.runner = Runner(base, tuned, precision, tokens, cache=settings.cache)
         self.task = data.task.with_loss(settings.loss)
+        self.runner = Runner(base, tuned, precision, tokens, cache=settings.cache, softmax=self.task.softmax)
         self.targets = {name: self.task.targets(part.labels) for name, part in data.parts.items()}
-        self.lengths = tokens["train"].lengths
+        self.owners = self.runner.owners("train")
+        if self.owners is not None:  # chunks train with the label of their text
+            self.targets["train"] = self.targets["train"][self.owners]
+        self.lengths = self.runner.lengths
         self.history: list[dict[str, Any]] = []
         self.solved: dict[str, Any] = {}
         self.best: Best | None = None
@@ -165,9 +177,12 @@ class Run:
             found.append(f"With {why} the head is no convex problem: it was trained in steps, not solved for.")
         if self.settings.layer_decay != 1 and not self.solved and len(set(self.peaks)) == 1:
             found.append("All that trains is at one depth, so --layer-decay made no difference between layers.")
-        for name, tokens in self.tokens.items():
-            if count := int(tokens.truncated.sum()):
-                found.append(f"{count:,} of {len(tokens):,} {name} texts were longer than is read and were cut.")
+        for name, used in self.usage.items():
+            if used.cut:
+                found.append(
+                    f"{used.cut:,} of {used.texts:,} {name} texts were longer than is read and were cut: "
+                    f"{used.dropped:,} of {used.tokens:,} tokens were not read."
+                )
         return tuple(found)
 
     def solve(self) -> Best:
@@ -176,8 +191,10 @@ class Run:
         assert linear is not None and features is not None
         started = time.perf_counter()
         texts, targets, settings = self.data.train.texts, self.targets["train"], self.settings
-        strata = targets if self.task.softmax else self.task.strata(self.data.train.labels)
+        labels = self.data.train.labels
+        strata = self.task.targets(labels) if self.task.softmax else self.task.strata(labels)
         folds = inner_folds(texts, strata, settings.seed)
+        folds = folds if self.owners is None else folds[self.owners]
         classes, losses, bias = self.view.classes, self.objective.row_losses, linear.bias is not None
         weights = self.objective.evened_weights(targets) if settings.sampling == BALANCED else self.objective.weights
         if self.task.softmax:

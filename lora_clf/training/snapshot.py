@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from lora_clf.base.base import Base
+from lora_clf.base.reading import PLAIN, Reading
 from lora_clf.data.dataset import Dataset
 from lora_clf.errors import CheckpointError, StateError
 from lora_clf.inference.attention import kernel_rule
@@ -50,7 +51,14 @@ class Best:
 
 
 def identity(
-    base: Base, data: Dataset, tuner: Tuner, settings: TrainSettings, *, precision: str, pooling: str
+    base: Base,
+    data: Dataset,
+    tuner: Tuner,
+    settings: TrainSettings,
+    *,
+    precision: str,
+    pooling: str,
+    reading: Reading = PLAIN,
 ) -> dict[str, Any]:
     """All that a run is, by the names that people know: what differs in one of them is another run.
 
@@ -61,8 +69,9 @@ def identity(
         settings: of the loop.
         precision: "fp32", "bf16" or "fp16", resolved.
         pooling: of the view.
+        reading: of long texts.
     """
-    flags = {**tuner.settings(), **settings.as_dict()}
+    flags = {**tuner.settings(), **settings.as_dict(), **reading.settings()}
     flags |= {
         "lr": settings.lr or tuner.learning_rate,
         "max_length": base.check_length(settings.max_length, tuner.extra_tokens),

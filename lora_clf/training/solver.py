@@ -63,7 +63,7 @@ class Solution:
 
 def linear_of(head: Head) -> nn.Linear | None:
     """The head's one linear layer, or None where the head is more than that."""
-    if isinstance(head, FreeHead):
+    if type(head) is FreeHead:
         return head.linear
     if isinstance(head, ScoreHead):
         return head.score

@@ -143,7 +143,7 @@ FAULTS: dict[str, tuple[Callable[[Adapter], tuple[Base, Tuned]], str, str]] = {
 def test_which_canary_catches_which_fault(name: str, saved: Adapter) -> None:
     fault, cells, cause = FAULTS[name]
     base, tuned = fault(saved)
-    now = canaries(base, tuned, saved.header.max_length, "right")["logits"]
+    now = canaries(base, tuned, saved.header)["logits"]
     stored = saved.header.canaries
     assert stored is not None
     shown = {

@@ -34,7 +34,7 @@ def agree(found: Any, expected: Any) -> None:
 def test_every_architecture_with_a_family_head_is_among_the_cases() -> None:
     types = {shared_base(name).architecture.model_type for name in PEFT_NAMES}
     assert types == {name for name, entry in ARCHITECTURES.items() if entry.family is not None}
-    assert len(types) == 11 and len(PEFT_NAMES) == 14
+    assert len(types) == 13 and len(PEFT_NAMES) == 16
 
 
 @pytest.mark.parametrize("engine", ["lora", "lora-scratch"])

@@ -40,7 +40,7 @@ CASES = [
 
 def test_the_cases_are_all_there() -> None:
     assert tuple(strategies())[:5] == STRATEGIES
-    assert len(CASES) == 11 * 5 + 9 * 5 + 2 * 5
+    assert len(CASES) == 13 * 5 + 11 * 5 + 2 * 5
 
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)

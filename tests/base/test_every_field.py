@@ -27,6 +27,7 @@ SAME_BUT_FOR_ROUNDING = frozenset({"chunk_size_feed_forward", "return_dict"})
 # How many fields move the logits with the tensors as they are; where more move, the list here is old.
 MOVING = {
     "gpt2": 6, "bert": 4, "roberta": 5, "distilbert": 2, "llama": 4, "qwen3": 4, "gpt_neox": 5, "modernbert": 10,
+    "longformer": 5, "big_bird": 5,
     "opt": 3, "t5": 3, "bart": 3, "mistral": 5, "qwen2": 6, "llama-wide": 4, "opt-post-norm": 3, "opt-projected": 3,
 }  # fmt: skip
 
@@ -41,6 +42,8 @@ def other(name: str, value: Any) -> Any:
         return value * 2 or 1
     if name == "sliding_window":
         return 4
+    if name == "attention_window" and value is not None:
+        return [part // 2 for part in value]
     if name == "classifier_pooling":
         return "mean"
     if name == "feed_forward_proj":

@@ -21,8 +21,8 @@ def test_family_head_equals_transformers(name: str) -> None:
     randomise(tuned)
     config = tiny_config(name)
     config.num_labels = 3
-    # transformers finds RoBERTa's positions by looking for the padding id.
-    config.pad_token_id = padding = 1 if name == "roberta" else 0
+    # transformers finds the positions of some by looking for the padding id.
+    config.pad_token_id = padding = 1 if name in ("roberta", "longformer") else 0
     theirs = AutoModelForSequenceClassification.from_config(config).eval()
     getattr(theirs, base.architecture.prefix).load_state_dict(base.backbone.state_dict())
     head = {key.removeprefix("head."): value for key, value in tuned.state_dict().items()}
@@ -89,7 +89,7 @@ def test_a_view_shares_the_bases_storage_and_keeps_ties(name: str) -> None:
     view = base.view(2)
     theirs = dict(base.backbone.named_parameters())
     mine = dict(view.backbone.named_parameters())
-    assert len(mine) >= 20 and set(theirs) - set(mine) <= {"pooler.dense.weight", "pooler.dense.bias"}
+    assert len(mine) >= 20 and all(key.startswith("pooler.") for key in set(theirs) - set(mine))
     assert all(p.data_ptr() == theirs[key].data_ptr() and p is not theirs[key] for key, p in mine.items())
     tuned = create("full").prepare(view)
     randomise(tuned)

@@ -121,7 +121,7 @@ def test_the_other_mask_turns_looking_ahead_round_or_is_refused(name: str, train
     assert torch.allclose(*kept, atol=1e-6) == base.architecture.causal
 
 
-REFUSED = ("mistral", "qwen2", "modernbert", "opt", "opt-post-norm", "opt-projected")
+REFUSED = ("mistral", "qwen2", "modernbert", "longformer", "opt", "opt-post-norm", "opt-projected")
 
 
 def test_rows_train_as_many_numbers_as_they_say() -> None:

@@ -30,6 +30,7 @@ REFUSED = {
     "bitfit": {"llama", "qwen3", "modernbert", "t5"},  # no biases
     "oft": {"gpt2"},  # Conv1D
     "boft": {"gpt2"},  # Conv1D
+    "prefix-tuning": {"longformer", "big_bird"},  # attention of their own
     "peft": {"gpt2"},  # LoHa, the default: Conv1D
 }
 HEADS = [(name, pooling) for name in ARCHITECTURE_NAMES for pooling in ("mean", "first", "last", "family")
@@ -60,10 +61,10 @@ def test_refusals_are_as_declared_and_have_a_reason(base: Base) -> None:
 
 def test_the_suite_covers_what_it_says() -> None:
     assert STRATEGIES[:5] == ("head-only", "last-block", "full", "lora", "lora-scratch")
-    assert len(ARCHITECTURE_NAMES) == 11
-    assert len(FAMILY_NAMES) == 9
-    assert len(CASES) == 11 * len(STRATEGIES)
-    assert len(HEADS) == 11 * 3 + 9
+    assert len(ARCHITECTURE_NAMES) == 13
+    assert len(FAMILY_NAMES) == 11
+    assert len(CASES) == 13 * len(STRATEGIES)
+    assert len(HEADS) == 13 * 3 + 11
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -196,7 +197,7 @@ def test_the_base_keeps_its_digest_while_two_threads_train(strategy: str) -> Non
 @pytest.mark.parametrize("name", ARCHITECTURE_NAMES)
 def test_coverage_is_complete(name: str) -> None:
     base = tiny_base(name)
-    per_block = {"gpt2": 4, "llama": 7, "qwen3": 7, "gpt_neox": 4, "modernbert": 4}.get(name, 6)
+    per_block = {"gpt2": 4, "llama": 7, "qwen3": 7, "gpt_neox": 4, "modernbert": 4, "longformer": 9}.get(name, 6)
     for strategy in ("lora", "lora-scratch"):
         everything = create(strategy).prepare(base.view(CLASSES)).coverage
         assert everything is not None

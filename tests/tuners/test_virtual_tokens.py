@@ -18,7 +18,8 @@ from tests.training.test_loop import FAST, toy
 STRATEGIES = ("prompt-tuning", "p-tuning")
 
 
-@pytest.mark.parametrize("name", ARCHITECTURE_NAMES)
+# Longformer's global token is the first of the text, with the vectors in front the first of those.
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURE_NAMES if name != "longformer"])
 def test_the_vectors_of_words_are_those_words(name: str) -> None:
     """Begun as the embeddings of words, the prompt does what those words before the text would."""
     base = tiny_base(name)
