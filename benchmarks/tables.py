@@ -46,6 +46,7 @@ OWN = {
     "kills": "kills",
     "contract_counts": "contract_counts",
     "learning_rates_family": "learning_rates",
+    "long_documents": "long_documents",
 }
 SECTION = re.compile(r"(<!-- begin ([\w-]+) -->\n)(.*?)(<!-- end \2 -->)", re.DOTALL)
 DASH = "–"

@@ -135,7 +135,7 @@ class View(nn.Module):
                 head = make_head(base.architecture, base.config, self.classes, self.pooling, self.combine)
                 return head.to_empty(device="cpu")
         if self.combine is not None:
-            raise UsageError("--head verbalizer reads a text in its template at once: --long hierarchical does not apply.")
+            raise UsageError("--head verbalizer reads a text at once; --long hierarchical does not apply.")
         if (self.classes, self.pooling) != (len(base.prompt.words), "last"):
             raise UsageError(
                 f"--head verbalizer with {len(base.prompt.words)} words on the last token does not fit {self.classes} "

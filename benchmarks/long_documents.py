@@ -1,0 +1,238 @@
+"""Does a classifier find what stands beyond its first window? Truncating against chunks and networks over chunks.
+
+    python benchmarks/long_documents.py --trec-train runs/trec-train.csv --trec-test runs/trec-test.csv
+    python benchmarks/long_documents.py --table
+
+Documents of 2,000 to 20,000 tokens are made here and kept nowhere: sentences of minutes of a meeting, drawn from some
+thousand that say nothing of the class, and in them one passage of real TREC questions of one class (people, places or
+numbers). It begins behind the first window of the base, at a place drawn evenly from there to the end. Questions are
+split first: near copies stay on one side, documents of a part hold questions of that part alone. The base is frozen,
+so what differs is how the document is read and what joins its chunks. The learning rate of the networks is the best of
+`RATES` on validation, for each network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from paired import RESULTS, provenance, read_json, write_json
+
+if TYPE_CHECKING:
+    from lora_clf.base.base import Base
+    from lora_clf.data.corpus import Part
+    from lora_clf.data.dataset import Dataset
+
+OUT = RESULTS / "long_documents.json"
+CLASSES = ("HUM", "LOC", "NUM")
+SIZES = {"train": 36, "validation": 12, "test": 36}
+SHORTEST, LONGEST = 2_000, 20_000  # tokens
+QUESTIONS = 12  # in the passage: 150 tokens or so
+RATES = (2e-3,)
+EPOCHS = 60
+SEED = 0
+
+WHO = ("committee", "office", "team", "group", "board", "department", "panel", "section", "unit", "workshop", "council")
+DID = (
+    "reviewed",
+    "postponed",
+    "approved",
+    "discussed",
+    "noted",
+    "accepted",
+    "circulated",
+    "closed",
+    "filed",
+    "revised",
+)
+WHAT = ("draft", "agenda", "report", "budget line", "summary", "proposal", "schedule", "procedure", "memo", "template")
+HOW = ("without changes", "after a short exchange", "as planned", "with minor remarks", "in general terms", "once more",
+       "with thanks", "subject to comments", "for the record", "in the usual form")  # fmt: skip
+
+
+def sentence(random: np.random.Generator) -> str:
+    """One sentence of the minutes."""
+    who, did, what, how = (words[random.integers(len(words))] for words in (WHO, DID, WHAT, HOW))
+    return f"The {who} {did} the {what} {how}."
+
+
+def pools(train: Part, test: Part, seed: int) -> dict[str, dict[str, list[str]]]:
+    """The questions of each part and class; near copies are in one part: those of the test file in test."""
+    from lora_clf.data.near_copies import components
+
+    texts = (*train.texts, *test.texts)
+    labels = (*train.labels, *test.labels)
+    groups = components(texts)
+    tested = set(groups[len(train.texts) :].tolist())
+    random = np.random.default_rng(seed)
+    held_out = {group for group in sorted(set(groups.tolist()) - tested) if random.random() < 0.25}
+    found: dict[str, dict[str, list[str]]] = {part: {label: [] for label in CLASSES} for part in SIZES}
+    for place, (text, label, group) in enumerate(zip(texts, labels, groups.tolist(), strict=True)):
+        if label not in CLASSES:
+            continue
+        if place >= len(train.texts):
+            found["test"][label].append(text)
+        elif group not in tested:
+            found["validation" if group in held_out else "train"][label].append(text)
+    return found
+
+
+def document(base: Base, questions: Sequence[str], random: np.random.Generator) -> str:
+    """One document with a passage of some of the questions behind the base's first window."""
+    wanted = int(np.exp(random.uniform(np.log(SHORTEST), np.log(LONGEST))))
+    chosen = random.choice(len(questions), min(QUESTIONS, len(questions)), replace=False)
+    passage = " ".join(questions[place] for place in chosen)
+    sentences = [sentence(random) for _ in range(wanted // 8)]
+    counts = np.cumsum(base.tokenizer.count([f" {each}" for each in sentences]))
+    last = int(np.searchsorted(counts, wanted))
+    first = int(np.searchsorted(counts, base.max_length)) + 1
+    place = int(random.integers(first, max(last - 5, first + 1)))
+    return " ".join([*sentences[:place], passage, *sentences[place:last]])
+
+
+def documents(base: Base, train: Part, test: Part, seed: int) -> Dataset:
+    """All documents, classes even in each part."""
+    from lora_clf.data.corpus import Part
+    from lora_clf.data.dataset import Dataset
+
+    questions = pools(train, test, seed)
+    parts, digest, row = {}, hashlib.sha256(), 1
+    for number, (name, size) in enumerate(SIZES.items()):
+        random = np.random.default_rng((seed, number))
+        labels = tuple(CLASSES[place % len(CLASSES)] for place in range(size))
+        texts = tuple(document(base, questions[name][label], random) for label in labels)
+        digest.update("\0".join(texts).encode())
+        parts[name] = Part(texts, labels, tuple(range(row, row + size)), {})
+        row += size
+    return Dataset(
+        "long documents",
+        parts["train"],
+        parts["validation"],
+        parts["test"],
+        CLASSES,
+        None,
+        "given",
+        digest.hexdigest(),
+        None,
+        "made of TREC questions",
+    )
+
+
+def measured(base: Base, data: Dataset) -> dict[str, Any]:
+    """Accuracy on test, and what was read, for each way to read the documents."""
+    from lora_clf.base.reading import PLAIN, Reading
+    from lora_clf.training.loop import train
+    from lora_clf.training.settings import TrainSettings
+    from lora_clf.tuners import create
+
+    found: dict[str, Any] = {}
+    truth = data.label_ids(data.test)
+
+    def note(name: str, right: Any, **more: Any) -> None:
+        found[name] = {"right": int(right.sum()), "n": len(right), **more}
+        print(f"{name}: {int(right.sum())} of {len(right)}", flush=True)
+
+    def run(reading: Reading, settings: TrainSettings) -> Any:
+        started = time.perf_counter()
+        result = train(base, data, create("head-only"), settings, reading=reading)
+        print(f"  trained in {time.perf_counter() - started:.0f} s", flush=True)
+        return result
+
+    result = run(PLAIN, TrainSettings(seed=SEED, precision="fp32"))
+    note("truncate", result.test_logits.argmax(1) == truth, usage=result.usage["test"].as_dict(), rate=None)
+
+    for aggregate in ("mean", "max", "vote", "score"):
+        result = run(Reading("chunk", aggregate=aggregate), TrainSettings(seed=SEED, precision="fp32"))
+        right = result.test_logits.argmax(1) == truth
+        note(f"chunk, {aggregate}", right, usage=result.usage["test"].as_dict(), rate=None)
+
+    for network in ("attention", "mlp", "bilstm"):
+        tried = {}
+        for rate in RATES:
+            tried[rate] = run(
+                Reading("hierarchical", combine=network),
+                TrainSettings(seed=SEED, lr=rate, epochs=EPOCHS, precision="fp32"),
+            )
+        rate = min(RATES, key=lambda one: tried[one].validation["loss"])
+        result = tried[rate]
+        right = result.test_logits.argmax(1) == truth
+        note(f"hierarchical, {network}", right, usage=result.usage["test"].as_dict(), rate=rate)
+    return found
+
+
+def table(value: dict[str, Any]) -> str:
+    """The result as a table with 95 % intervals (Wilson), and how it was made."""
+    from lora_clf.comparison.table import markdown_table
+    from lora_clf.evaluation.intervals import wilson
+
+    rows = []
+    for name, each in value["policies"].items():
+        interval = wilson(each["right"], each["n"])
+        used = each["usage"]
+        share = used["read"] / used["tokens"]
+        rate = "solved" if each["rate"] is None else f"{each['rate']:g}"
+        rows.append(
+            [name, f"{each['right']} of {each['n']}", f"{100 * each['right'] / each['n']:.0f}",
+             f"{100 * interval.low:.0f} to {100 * interval.high:.0f}", f"{used['read']:,}", f"{used['dropped']:,}",
+             f"{100 * share:.0f}", rate]
+        )  # fmt: skip
+    heads = ["policy", "right", "%", "95 % interval", "tokens read", "dropped", "read %", "learning rate"]
+    made = value["data"]
+    sizes = ", ".join(f"{count} {part}" for part, count in made["sizes"].items())
+    return (
+        markdown_table(heads, rows, [True] + [False] * (len(heads) - 1))
+        + f"\nThree classes, so chance is 33 %. {sizes} documents of {made['shortest']:,} to {made['longest']:,} "
+        f"tokens, digest {made['digest'][:12]}; base {value['base']}, frozen, seed {value['seed']}.\n"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trec-train", type=Path)
+    parser.add_argument("--trec-test", type=Path)
+    parser.add_argument("--base", default="minilm")
+    parser.add_argument("--table", action="store_true")
+    flags = parser.parse_args(arguments)
+    if flags.table:
+        print(table(read_json(OUT)))
+        return 0
+    if flags.trec_train is None or flags.trec_test is None:
+        parser.error("give --trec-train and --trec-test, which benchmarks/trec_table.py writes")
+    from lora_clf.base.base import load_base
+    from lora_clf.data.dataset import load_table
+
+    base = load_base(flags.base)
+    data = documents(base, load_table(flags.trec_train), load_table(flags.trec_test), SEED)
+    lengths = [count for part in data.parts.values() for count in base.tokenizer.count(part.texts)]
+    policies = measured(base, data)
+    value = {
+        "policies": policies,
+        "data": {
+            "sizes": SIZES,
+            "shortest": min(lengths),
+            "longest": max(lengths),
+            "classes": CLASSES,
+            "questions": QUESTIONS,
+            "digest": data.digest,
+        },
+        "base": base.name,
+        "base_digest": base.digest,
+        "seed": SEED,
+        "rates": RATES,
+        "epochs": EPOCHS,
+        "facts": provenance(base.device),
+    }
+    write_json(OUT, value)
+    print(table(value))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
