@@ -10,7 +10,7 @@
     result.save("spam")
 
     spam = load_adapter("spam", base)
-    spam.predict(["You won a prize"])
+    spam.predict(["You won a prize! Call 09098790123 now"])
 
 Shapes, in every docstring and comment: B batch, T tokens, D width, C classes, r rank, N adapters.
 

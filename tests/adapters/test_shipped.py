@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,18 @@ def test_each_says_what_it_is(name: str) -> None:
     assert 'base_model:\n- "sentence-transformers/all-MiniLM-L6-v2"' in card
     config = json.loads((place / "adapter_config.json").read_text(encoding="utf-8"))
     assert "/" not in str(config.get("data_name", ""))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("sms-spam")])
+def test_the_first_messages_of_the_readme(name: str, minilm: Base) -> None:
+    """The first command of the README shows a spam and a ham; what the ten lines train is `sms-spam-lora`."""
+    readme = (HOME.parent / "README.md").read_text(encoding="utf-8")
+    texts = re.findall(r'"(.*?)"', next(line for line in readme.splitlines() if "adapters/sms-spam-lora" in line))
+    spam, ham = load_adapter(HOME / name, minilm).predict(texts)
+    assert (spam.label, ham.label) == ("spam", "ham") and len(texts) == 2
+    assert f'spam.predict(["{texts[0]}"])' in readme
+    if name == "sms-spam-lora":
+        assert f"probability={spam.probability:.2f}" in readme
 
 
 @pytest.mark.parametrize("name", NAMES)
