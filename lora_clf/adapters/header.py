@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from lora_clf.adapters.canonical import canonical, parse
 from lora_clf.adapters.rules import KNOWN, OPTIONAL, SCHEMA, names_in, problems
-from lora_clf.adapters.wording import few
+from lora_clf.adapters.wording import brief, few
 from lora_clf.base.reading import Reading
 from lora_clf.errors import AdapterFormatError, UsageError
 from lora_clf.tasks import create
@@ -191,7 +191,8 @@ def read_text(text: str, tensors: tuple[TensorEntry, ...] = ()) -> Header:
             settings=values.get("task_settings"),
         )
     except UsageError as error:
-        raise AdapterFormatError(f"The adapter's header has task_settings that do not fit: {error}") from error
+        said = brief(str(error), 300)
+        raise AdapterFormatError(f"The adapter's header has task_settings that do not fit: {said}") from error
     known = {name: values[name] for name in (*KNOWN, *OPTIONAL) if name in values}
     known |= {"labels": tuple(values["labels"]), "requires": tuple(values["requires"])}
     extra = {name: value for name, value in values.items() if name not in known}

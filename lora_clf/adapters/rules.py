@@ -88,6 +88,13 @@ def _canaries(value: Any) -> bool:
     )
 
 
+def _plain(value: Any) -> bool:
+    """Whether a task's setting is a number that any float can hold, a short text, or a list of them."""
+    if isinstance(value, (list, tuple)):
+        return all(not isinstance(part, (list, tuple)) and _plain(part) for part in value)
+    return _number(value) or (isinstance(value, str) and len(value) < 1000 and not _MOVES.search(value))
+
+
 def _verbalizer(value: Any) -> bool:
     return (
         _object(value)
@@ -162,7 +169,10 @@ KNOWN: Final = tuple(_RULES)
 """The fields of schema version 1; each is there in every file."""
 
 OPTIONAL: Final[Mapping[str, _Rule]] = {
-    "task_settings": _Rule("an object that is not empty", lambda value: _object(value) and bool(value)),
+    "task_settings": _Rule(
+        "an object of numbers, short texts and lists of them, not empty",
+        lambda value: _object(value) and bool(value) and all(map(_plain, value.values())),
+    ),
     "verbalizer": _Rule("an object with template (a text around one {text}), words and rows (a SHA-256)", _verbalizer),
     "reading": _Rule("an object as `long`, `segment`, `overlap` and so on, of values that fit together", _reading),
 }

@@ -93,7 +93,7 @@ class Regression(Task):
     def restored(cls, labels: tuple[str, ...], settings: Mapping[str, Any], **_: Any) -> Self:
         """The task as a header describes it."""
         numbers = all(type(settings.get(name)) in (int, float) for name in ("mean", "std"))
-        if set(settings) != {"loss", "mean", "std"} or not numbers:
+        if set(settings) != {"loss", "mean", "std"} or not numbers or not isinstance(settings["loss"], str):
             raise UsageError(f"Settings of regression are a loss, a mean and a std, got {dict(settings)}.")
         return cls(labels, settings["loss"], float(settings["mean"]), float(settings["std"]))
 

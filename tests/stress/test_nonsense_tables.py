@@ -8,6 +8,8 @@ import io
 import json
 import re
 from collections import Counter
+from dataclasses import fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lora_clf.adapters.canary import canaries
+from lora_clf.adapters.canonical import canonical
+from lora_clf.adapters.header import read_text
+from lora_clf.adapters.rules import KNOWN, OPTIONAL
 from lora_clf.cli.failure import guard
 from lora_clf.data.dataset import load_data, load_table
-from lora_clf.errors import LoraClfError, UsageError
+from lora_clf.errors import AdapterFormatError, LoraClfError, UsageError
+from lora_clf.tasks import NAMES
+from lora_clf.training.settings import TrainSettings
 from lora_clf.tuners import create, strategies
+from tests.adapters.making import make
 from tests.cli.conftest import run_cli
 from tests.stress.conftest import Counted
+from tests.stress.test_task_headers import TASKS, adapter_of
 
 CALM = settings(
     max_examples=150, deadline=None, derandomize=True, database=None,
@@ -104,6 +114,9 @@ def test_every_row_of_two_thousand_tables(tmp_path: Path, counted: Counted) -> N
         "positive_label": st.none() | LABEL, "text_column": HEADER, "label_column": HEADER, "group_column": HEADER,
         "split_column": HEADER, "skip_bad_rows": st.booleans(), "columns": st.lists(HEADER, max_size=2),
         "encoding": st.sampled_from(["utf-8", "cp1252", "utf-16", "no-such", "", "base64", "rot13", "idna"]),
+        "task": st.sampled_from([*NAMES, "auto", "classification", "x", ""]),
+        "label_separator": st.sampled_from(["|", ",", ";", "", " ", "||", "[", "]"]),
+        "label_order": st.lists(LABEL, max_size=4).map(",".join), "bins": st.sampled_from(["0.5", "2,1", "1,2", "x"]),
     }),
 )  # fmt: skip
 def test_any_table_with_any_settings(
@@ -150,11 +163,97 @@ def test_any_settings_of_a_strategy(name: str, data: st.DataObject) -> None:
     assert made.settings().keys() == set(fields)
 
 
+def check_training(chosen: dict[str, Any]) -> bool:
+    try:
+        made = TrainSettings(**chosen)
+    except (TypeError, LoraClfError) as error:  # a TypeError: names that there are not, as of any Python function
+        assert isinstance(error, LoraClfError) or "nonsense" in chosen, (chosen, error)
+        return False
+    return bool(made.as_dict())
+
+
+SETTING = st.dictionaries(
+    st.sampled_from([*(field.name for field in fields(TrainSettings)), "nonsense"]), ANY, max_size=4
+)
+
+
+@CALM
+@given(chosen=SETTING)
+def test_any_settings_of_training(chosen: dict[str, Any]) -> None:
+    check_training(chosen)
+
+
+@cache
+def whole_header(name: str) -> str:
+    """The header of an adapter, with canaries, as it stands in a file."""
+    task = {**TASKS, "binary": None}[name]
+    adapter = make("bert", "lora") if task is None else adapter_of(task)
+    header = replace(adapter.header, canaries=canaries(adapter.base, adapter.tuned, 16, "right"), digest="0" * 64)
+    return read_text(header.text()).text()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | CELL,
+    lambda part: st.lists(part, max_size=3) | st.dictionaries(CELL, part, max_size=3),
+    max_leaves=6,
+)
+
+
+def check_header(name: str, changes: dict[str, Any], gone: list[str]) -> bool:
+    text = canonical(
+        {key: value for key, value in {**json.loads(whole_header(name)), **changes}.items() if key not in gone}
+    )
+    try:
+        found = read_text(text)
+    except AdapterFormatError as error:
+        assert len(str(error)) < 6_000
+        return False
+    assert found.text() == text and found.outputs >= 1
+    return True
+
+
+HEADERS = {
+    "name": st.sampled_from(["binary", *TASKS]),
+    "changes": st.dictionaries(st.sampled_from([*KNOWN, *OPTIONAL]) | CELL, JSON, max_size=3),
+    "gone": st.lists(st.sampled_from([*KNOWN, *OPTIONAL]), max_size=1),
+}
+
+
+@CALM
+@given(**HEADERS)
+def test_any_header(name: str, changes: dict[str, Any], gone: list[str]) -> None:
+    check_header(name, changes, gone)
+
+
+@pytest.mark.stress
+def test_two_thousand_headers_and_settings(counted: Counted) -> None:
+    tried: dict[str, list[bool]] = {"headers": [], "settings of training": []}
+
+    @LONG
+    @given(**HEADERS)
+    def header(name: str, changes: dict[str, Any], gone: list[str]) -> None:
+        tried["headers"].append(check_header(name, changes, gone))
+
+    @LONG
+    @given(chosen=SETTING)
+    def setting(chosen: dict[str, Any]) -> None:
+        tried["settings of training"].append(check_training(chosen))
+
+    header()
+    setting()
+    for what, came in tried.items():
+        counted(f"nonsense {what}", {"tried": len(came), "taken": sum(came), "crashes": 0})
+
+
 WORD = st.sampled_from([
     "train", "compare", "predict", "evaluate", "strategies", "bases", "data", "adapters", "cache", "doctor", "list",
     "leaks", "prepare", "verify", "diff", "inspect", "demo", "sms-spamm", "--json", "--help", "--version", "--rank",
     "--lr", "--epochs", "--split", "--seed", "--seeds", "--strategy", "--strategies", "--labels", "--blocks",
     "--pooling", "--max-length", "--device", "--precision",
+    "--task", "regression", "ordinal", "multilabel", "--label-separator", "--label-order", "--bins", "--class-weight",
+    "balanced", "--sampling", "--loss", "huber", "focal", "--focal-gamma", "--label-smoothing", "--layer-decay",
+    "--schedule", "--stop-on", "--head", "verbalizer", "--verbalizer", "--template", "--head-dropout", "--resume",
+    "--checkpoint-every", "--threads", "--jobs", "--curve", "--tune", "--margin", "--repeats", "--set", "{text}",
     "--threshold", "--input", "--output", "--base", "--text-column", "--batch-size", "--folds", "--positive-label",
     "lora", "full", "-1", "0", "nan", "inf", "1e999", "9" * 30, "", " ", "-", "--", "=", "--rank=", "{}", "[]", "/",
     "..", "\x00", "é", "\udcff", "/dev/null", "no-such-file.csv", "a" * 5000,
