@@ -94,6 +94,32 @@ def test_saving_an_adapter(
             f"{'lasting' if lasting else 'once'}", {"faults": call - 1, "refused": refused, "torn": 0})  # fmt: skip
 
 
+@pytest.mark.parametrize("overwriting", [True, False])
+def test_saving_an_adapter_on_a_disk_that_takes_half(
+    overwriting: bool, result: Result, older: Path, tmp_path: Path, counted: Counted
+) -> None:
+    """Half of a write arrives, and the disk says that all of it did."""
+    before, refused = contents(older), 0
+    for call in range(1, MOST):
+        place = tmp_path / str(call)
+        place.mkdir()
+        if overwriting:
+            shutil.copytree(older, place / "a")
+        with failing(fault(errno.EIO), call, ("write",), under=str(place), lasting=False, short=True) as faults:
+            try:
+                result.save(place / "a", force=True)
+            except AdapterError as error:
+                refused += 1
+                assert "bytes of" in str(error) and "\n" not in str(error)
+                assert contents(place / "a") == (before if overwriting else {})
+        if not faults.names:
+            break
+    assert read_folder(place / "a")[0].digest == result.adapter.header.digest
+    assert refused == call - 1 == 3  # one for each file
+    counted(f"saving an adapter, half of a write, {'over another' if overwriting else 'free place'}",
+            {"faults": call - 1, "refused": refused, "torn": 0})  # fmt: skip
+
+
 @pytest.mark.parametrize("number", ERRORS, ids=lambda number: errno.errorcode[number])
 def test_loading_an_adapter(number: int, older: Path, counted: Counted) -> None:
     base, refused = tiny_base("bert"), 0
