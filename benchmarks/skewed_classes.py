@@ -251,13 +251,15 @@ def table(found: Mapping[str, Any]) -> str:
     text = markdown_table(["trained", "recipe", *TITLES], lines, [True, True] + len(TITLES) * [False]).rstrip("\n")
     against = f"Against the same with none of it, on the same rows ({_seeds(found)})"
     said = "; ".join(told) or "no score differs by more than its 95 % interval"
+    absent = [side for side in SIDES if not any(name.startswith(f"{side}/") for name in found["scores"])]
+    missing = f" Not run yet: {', '.join(absent)}." if absent else ""
     rows, hits = len(found["truth"]), sum(found["truth"])
     training = ", ".join(f"{count:,} {label}" for label, count in found["training_rows"].items())
     return (
         f"{text}\n\n{against}: {said}. All other differences may be chance.\n\n"
         f"{found['base']}, data {found['data']}, {found['protocol']}: trained on {training}; tested on {rows:,} rows, "
-        f"{hits:,} of them {found['positive_label']}; data digest {found['data_digest'][:12]}. lora trains the last "
-        "two blocks; the head in steps at 0.01 for 20 epochs. Brier: lower is better."
+        f"{hits:,} of them {found['positive_label']}; data digest {found['data_digest'][:12]}. The "
+        f"head in steps: 20 epochs at 0.01; lora: the last two blocks. Brier: lower is better.{missing}"
     )
 
 
