@@ -38,7 +38,7 @@ class Record:
         rate: the peak learning rate, and the strategy's usual one.
         steps: of the optimizer.
         evened: whether labels were weighed or drawn evenly.
-        seconds: of training, what is frozen included.
+        seconds: of training, what is frozen included; on a CPU without those in which other programs had the cores.
         blocks: how many the base has, and how many of them run in every epoch.
         depth_flag: whether the strategy has ``--blocks``.
         batch_size: texts a step.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ def record_of(run: Run, best_epoch: int) -> Record:
     """The record of a run that has ended."""
     settings, cut, tuner = run.settings, run.runner.cut, run.tuned.tuner
     blocks = len(run.view.blocks)
+    seconds = run.training_seconds + run.runner.prefix_seconds.get("train", 0.0)
     counts = Counter(part for label in run.data.train.labels for part in run.task.parts(label))
     return Record(
         history=run.history,
@@ -36,7 +38,7 @@ def record_of(run: Run, best_epoch: int) -> Record:
         rate=(run.learning_rate, tuner.learning_rate),
         steps=run.step,
         evened=settings.class_weight != NONE or settings.sampling == BALANCED,
-        seconds=run.training_seconds + run.runner.prefix_seconds.get("train", 0.0),
+        seconds=seconds if run.device.type != "cpu" else min(seconds, time.process_time() - run.cpu_began),
         blocks=(blocks, 0 if cut.pooled else blocks - cut.blocks),
         depth_flag="blocks" in tuner.flags(),
         batch_size=settings.batch_size,

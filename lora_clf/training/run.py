@@ -111,6 +111,7 @@ class Run:
         self.notes: tuple[str, ...] = ()
         self.resumed_step: int | None = None
         self.training_seconds = 0.0
+        self.cpu_began = time.process_time()
         self._since: float | None = None  # when the steps of the running epoch began
         batches = math.ceil(len(self.lengths) / settings.batch_size)
         self.steps_per_epoch = math.ceil(batches / settings.accumulate)
