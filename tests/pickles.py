@@ -1,12 +1,15 @@
 """No unpickling in our own paths: Python reports each, and one with a frame of ours above it fails the test.
 
 What other libraries do while they are imported, and what multiprocessing sends between our own processes, is theirs.
-An audit hook cannot be taken off again, so it is put on once a process.
+An audit hook cannot be taken off again, so it is put on once a process. Processes that a test starts get it too
+(tests/children/sitecustomize.py); what they find they write into a file, since nobody may look at how they end.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
@@ -16,6 +19,11 @@ THEIRS: Final = ("importlib", "multiprocessing", "concurrent", "xdist", "execnet
 
 found: list[str] = []
 """What was unpickled with a frame of ours above it, in this process, since a test last looked."""
+
+
+CHILDREN: Final = Path(__file__).resolve().parent / "children"
+FILE_VARIABLE: Final = "LORA_CLF_TESTS_UNPICKLED"
+"""Names the file in which processes that a test starts write what they found."""
 
 
 class Unpickled(RuntimeError):
@@ -38,6 +46,9 @@ def _hook(event: str, arguments: tuple[object, ...]) -> None:
     if event == EVENT and (module := guilty(sys._getframe(1))) is not None:
         said = f"{module} had {'.'.join(map(str, arguments))} unpickled"
         found.append(said)
+        if file := os.environ.get(FILE_VARIABLE):
+            with open(file, "a", encoding="utf-8") as stream:
+                stream.write(f"{os.getpid()}: {said}\n")
         raise Unpickled(said)
 
 
@@ -49,3 +60,22 @@ def watch() -> None:
     if not hasattr(sys, _ON):
         setattr(sys, _ON, True)
         sys.addaudithook(_hook)
+
+
+def search_path(*folders: Path | str) -> str:
+    """PYTHONPATH for a process that a test starts: the hook, then ``folders``, then what the tests were given."""
+    given = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+    return os.pathsep.join(dict.fromkeys([str(CHILDREN), *map(str, folders), *given]))
+
+
+def told() -> list[str]:
+    """What was unpickled below ours since the last look: here, and in processes that tests started."""
+    said = list(found)
+    found.clear()
+    file = Path(os.environ[FILE_VARIABLE])
+    if file.exists():
+        said += [
+            line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith(f"{os.getpid()}:")
+        ]
+        file.unlink()
+    return said

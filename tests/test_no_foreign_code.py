@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +34,61 @@ def test_unpickling_below_our_code_is_caught_even_where_it_is_swallowed() -> Non
     with pytest.raises(pickles.Unpickled, match=r"lora_clf\.planted had pathlib"):
         within("lora_clf.planted", "import pickle; pickle.loads(data)")
     within("lora_clf.planted", "import pickle\ntry: pickle.loads(data)\nexcept Exception: pass")
-    assert len(pickles.found) == 2
-    pickles.found.clear()
+    assert len(pickles.told()) == 2 and pickles.told() == []
 
 
 def test_what_other_libraries_do_is_theirs() -> None:
     within("somebody", "import pickle; pickle.loads(data)")
     within("lora_clf_alike", "import pickle; pickle.loads(data)")
     assert pickles.found == []
+
+
+CHILD = """
+import pickle
+from pathlib import Path
+code = "import pickle; pickle.loads(data)"
+if {swallowed}:
+    code = "import pickle\\ntry: pickle.loads(data)\\nexcept Exception: pass"
+exec(compile(code, "child", "exec"), {{"__name__": {module!r}, "data": pickle.dumps(Path("x"))}})
+"""
+
+
+def child(module: str, swallowed: bool = False, *flags: str, **named: Any) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, *flags, "-c", CHILD.format(module=module, swallowed=swallowed)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, **named)
+
+
+@pytest.mark.parametrize("flags", [(), ("-P",)], ids=["plain", "as a worker"])
+def test_unpickling_in_a_process_that_a_test_starts_fails_the_test(flags: tuple[str, ...]) -> None:
+    ran = child("lora_clf.planted", False, *flags)
+    assert ran.returncode == 1 and "Unpickled: lora_clf.planted had pathlib" in ran.stderr
+    assert child("lora_clf.planted", True, *flags).returncode == 0  # nobody would know of it
+    said = pickles.told()
+    assert len(said) == 2 and all("lora_clf.planted had pathlib" in line for line in said)
+    ran = child("somebody", False, *flags)
+    assert ran.returncode == 0 and pickles.told() == [], ran.stderr
+
+
+def test_the_hook_leaves_the_systems_own_start_alone(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.stderr.write('mine')")
+    ran = child("lora_clf.planted", env={**os.environ, "PYTHONPATH": pickles.search_path(tmp_path)})
+    assert ran.stderr.startswith("mine") and ran.returncode == 1 and len(pickles.told()) == 1
+
+
+def test_no_test_starts_a_process_without_the_hook() -> None:
+    """Neither by an environment of its own, nor by a search path without the hook, nor by flags that pass it over."""
+    given = 0
+    for file in (REPOSITORY / "tests").rglob("test_*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Dict):
+                for key, value in zip(node.keys, node.values, strict=True):
+                    if isinstance(key, ast.Constant) and key.value == "PYTHONPATH":
+                        assert isinstance(value, ast.Call) and ast.unparse(value.func).endswith("search_path"), file
+                        given += 1
+            assert not (isinstance(node, ast.List) and any(
+                isinstance(word, ast.Constant) and word.value in ("-I", "-E", "-S") for word in node.elts
+            ) and "sys.executable" in ast.unparse(node)), file  # fmt: skip
+    assert given >= 4
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from lora_clf.comparison.run import PlanProgress, compare
 from lora_clf.comparison.table import as_rich
 from lora_clf.data.corpus import load_corpus
 from lora_clf.errors import UsageError
+from tests import pickles
 
 TRAINING = {"epochs": 2, "batch_size": 16, "precision": "fp32"}
 PLAIN = ("majority", "TF-IDF + LR", "nearest centroid", "untrained head")
@@ -272,7 +273,7 @@ def test_a_folder_with_a_random_module_breaks_nothing(
 
     (tmp_path / "random.py").write_text("raise SystemExit('the wrong random')\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(pickles.CHILDREN))
     cell = replace(whole[0].plan.cells()[0], base_digest="no")
     failure = start_cell(cell, tmp_path / "cell", None, lambda event: None)
     assert failure is not None and failure.error == "BaseError"  # it came as far as the base
@@ -288,11 +289,13 @@ def test_a_child_runs_this_package_and_not_the_installed_one(tmp_path: Path) -> 
     room.mkdir(parents=True)
     for folder in (room, room.parent):
         (folder / "__init__.py").write_text("")
-    (room / "worker.py").write_text("import random; print(random.__file__, __file__)")
+    (room / "worker.py").write_text(
+        "import random, sys; print(random.__file__, __file__, vars(sys).get('_lora_clf_watches_pickles'))"
+    )
     (tmp_path / "random.py").write_text("raise SystemExit('the wrong random')\n")
     words = [sys.executable, "-P", "-c", START, str(tmp_path)]
     ran = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
-    assert ran.returncode == 0 and str(room / "worker.py") in ran.stdout, ran.stderr
+    assert ran.returncode == 0 and f"{room / 'worker.py'} True" in ran.stdout, ran.stderr  # with the tests' hook
 
 
 def test_a_wrong_setting_ends_before_anything_is_loaded(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lora_clf.data.split import divide, fold_parts, parse_shares, undersample
 from lora_clf.errors import UsageError
+from tests.pickles import search_path
 
 SHARES = st.tuples(*[st.integers(1, 9)] * 3).map(lambda three: tuple(one / sum(three) for one in three))
 
@@ -117,7 +118,7 @@ def test_the_same_in_another_process_with_another_hash_seed() -> None:
     answers = {
         subprocess.run(
             [sys.executable, "-c", program],
-            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": search_path(*sys.path)},
             capture_output=True,
             text=True,
             check=True,

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.pickles import search_path
 from tests.stress.conftest import Counted
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,7 +24,7 @@ pytestmark = [
 def killed(out: Path, *flags: str) -> Any:
     """What the benchmark found; a process of its own, since what it forks from must not have trained."""
     words = [sys.executable, str(ROOT / "benchmarks" / "kills.py"), "--out", str(out), *flags]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": search_path(ROOT)}
     ran = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=3600)
     assert ran.returncode == 0, ran.stderr[-2000:]
     return json.loads(out.read_text(encoding="utf-8"))

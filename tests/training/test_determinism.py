@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lora_clf.tuners import strategies
+from tests.pickles import search_path
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
@@ -39,7 +40,7 @@ def digests() -> list[dict[str, dict[str, str]]]:
     """Digests of every file of every strategy's adapter, from two processes."""
     found = []
     for seed in ("1", "4242"):
-        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": search_path(ROOT), "OMP_NUM_THREADS": "1"}
         out = subprocess.run(
             [sys.executable, "-c", PROGRAM], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
         )
