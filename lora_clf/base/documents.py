@@ -22,11 +22,13 @@ class Documents(Tokens):
     Attributes:
         first: (N + 1,) the first chunk of each text, and the number of all chunks.
         spans: where each chunk stands in the text as it came.
+        left_out: (N,) whether special tokens that a text spells at its ends are in none of its chunks.
         reading: how they were made, and how their answers are joined.
     """
 
     first: npt.NDArray[np.int64] = field(kw_only=True)
     spans: tuple[Span, ...] = field(kw_only=True)
+    left_out: npt.NDArray[np.bool_] = field(kw_only=True)
     reading: Reading = field(kw_only=True)
 
     @property
@@ -51,8 +53,8 @@ class Documents(Tokens):
 
     @property
     def cut(self) -> npt.NDArray[np.bool_]:
-        """(N,) whether a part of a text is in none of its chunks: never."""
-        return np.zeros(self.texts, dtype=np.bool_)
+        """(N,) whether a part of a text is in none of its chunks, as what it spells of special tokens at its ends."""
+        return self.left_out
 
     def rows_of(self, texts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The chunks of some texts, one text after the other."""

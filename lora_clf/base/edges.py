@@ -32,14 +32,19 @@ class Edges:
         # What stands before the first of them may be an accent of the last letter; from the end it is one look.
         self._back = regex.compile(rf"(?r)\s*(?:(?:{token}){UNSEEN}*)+\Z")
 
-    def trim(self, text: Text) -> Text:
-        """The text without the special tokens that it begins or ends with, and then marked as cut.
+    def span(self, said: str) -> tuple[int, int]:
+        """Where what a text says begins and ends, without the special tokens that it begins or ends with.
 
         A text that is nothing else stays what it is.
         """
-        said = text.text
+        start, end = 0, len(said)
         if not said[:1].isalnum() and (front := self._front.match(said)) is not None:
-            said = said[front.end() :]
-        if not said[-1:].isalnum() and (back := self._back.search(said)) is not None:
-            said = said[: back.start()]
-        return text if said == text.text or not said.strip() else Text(said, True)
+            start = front.end()
+        if not said[-1:].isalnum() and (back := self._back.search(said, start)) is not None:
+            end = back.start()
+        return (start, end) if said[start:end].strip() else (0, len(said))
+
+    def trim(self, text: Text) -> Text:
+        """The text without the special tokens at its ends, and then marked as cut."""
+        start, end = self.span(text.text)
+        return text if end - start == len(text.text) else Text(text.text[start:end], True)

@@ -169,8 +169,13 @@ def read(
     cut = segmenter(reading.segment, reading.minutes)
     segments: list[Traced] = []
     owners: list[int] = []
+    left_out = np.zeros(len(texts), dtype=np.bool_)
     for number, text in enumerate(texts):
-        mine = [part for part in _segments(text, cut, reading.clean) if part.text.strip()] or [Traced("")]
+        normal = _normal(text)
+        start, end = tokenizer.ends(normal.text)  # those of the whole text, before there are windows
+        if end - start < len(normal.text):
+            normal, left_out[number] = normal.piece(start, end), True
+        mine = [part for part in _segments(normal, cut, reading.clean) if part.text.strip()] or [Traced("")]
         segments += mine
         owners += [number] * len(mine)
     if room < 1:
@@ -186,14 +191,14 @@ def read(
             pieces.append(segment.text[span.start : span.end])
             places.append(segment.span(*span))
             chunks[owner] += 1
-    encoded = tokenizer.encode(pieces, max_length, side)
+    encoded = tokenizer.encode_pieces(pieces, max_length, side)
     first = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(chunks)])
-    return Documents(encoded.ids, encoded.truncated, first=first, spans=tuple(places), reading=reading)
+    found = encoded.ids, encoded.truncated
+    return Documents(*found, first=first, spans=tuple(places), left_out=left_out, reading=reading)
 
 
-def _segments(text: str, cut: Any, cleaning: str) -> list[Traced]:
-    """The segments of a text, normalised, then cut, then cleaned; traced to the text itself."""
-    whole = _normal(text)
+def _segments(whole: Traced, cut: Any, cleaning: str) -> list[Traced]:
+    """The segments of a normalised text, cut, then cleaned; traced to the text as it came."""
     spans = cut(whole.text)
     edits = clean(whole.text).edits if cleaning == "transcript" else ()
     found, next_edit = [], 0

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -21,7 +22,7 @@ import numpy.typing as npt
 from lora_clf.base import byte_pairs
 from lora_clf.base.edges import Edges
 from lora_clf.base.fast_tokenizer import FastTokenizer
-from lora_clf.base.text import Side, normalise
+from lora_clf.base.text import Side, Text, normalise
 from lora_clf.errors import BaseNotFoundError, UnsupportedBaseError, UsageError
 
 CHARACTERS_A_TOKEN: Final = 32  # what a text may have before it is cut; English has 4 to 5 a token
@@ -212,6 +213,23 @@ class Tokenizer:
         """
         if isinstance(texts, str):
             raise UsageError("Expected a list of texts, got one text. Put it into a list: [text].")
+        cap = max(LEAST_CHARACTERS, CHARACTERS_A_TOKEN * max_length)
+        normal = (self._edges.trim(normalise(text, cap, side)) for text in texts)
+        return self._encode(normal, len(texts), max_length, side)
+
+    def encode_pieces(self, pieces: Sequence[str], max_length: int, side: Side = "right") -> Tokens:
+        """The same for slices of normalised texts: what spells a special token at an end of a slice stays.
+
+        Raises:
+            UsageError: no room for a token of the text.
+        """
+        return self._encode((Text(piece, False) for piece in pieces), len(pieces), max_length, side)
+
+    def ends(self, text: str) -> tuple[int, int]:
+        """Where a normalised text begins and ends without the special tokens that it spells there."""
+        return self._edges.span(text)
+
+    def _encode(self, texts: Iterator[Text], count: int, max_length: int, side: Side) -> Tokens:
         around = len(self._prefix) + len(self._suffix)
         room = max_length - around
         if room < 1:
@@ -219,11 +237,9 @@ class Tokenizer:
                 f"A length of {max_length} tokens leaves no room for text: the base puts {around} special "
                 f"tokens around it. Give --max-length {around + 1} or more."
             )
-        cap = max(LEAST_CHARACTERS, CHARACTERS_A_TOKEN * max_length)
         ids: list[npt.NDArray[np.int32]] = []
-        truncated = np.zeros(len(texts), dtype=np.bool_)
-        for start in range(0, len(texts), _BATCH):
-            normal = [self._edges.trim(normalise(text, cap, side)) for text in texts[start : start + _BATCH]]
+        truncated = np.zeros(count, dtype=np.bool_)
+        while normal := list(islice(texts, _BATCH)):
             for text, body in zip(normal, self._backend.bodies([text.text for text in normal]), strict=True):
                 truncated[len(ids)] = text.truncated or len(body) > room
                 body = body[:room] if side == "right" else body[-room:]

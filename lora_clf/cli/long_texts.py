@@ -71,8 +71,9 @@ def usage_lines(usage: Mapping[str, Usage], reading: Reading) -> list[str]:
     for name, used in usage.items():
         share = 100 * used.read / max(1, used.tokens)
         if reading.whole:
+            left = f"all but {used.dropped:,} of " if used.dropped else "all "
             said.append(
-                f"Read of {name}: all {used.tokens:,} tokens of {used.texts:,} texts in {used.chunks:,} chunks, "
+                f"Read of {name}: {left}{used.tokens:,} tokens of {used.texts:,} texts in {used.chunks:,} chunks, "
                 f"{used.shared:,} of them twice."
             )
         elif used.dropped:

@@ -180,8 +180,10 @@ class Run:
             found.append("All that trains is at one depth, so --layer-decay made no difference between layers.")
         for name, used in self.usage.items():
             if used.cut:
+                why = "begin or end with special tokens, which were left out"
+                why = why if self.reading.whole else "were longer than is read and were cut"
                 found.append(
-                    f"{used.cut:,} of {used.texts:,} {name} texts were longer than is read and were cut: "
+                    f"{used.cut:,} of {used.texts:,} {name} texts {why}: "
                     f"{used.dropped:,} of {used.tokens:,} tokens were not read."
                 )
         return tuple(found)

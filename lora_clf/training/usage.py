@@ -47,6 +47,10 @@ def usage(tokenizer: Tokenizer, texts: Sequence[str], tokens: Tokens, reading: R
         dropped = sum(max(0, count - int(lengths[row])) for row, count in zip(rows, whole, strict=True))
         read = int(lengths.sum())
         return Usage(len(texts), len(tokens), len(rows), read + dropped, read, dropped, 0)
-    total = sum(tokenizer.count([whole_text(text, reading) for text in texts]))
+    said = [whole_text(text, reading) for text in texts]
+    total = sum(tokenizer.count(said))
+    rows = tokens.cut.nonzero()[0].tolist()
+    kept = tokenizer.count([said[row][slice(*tokenizer.ends(said[row]))] for row in rows])
+    dropped = sum(tokenizer.count([said[row] for row in rows])) - sum(kept)
     read = int(lengths.sum())
-    return Usage(len(texts), len(tokens), 0, total, total, 0, max(0, read - total))
+    return Usage(len(texts), len(tokens), len(rows), total, total - dropped, dropped, max(0, read - total + dropped))

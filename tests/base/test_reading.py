@@ -96,6 +96,40 @@ def test_texts_that_spell_special_tokens_stay_text(words: Tokenizer) -> None:
     assert all(not {2, 3} & set(row[1:-1].tolist()) for row in found.ids)
 
 
+STORM = "\u0301" * 100
+
+
+@pytest.mark.parametrize("reading", [CHUNK, Reading("hierarchical", overlap=6), Reading("chunk", segment="sentences")])
+@pytest.mark.parametrize("body", ["Item 1 is here.", LONG_TEXT, f"Item [SEP] is {STORM} here. " + LONG_TEXT])
+@pytest.mark.parametrize(
+    ("front", "behind"),
+    [("[SEP]", ""), ("", "[CLS]"), ("<|endoftext|>" * 40, ""), (f"{STORM} [SEP] <|im_start|>\n", f" [PAD]{STORM}"),
+     (f"{STORM} ", STORM), ("\x00\x01", "\x07")],
+)  # fmt: skip
+def test_the_ends_of_a_long_text_are_those_of_a_short_one(
+    words: Tokenizer, reading: Reading, body: str, front: str, behind: str
+) -> None:
+    """Special tokens and storms in front of or behind all of it, before it is cut into windows."""
+    text = front + body + behind
+    plain, found = documents(words, [body], reading=reading), documents(words, [text], reading=reading)
+    short = words.encode([text], 4_000)
+    spelt = any(letter in front + behind for letter in "[<")
+    assert len(found) == len(plain) and found.cut.tolist() == short.truncated.tolist() == [spelt]
+    for ours, theirs in zip(found.ids, plain.ids, strict=True):
+        assert ours.tolist() == theirs.tolist()
+    inside = [text[start:end] for start, end in found.spans]
+    assert inside[0].lstrip().startswith("Item") and inside[-1].rstrip(f"{STORM}\x07").endswith("here.")
+    assert all(0 <= start <= end <= len(text) for start, end in found.spans)
+
+
+def test_special_tokens_inside_a_long_text_stay_wherever_a_window_ends(words: Tokenizer) -> None:
+    text = "Item " + "[SEP] [CLS] item. " * 30 + "here"
+    found = documents(words, [text, "[SEP]", "[SEP] [CLS]" * 20], 24, Reading("chunk", overlap=0))
+    mine = [row[1:-1].tolist() for row in found.ids]
+    assert [id for row in mine[: found.first[1]] for id in row] == words._backend.bodies([text])[0]
+    assert found.cut.tolist() == [False] * 3 and found.chunks[1] == 1 and found.chunks[2] > 1
+
+
 def test_places_are_those_of_the_text_as_it_came(words: Tokenizer) -> None:
     text = "\x00\x01Item one here.\u0301" + "\u200b" * 50 + " Item two is here.\x07 " + LONG_TEXT
     found = documents(words, [text])

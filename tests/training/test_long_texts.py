@@ -42,7 +42,8 @@ def logs(*rows: tuple[float, ...]) -> np.ndarray:
 def documents(chunks: list[int], reading: Reading) -> Documents:
     count = sum(chunks)
     first = np.concatenate([[0], np.cumsum(chunks)])
-    return Documents([np.zeros(1, np.int32)] * count, np.zeros(count, bool), first=first, spans=(), reading=reading)
+    ids, none, whole = [np.zeros(1, np.int32)] * count, np.zeros(count, bool), np.zeros(len(chunks), bool)
+    return Documents(ids, none, first=first, spans=(), left_out=whole, reading=reading)
 
 
 def test_answers_are_joined_as_defined() -> None:
