@@ -29,12 +29,12 @@ WORDS = {"ham": "no", "other": "maybe", "spam": "yes"}
 LABELS = tuple(WORDS)
 
 
-def decoder(folder: Path, kind: str, *, tied: bool) -> Path:
+def decoder(folder: Path, kind: str, *, tied: bool, width: int = 32) -> Path:
     """A tiny random language model, one byte a token."""
     torch.manual_seed(0)
     common = {"vocab_size": 257, "bos_token_id": 256, "eos_token_id": 256, "tie_word_embeddings": tied}
     if kind == "gpt2":
-        model = GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=96, **common))
+        model = GPT2LMHeadModel(GPT2Config(n_embd=width, n_layer=2, n_head=4, n_positions=96, **common))
     else:
         shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
         model = LlamaForCausalLM(
