@@ -288,10 +288,11 @@ def _intervals(comparison: Comparison) -> str:
     rate = "Wilson's, its number of rows corrected for near-copy groups"
     rates = f"of a rate in one run {rate}, over several seeds {over}" if several else f"of a rate {rate}"
     factors = "near-copy groups and seeds" if several else "near-copy groups"
+    few = ", widened as seeds are few" if several else ""
     return (
         f"intervals: {rates}; of differences the variance of {factors}, with the largest ratio of any pair in 4,000 "
-        "joint draws as critical value (max-T); of the loss against the best the same draws, each strategy in turn in "
-        "the place of the best (Edwards and Hsu 1983)"
+        f"joint draws as critical value (max-T){few}; of the loss against the best the same draws, each strategy in "
+        "turn in the place of the best (Edwards and Hsu 1983)"
     )
 
 
