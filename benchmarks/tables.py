@@ -111,20 +111,34 @@ def load(results: Path, name: str) -> dict[str, Any] | None:
 def short(title: str, value: dict[str, Any]) -> str:
     """A table of the main figures, with its title and the answer."""
     rows = [
-        [row["label"], _share(row["accuracy"]), _interval(row["accuracy"]), *_found_and_lost(row, value), *_costs(row)]
+        [
+            row["label"],
+            _share(row["accuracy"]),
+            _interval(row["accuracy"]),
+            *_without_copies(row, value),
+            *_found_and_lost(row, value),
+            *_costs(row),
+        ]
         for row in value["rows"]
     ]
-    headings = ["strategy", "accuracy %", "95 % interval", *_kinds(value), "trainable", "adapter", "training s"]
+    headings = ["strategy", "accuracy %", "95 % interval", *_copies(value), *_kinds(value)]
+    headings += ["trainable", "adapter", "training s"]
     return f"**{title}** ({_runs(value)})\n\n{_table(headings, rows)}\n{value['verdict']}\n"
 
 
 def table(value: dict[str, Any]) -> str:
-    """The whole table of one result file: errors with intervals, what is found and lost, costs, the answer."""
+    """The whole table of one result file: errors with intervals, what is found and lost, costs, the answer.
+
+    Of a learning curve its levels.
+    """
+    if "curve" in value:
+        return curve_table(value)
     positive = value["positive_label"]
     headings = ["strategy", "error %", "95 % interval", "macro-F1 %"]
     headings += (
         [f"{positive} found %", "95 % interval", f"others lost to {positive} %", "95 % interval"] if positive else []
     )
+    headings += [f"{words}, error %" for words in _copies(value)]
     headings += ["against TF-IDF + LR, points", "trainable", "adapter", "training s", "peak memory"]
     rows = []
     for row in value["rows"]:
@@ -139,6 +153,7 @@ def table(value: dict[str, Any]) -> str:
         if positive:
             cells += [_share(row["recall"]), _interval(row["recall"])]
             cells += [_share(row["false_positives"], 2), _interval(row["false_positives"], 2)]
+        cells += [f"{(1 - value['without_copies'][row['label']]['exact']['mean']) * 100:.2f}" for _ in _copies(value)]
         rows.append([*cells, _gap(row["to_baseline"]), *_costs(row), bytes_text(row["peak_memory_bytes"])])
     facts = value["facts"]
     base, data = facts["base"], facts["data"]
@@ -150,6 +165,38 @@ def table(value: dict[str, Any]) -> str:
     )
     failed = [f"\nFailed: {failure['cell']}: {failure['message']}" for failure in value["failures"]]
     return f"{_table(headings, rows)}\n{value['verdict']}\n\n{made}\n" + "".join(failed)
+
+
+def curve_table(value: dict[str, Any]) -> str:
+    """A learning curve: test accuracy with its interval over draws, a size a column; who beats TF-IDF from where."""
+    curve = value["curve"]
+    sizes = list(dict.fromkeys(point["k"] for point in curve["points"]))
+    rows: dict[str, list[str]] = {}
+    for point in curve["points"]:
+        cells = rows.setdefault(point["label"], [DASH] * len(sizes))
+        level = point["accuracy"]
+        interval = "" if not level["sd"] else f" ({level['low'] * 100:.1f} to {level['high'] * 100:.1f})"
+        cells[sizes.index(point["k"])] = f"{level['mean'] * 100:.1f}{interval}"
+    headings = ["strategy", *("all rows" if k is None else f"{k} of each" for k in sizes)]
+    draws = ", ".join(f"{one['draws']} of {one['k']}" for one in curve["sizes"])
+    note = f"Test accuracy, %, with the 95 % interval over draws ({draws}), on the same {_rows(value):,} test rows."
+    return f"{_table(headings, [[label, *cells] for label, cells in rows.items()])}\n{curve['sentence']}\n\n{note}\n"
+
+
+def _rows(value: dict[str, Any]) -> int:
+    return int(value["facts"]["data"]["splits"][0]["rows"]["test"])
+
+
+def _copies(value: dict[str, Any]) -> list[str]:
+    """The heading over the rows without a copy in training, where some have one."""
+    scores = next(iter(value.get("without_copies", {}).values()), None)
+    return (
+        [] if scores is None or scores["exact"]["n"] == _rows(value) else [f"on the {scores['exact']['n']} not copied"]
+    )
+
+
+def _without_copies(row: dict[str, Any], value: dict[str, Any]) -> list[str]:
+    return [f"{value['without_copies'][row['label']]['exact']['mean'] * 100:.1f}" for _ in _copies(value)]
 
 
 def _runs(value: dict[str, Any]) -> str:

@@ -91,8 +91,8 @@ def _level(level: Level | None, *, signed: bool) -> str:
         return NONE
     sign = "+" if signed else ""
     mean = f"{level.mean * 100:{sign}.1f}"
-    if level.low is None or level.high is None:
-        return mean
+    if level.low is None or level.high is None or (not level.sd and not signed):
+        return mean  # runs that are all alike, as those of a solver, say nothing of how far others may be
     return f"{mean} ({level.low * 100:{sign}.1f} to {level.high * 100:{sign}.1f})"
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lora_clf.comparison.comparison import Comparison
 
 NONE = "–"
+_FLOPS = ((1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"))
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,8 @@ def flops_text(count: float | None) -> str:
     """``1.6 TFLOP``: two digits, as it is an estimate."""
     if count is None:
         return NONE
-    for unit, size in (("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9)):
-        if count >= size:
-            return f"{count / size:.2g} {unit}" if count < 100 * size else f"{count / size:,.0f} {unit}"
-    return f"{count / 1e6:.2g} MFLOP"
+    size, unit = next(((size, unit) for size, unit in _FLOPS if count >= size), _FLOPS[-1])
+    return f"{count / size:.2g} {unit}" if count < 99.5 * size else f"{count / size:,.0f} {unit}"
 
 
 def share_text(share: float | None) -> str:

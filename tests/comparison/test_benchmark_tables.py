@@ -15,6 +15,7 @@ import pytest
 
 from lora_clf.comparison.comparison import Failure
 from tests.comparison.invented import invented, write
+from tests.comparison.test_evidence import copied
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -54,6 +55,31 @@ def test_sections_are_rewritten_and_others_left_alone(tables: ModuleType, tmp_pa
     assert tables.rewritten(text, results) == text
     assert "**SMS spam as in the book" in tables.rewritten(page.format("results"), results)
     assert tables.rewritten(page.format("speed"), results) == page.format("speed")
+
+
+def test_a_curve_is_a_table_of_its_own(tables: ModuleType) -> None:
+    level = {"mean": 0.9, "low": 0.85, "high": 0.95, "sd": 0.02}
+    points = [
+        {"label": label, "k": k, "accuracy": level if k else {**level, "low": None, "high": None, "sd": None}}
+        for label in ("lora", "TF-IDF + LR")
+        for k in (16, None)
+    ]
+    curve = {"points": points, "sizes": [{"k": 16, "draws": 10}], "sentence": "lora beats it."}
+    facts = {"data": {"splits": [{"rows": {"test": 300}}]}}
+    text = tables.table({"curve": curve, "facts": facts})
+    assert "| strategy | 16 of each | all rows |" in text and "| lora | 90.0 (85.0 to 95.0) | 90.0 |" in text
+    assert "lora beats it." in text and "(10 of 16), on the same 300 test rows" in text
+
+
+def test_both_scores_stand_beside_each_other(tables: ModuleType, tmp_path: Path) -> None:
+    value = json.loads(
+        (write(copied(invented({"lora": 0.95, "head-only": 0.7}), 40), tmp_path) / "results.json").read_text()
+    )
+    mean = value["without_copies"]["lora"]["exact"]["mean"]
+    assert "on the 360 not copied" in tables.short("t", value) and f"| {mean * 100:.1f} |" in tables.short("t", value)
+    assert "on the 360 not copied, error %" in tables.table(value) and f"{(1 - mean) * 100:.2f}" in tables.table(value)
+    plain = json.loads((write(invented({"lora": 0.95}), tmp_path / "b") / "results.json").read_text())
+    assert "not copied" not in tables.short("t", plain) + tables.table(plain)
 
 
 # A path from the root of a disk, at the start of a string or after what may stand before one.
