@@ -44,7 +44,7 @@ RELEASED_TOKENS = 4096  # after which freed memory is given back
 _Item = TypeVar("_Item")
 
 
-def chunks(items: Iterable[_Item], size: int = CHUNK) -> Iterator[list[_Item]]:
+def chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
     """``items`` in lists of ``size``; the last may be shorter, none is empty."""
     left = iter(items)
     while chunk := list(islice(left, size)):

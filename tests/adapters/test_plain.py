@@ -61,7 +61,7 @@ def ours(adapter: Adapter) -> Any:
 
 
 def test_all_family_architectures_are_here() -> None:
-    assert len({name for name, _ in CASES}) == 14 and len(CASES) == 9 * 5 + 5
+    assert len({name for name, _ in CASES}) == 16 and len(CASES) == 11 * 5 + 5
 
 
 @pytest.mark.parametrize(("name", "strategy"), CASES)

@@ -272,7 +272,6 @@ def test_many_rows_keep_their_order(
             writer.write(Rows({"text": texts}, "text"), ["x"] * 100, [0.0] * 100)
     plain = cli("predict", adapter, "--base", base, "--json", "--", *texts).ok().json()
     monkeypatch.setattr("lora_clf.inference.predict.CHUNK", 7)
-    monkeypatch.setattr("lora_clf.inference.predict.chunks.__defaults__", (10,))
     cli("predict", adapter, "--base", base, "--input", source, "--output", target, "--text-column", "text").ok()
     found = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
     assert [each["text"] for each in found] == texts
@@ -290,7 +289,6 @@ def test_progress_is_a_line_a_minute_where_there_is_no_terminal(
     source.write_text("tea\n" * 30, encoding="utf-8")
     monkeypatch.setattr("lora_clf.cli.output.MINUTE", 0.0)
     monkeypatch.setattr("lora_clf.inference.predict.CHUNK", 10)
-    monkeypatch.setattr("lora_clf.inference.predict.chunks.__defaults__", (10,))
     said = cli("predict", adapter, "--base", base, "--input", source, "--output", tmp_path / "o.csv").ok().err
     assert [line.split(" rows,")[0] for line in said.splitlines()[:2]] == ["10 of 30", "20 of 30"]
     assert len(said.splitlines()) == 3 and " s left" in said

@@ -113,7 +113,7 @@ def test_in_bf16_it_is_as_near_to_fp32_as_autocast() -> None:
 
 def test_other_blocks_are_left_alone() -> None:
     others = [name for name in ARCHITECTURE_NAMES if name not in FUSED]
-    assert len(others) == 8
+    assert len(others) == 10
     for name in others:
         assert fuse_blocks(prepared(name, "lora-scratch", {"rank": 2}), "fp32") == 0, name
     assert fuse_blocks(prepared("bert", "lora", {"dropout": 0.1}), "fp32") == 0

@@ -129,7 +129,7 @@ def test_equal_texts_are_computed_once_and_get_equal_answers(monkeypatch: pytest
 def test_chunks_change_no_answer(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = made()
     expected, answers = adapter.logits(TEXTS), adapter.predict(TEXTS)
-    monkeypatch.setattr(predict.chunks, "__defaults__", (size,))
+    monkeypatch.setattr(predict, "CHUNK", size)
     monkeypatch.setattr(predict, "MANY", 5)
     np.testing.assert_allclose(adapter.logits(TEXTS), expected, rtol=1e-5, atol=1e-5)
     now = adapter.predict(TEXTS)
@@ -139,7 +139,7 @@ def test_chunks_change_no_answer(size: int, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_stream_reads_no_further_than_it_must(monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = made()
-    monkeypatch.setattr(predict.chunks, "__defaults__", (4,))
+    monkeypatch.setattr(predict, "CHUNK", 4)
     read = 0
 
     def endless() -> Iterator[str]:
@@ -161,7 +161,7 @@ def test_no_texts_and_what_is_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
     for ask in (adapter.predict, adapter.stream, adapter.logits, adapter.encode):
         with pytest.raises(UsageError, match="got one text"):
             ask("a text")  # type: ignore[operator]
-    monkeypatch.setattr(predict.chunks, "__defaults__", (2,))
+    monkeypatch.setattr(predict, "CHUNK", 2)
     answers = adapter.stream(["a", "b", "c", None])  # type: ignore[list-item]
     assert next(answers) and next(answers)
     with pytest.raises(UsageError, match=r"texts\[3\] is a NoneType"):

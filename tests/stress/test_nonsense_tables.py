@@ -188,7 +188,7 @@ def whole_header(name: str) -> str:
     """The header of an adapter, with canaries, as it stands in a file."""
     task = {**TASKS, "binary": None}[name]
     adapter = make("bert", "lora") if task is None else adapter_of(task)
-    header = replace(adapter.header, canaries=canaries(adapter.base, adapter.tuned, 16, "right"), digest="0" * 64)
+    header = replace(adapter.header, canaries=canaries(adapter.base, adapter.tuned, adapter.header), digest="0" * 64)
     return read_text(header.text()).text()
 
 
