@@ -122,12 +122,17 @@ class AdaLoRATuned(PeftTuned):
 
     def after_step(self, step: int, total_steps: int) -> None:
         """peft's update: importance from the gradients of this step, and the budget of this moment."""
-        config = self.model.peft_config["default"]
+        config, allocator = self.model.peft_config["default"], self.model.rankallocator
         last = max(1, round(self.tuner.prune_until * total_steps))  # the step that ends the pruning
+        if not self._settled:
+            last = max(last, step)  # the one meant for it moved nothing: its gradients overflowed
         config.total_step, config.tfinal = total_steps, total_steps - last
         config.tinit = min(int(self.tuner.prune_from * total_steps), last - 1)  # the steps before it
         config.deltaT = max(1, total_steps // 100)
-        self.model.update_and_allocate(step)
+        if step == last and not allocator.ipt:  # peft looks at no gradient in that step: here there is no other
+            allocator.update_ipt(self.model.model)
+        if self.tuner.rank < self.tuner.initial_rank:  # else there is nothing to prune, which peft cannot do
+            self.model.update_and_allocate(step)
         self._settled = step >= last
 
     def run_state(self) -> dict[str, Any]:

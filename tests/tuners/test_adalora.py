@@ -57,6 +57,30 @@ def test_the_rank_goes_down_along_the_schedule(monkeypatch: pytest.MonkeyPatch) 
     assert set(ranks[13:]) == {2 * LAYERS}
 
 
+@pytest.mark.parametrize(("batch", "epochs", "accumulate"), [(48, 1, 1), (24, 1, 1), (24, 1, 2), (48, 3, 1)])
+@pytest.mark.parametrize("rank", [2, 4])
+def test_a_run_of_few_steps_ends_with_its_budget(batch: int, epochs: int, accumulate: int, rank: int) -> None:
+    data = toy()
+    assert len(data.train) == 48
+    settings = replace(FAST, epochs=epochs, batch_size=batch, accumulate=accumulate)
+    tuned = train(tiny_base("bert"), data, create("adalora", rank=rank, initial_rank=4), settings).adapter.tuned
+    assert isinstance(tuned, AdaLoRATuned)
+    assert sum(tuned.ranks().values()) == rank * LAYERS
+
+
+def test_a_step_that_moved_nothing_does_not_leave_the_budget_open() -> None:
+    tuned = create("adalora", rank=2, initial_rank=4).prepare(tiny_base("bert").view(2))
+    assert isinstance(tuned, AdaLoRATuned)
+    random = torch.Generator().manual_seed(0)
+    for step in (1, 2, 4, 5):  # of five; the third, which is to end the pruning, is left out
+        for parameter in tuned.trainable().values():
+            parameter.grad = torch.randn(parameter.shape, generator=random)
+            parameter.data += 0.1 * torch.randn(parameter.shape, generator=random)
+        tuned.after_step(step, 5)
+        assert tuned.settled == (step > 3)
+    assert sum(tuned.ranks().values()) == 2 * LAYERS
+
+
 def test_the_penalty_is_zero_for_orthogonal_factors_and_only_there() -> None:
     tuned = create("adalora", rank=2, initial_rank=4, orthogonality=0.3).prepare(tiny_base("bert").view(2))
     random = tuned.penalty()
