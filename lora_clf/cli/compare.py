@@ -108,6 +108,7 @@ def compare(
     from lora_clf.comparison.contender import ALL, contenders_of
     from lora_clf.comparison.plan import BaseArguments
     from lora_clf.comparison.run import compare as run_comparison
+    from lora_clf.training.checkpoints import USUAL
 
     check_dtype(adapter_dtype)
     if adapter_dtype != "fp32" and not save_adapters:
@@ -147,12 +148,14 @@ def compare(
             )
     except OtherTask as other:
         given: dict[str, Any] = {"curve": curve, "tune": tune, "resplit": resplit, "repeats": repeats}
-        given |= {"save-adapters": save_adapters, "head": verbalizer, "jobs": jobs - 1, "threads": threads}
+        given |= {"save-adapters": save_adapters, "adapter-dtype": adapter_dtype != "fp32", "head": verbalizer}
+        given |= {"checkpoint-every": checkpoint_every != USUAL, "jobs": jobs - 1, "threads": threads}
         if odd := ", ".join(f"--{name}" for name, value in given.items() if value):
             raise UsageError(f"For a {other.data.task.name} task {odd} does not apply: leave it out.") from None
-        setting = {"training": dict(loop), "margin": margin, "force": force}
+        setting = {"training": dict(loop), "reading": reading, "margin": margin, "force": force}
         contenders = contenders_of(ALL if is_all(strategies) else names, settings)
-        compare_other(other.data, contenders, counted, folder, shared, setting, plot_format, as_json=as_json)
+        group = columns.group_column
+        compare_other(other.data, contenders, counted, folder, shared, setting, plot_format, group, as_json=as_json)
         return
     except KeyboardInterrupt as error:
         raise Interrupted(

@@ -23,6 +23,7 @@ def compare_other(
     shared: BaseFlags,
     settings: Mapping[str, Any],
     plot_format: str,
+    group_column: str | None = None,
     *,
     as_json: bool,
 ) -> None:
@@ -34,8 +35,9 @@ def compare_other(
         seeds: how many, or which.
         out: the folder.
         shared: the flags of the base.
-        settings: training, margin and force, as `compare_task` takes them.
+        settings: training, reading, margin and force, as `compare_task` takes them.
         plot_format: "png", "svg" or "pdf".
+        group_column: rows that share its value count as one in the intervals.
         as_json: whether one document is printed in place of the table.
     """
     from lora_clf.base.base import load_base
@@ -62,7 +64,7 @@ def compare_other(
         raise Interrupted(
             f"Interrupted. Finished runs are kept in {out}; the same command does only what is missing."
         ) from error
-    standing = standing_of(found)
+    standing = standing_of(found, group_column)
     write_task_report(found, standing, out, plot_format)
     if as_json:
         document({"facts": dict(found.facts), "standing": standing.to_json(), "verdict": verdict_of(found, standing)})

@@ -23,6 +23,7 @@ from lora_clf.errors import UsageError
 
 if TYPE_CHECKING:
     from lora_clf.base.base import Base
+    from lora_clf.base.reading import Reading
     from lora_clf.comparison.contender import Contender
     from lora_clf.data.dataset import Dataset
     from lora_clf.tasks.base import Task
@@ -97,6 +98,7 @@ def compare_task(
     out: Path,
     *,
     training: Mapping[str, Any] | None = None,
+    reading: Mapping[str, Any] | None = None,
     margin: float = 1.0,
     force: bool = False,
     say: Callable[[str], None] = lambda _: None,
@@ -110,6 +112,7 @@ def compare_task(
         seeds: of the trainings.
         out: the folder.
         training: keyword arguments of `TrainSettings`.
+        reading: those of `Reading`; default: what is too long is cut off.
         margin: points that the recommended strategy may lose.
         force: overwrite another comparison's results.
         say: told when a run ends.
@@ -117,9 +120,12 @@ def compare_task(
     Raises:
         UsageError: there are results of another comparison in ``out``.
     """
+    from lora_clf.base.reading import Reading
+    from lora_clf.inference.documents import check_outputs
     from lora_clf.training.settings import TrainSettings
 
-    training = dict(training or {})
+    training, how = dict(training or {}), Reading(**(reading or {}))
+    check_outputs(how, data.task.softmax, data.task.name)
     precision = TrainSettings(**training).precision
     facts = {
         "task": data.task.name,
@@ -128,6 +134,7 @@ def compare_task(
         "data": data.name,
         "data_digest": data.digest,
         "training": training,
+        **({"reading": asked} if (asked := how.settings()) else {}),
         "environment": environment_digest(base, precision),
     }
     _refuse_another(out, facts, force)
@@ -142,7 +149,7 @@ def compare_task(
         place = cells / f"{label}-{seed}.json"
         run = _kept(place, digest)
         if run is None:
-            made = _baseline(data, label) if contender is None else _trained(base, data, contender, seed, training)
+            made = _baseline(data, label) if contender is None else _trained(base, data, contender, seed, training, how)
             run = made if contender is not None else TaskRun(**{**asdict(made), "seed": seed})
             _write(place, {"digest": digest, "run": asdict(run)})
             say(f"{label}, seed {seed}: done, {number} of {len(units)}.")
@@ -150,11 +157,13 @@ def compare_task(
     return TaskComparison(data, tuple(runs), facts, margin)
 
 
-def _trained(base: Base, data: Dataset, contender: Contender, seed: int, training: Mapping[str, Any]) -> TaskRun:
+def _trained(
+    base: Base, data: Dataset, contender: Contender, seed: int, training: Mapping[str, Any], reading: Reading
+) -> TaskRun:
     from lora_clf.training.loop import train
     from lora_clf.training.settings import TrainSettings
 
-    result = train(base, data, contender.tuner(), TrainSettings(**training, seed=seed))
+    result = train(base, data, contender.tuner(), TrainSettings(**training, seed=seed), reading=reading)
     task = result.adapter.header.answering
     with tempfile.TemporaryDirectory() as folder:
         size = folder_bytes(result.save(Path(folder) / "adapter"))

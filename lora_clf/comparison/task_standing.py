@@ -95,7 +95,9 @@ class TaskStanding:
 def standing_of(found: TaskComparison, group_column: str | None = None) -> TaskStanding:
     """The table of a comparison, and which strategy to take."""
     measure, strategies = found.data.task.primary, found.strategies
-    span = max(1.0, *(max(run.costs + run.validation_costs) for run in found.runs))
+    # Of a number the unit is the data's own: what is found must be the same in metres and in kilometres.
+    largest = max(max(run.costs + run.validation_costs) for run in found.runs)
+    span = 1.0 if measure.share else largest or 1.0
     groups = _groups(found.data.test, group_column)
     members = sorted([*strategies, RIVAL])
     family = all_pairs(_moments(found, members, groups, span, "costs"))

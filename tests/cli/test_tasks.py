@@ -165,8 +165,24 @@ def test_strategies_are_compared_by_the_score_of_the_task(
     assert " win " not in (tmp_path / "x" / "results.json").read_text()  # no text of a row
     again = cli("compare", *args, "--json").ok()
     assert "done" not in again.err and again.json()["standing"] == results["standing"]
-    other = cli("compare", *args, "--tune", 2)
-    assert other.code == 2 and "--tune does not apply" in other.err
+    other = cli("compare", *args, "--tune", 2, "--checkpoint-every", 5, "--save-adapters", "--adapter-dtype", "bf16")
+    odd = "--tune, --save-adapters, --adapter-dtype, --checkpoint-every does not apply"
+    assert other.code == 2 and odd in other.err
+
+
+def test_a_comparison_reads_long_texts_as_it_is_told(cli: Cli, base: Path, tables: Path, tmp_path: Path) -> None:
+    columns = ("--text-column", "text", "--label-column", "stars", "--task", "regression", "--max-length", 6)
+    args = (tables / "scores.csv", *columns, "--base", base, "--strategies", "head-only", "--seeds", 1)
+    errors = []
+    for number, flags in enumerate([(), ("--long", "chunk", "--overlap", 0, "--aggregate", "max")]):
+        cli("compare", *args, *flags, "--out", tmp_path / str(number)).ok()
+        results = json.loads((tmp_path / str(number) / "results.json").read_text())
+        assert ("reading" in results["facts"]) == bool(flags)
+        errors.append(results["runs"][0]["costs"])
+    assert errors[0] != errors[1]
+    refused = cli("compare", *args, "--long", "chunk", "--aggregate", "vote", "--out", tmp_path / "x")
+    assert refused.code == 2 and "the task is regression. Use mean or max" in refused.err
+    assert not (tmp_path / "x").exists()
 
 
 def test_folds_are_for_one_label_of_several(cli: Cli, base: Path, tables: Path, tmp_path: Path) -> None:

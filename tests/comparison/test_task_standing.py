@@ -1,0 +1,58 @@
+"""Where strategies stand by their task's own score: the same in every unit, and rows of one group count as one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lora_clf.comparison.task_runs import TaskComparison, TaskRun
+from lora_clf.comparison.task_standing import standing_of
+from lora_clf.data.corpus import Part
+from lora_clf.data.dataset import Dataset, load_data
+from lora_clf.tasks.regression import Regression
+
+ROWS = 60
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    """Texts that are no copies of each other, ten to a source."""
+    demo = load_data("demo")
+    texts = (*demo.train.texts, *demo.test.texts)[: 3 * ROWS]
+    assert len(set(texts)) == 3 * ROWS
+    part = Part(texts, tuple(map(str, range(3 * ROWS))), tuple(range(1, 3 * ROWS + 1)),
+                {"source": tuple(str(n % 6) for n in range(3 * ROWS))})  # fmt: skip
+    parts = [part.take(range(start, start + ROWS)) for start in (0, ROWS, 2 * ROWS)]
+    return Dataset("numbers", *parts, labels=("stars",), positive_label=None, protocol="given", digest="0" * 64,
+                   licence=None, source="test", other_task=Regression(("stars",)))  # fmt: skip
+
+
+def comparison(data: Dataset, unit: float) -> TaskComparison:
+    """Three strategies of falling quality and the baselines, their errors in some unit; sources differ."""
+    random = np.random.default_rng(0)
+    source = np.repeat(random.gamma(2.0, 0.1, 6), 10).reshape(6, 10).T.reshape(-1)
+    runs = []
+    for label, worse in (("lora", 0.0), ("full", 0.02), ("head-only", 0.3), ("constant", 0.6), ("TF-IDF", 0.25)):
+        for seed in (0, 1) if label in ("lora", "full", "head-only") else (0,):
+            costs = [(unit * (source + worse + random.gamma(2.0, 0.05, ROWS))).tolist() for _ in range(2)]
+            runs.append(TaskRun(label, seed, {"mae": float(np.mean(costs[0]))}, costs[0], costs[1], parameters=1))
+    return TaskComparison(data, tuple(runs), {}, 1.0)
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e3])
+def test_a_number_may_be_in_any_unit(data: Dataset, unit: float) -> None:
+    one, other = standing_of(comparison(data, 1.0)), standing_of(comparison(data, unit))
+    assert [place.group for place in one.places] == [place.group for place in other.places]
+    assert len({place.group for place in one.places}) > 2 and one.best == other.best == "lora"
+    for mine, theirs in zip(one.places, other.places, strict=True):
+        assert theirs.low / unit == pytest.approx(mine.low, rel=1e-6)
+        assert theirs.high / unit == pytest.approx(mine.high, rel=1e-6)
+        if mine.to_rival is not None and theirs.to_rival is not None:
+            assert theirs.to_rival.low / unit == pytest.approx(mine.to_rival.low, rel=1e-6)
+
+
+def test_rows_of_one_group_count_as_one(data: Dataset) -> None:
+    found = comparison(data, 1.0)
+    alone, grouped = standing_of(found).places[0], standing_of(found, "source").places[0]
+    assert grouped.high - grouped.low > 1.5 * (alone.high - alone.low)
+    assert grouped.score == alone.score
