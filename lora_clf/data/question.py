@@ -133,6 +133,11 @@ class Question:
                 )
         elif all(_is_number(label) for label in different):
             order = tuple(sorted(different, key=as_number))
+            if same := [f"{a} and {b}" for a, b in pairwise(order) if as_number(a) == as_number(b)]:
+                raise UsageError(
+                    f"Classes in order are told apart by their numbers; {', '.join(sorted(same))} are the same. Write "
+                    "each number in one way, or name the classes with --label-order."
+                )
         else:
             raise UsageError(
                 f"An ordinal task needs the order of its classes: --label-order {','.join(sorted(different)[:5])} from "

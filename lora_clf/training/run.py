@@ -146,9 +146,8 @@ class Run:
     def solvable(self) -> bool:
         """Whether the settings leave a convex problem convex, and ask for no steps."""
         settings = self.settings
-        even = self.task.softmax or (self.objective.weights is None and settings.sampling != BALANCED)
         asked = settings.lr is not None or settings.loss == FOCAL or bool(settings.head_dropout)
-        return settings.epochs > 0 and not asked and even
+        return settings.epochs > 0 and not asked
 
     def recipe(self) -> dict[str, Any]:
         """How the weights came about, for the record: only settings that had an effect."""
@@ -173,7 +172,7 @@ class Run:
                 found.append(
                     "The head was solved for with --class-weight balanced, which --sampling balanced is in the mean."
                 )
-        elif self.convex and self.settings.lr is None and not self.solvable:
+        elif self.convex and self.epochs and self.settings.lr is None and not self.solvable:
             why = "--loss focal" if self.settings.loss == FOCAL else "--head-dropout"
             found.append(f"With {why} the head is no convex problem: it was trained in steps, not solved for.")
         if self.settings.layer_decay != 1 and not self.solved and len(set(self.peaks)) == 1:

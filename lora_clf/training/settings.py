@@ -110,6 +110,8 @@ class TrainSettings:
         ]
         if self.label_smoothing and self.loss == FOCAL:
             problems.append("--label-smoothing is of the cross entropy and --loss focal another loss; give one of them")
+        if self.focal_gamma != type(self).focal_gamma and self.loss != FOCAL:
+            problems.append(f"--focal-gamma {self.focal_gamma:g} is about --loss focal, which was not given")
         if self.class_weight == BALANCED and self.sampling == "balanced":
             problems.append(
                 "--class-weight balanced and --sampling balanced both even out the labels; give one of them"

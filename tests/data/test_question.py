@@ -53,6 +53,7 @@ def test_the_task_is_found_out_and_the_reason_said() -> None:
         (["a", "b", "c"], {"task": "binary"}, "two different labels; there are 3"),
         (["a", "b", "c"], {"task": "ordinal"}, "--label-order a,b,c"),
         (["1", "2"], {"task": "ordinal"}, "three classes or more"),
+        (["1", "2", "3", "1.0"], {"task": "ordinal"}, "told apart by their numbers; 1(.0)? and 1(.0)? are the same"),
         (["a", "b", "c"], {"label_order": "a,b"}, "each label of the data once"),
         (["a", "a"], {"task": "multilabel"}, "two labels or more"),
         (["1", "2", "3"], {"bins": "low:2,high:1,x"}, "rising upper ends"),

@@ -93,6 +93,15 @@ def test_what_means_something_changes_the_weights(strategy: str, name: str, aske
     runs = [train(shared_base("bert"), data, create(strategy), replace(SETTINGS, **each)) for each in ({}, asked)]
     assert not np.allclose(runs[0].test_logits, runs[1].test_logits, atol=1e-5)
     assert all(runs[1].adapter.header.training[key] == value for key, value in asked.items() if key != "loss")
+    assert all(("solver" in run.adapter.header.training) == (strategy == "head-only") for run in runs)
+
+
+def test_only_flags_that_were_given_are_named() -> None:
+    """What was not trained at all was not trained in steps for the sake of some flag."""
+    untouched = train(shared_base("bert"), dataset("binary"), create("head-only"), replace(SETTINGS, epochs=0))
+    assert not any("convex" in warning for warning in untouched.warnings)
+    with pytest.raises(UsageError, match="--focal-gamma 5 is about --loss focal"):
+        replace(SETTINGS, focal_gamma=5.0)
 
 
 @pytest.mark.parametrize(
