@@ -10,10 +10,12 @@ import re
 from collections import Counter
 from dataclasses import fields, replace
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +23,7 @@ from lora_clf.adapters.canary import canaries
 from lora_clf.adapters.canonical import canonical
 from lora_clf.adapters.header import read_text
 from lora_clf.adapters.rules import KNOWN, OPTIONAL
+from lora_clf.cli.app import COMMANDS
 from lora_clf.cli.failure import guard
 from lora_clf.data.dataset import load_data, load_table
 from lora_clf.errors import AdapterFormatError, LoraClfError, UsageError
@@ -249,17 +252,67 @@ WORD = st.sampled_from([
     "train", "compare", "predict", "evaluate", "strategies", "bases", "data", "adapters", "cache", "doctor", "list",
     "leaks", "prepare", "verify", "diff", "inspect", "demo", "sms-spamm", "--json", "--help", "--version", "--rank",
     "--lr", "--epochs", "--split", "--seed", "--seeds", "--strategy", "--strategies", "--labels", "--blocks",
-    "--pooling", "--max-length", "--device", "--precision",
-    "--task", "regression", "ordinal", "multilabel", "--label-separator", "--label-order", "--bins", "--class-weight",
-    "balanced", "--sampling", "--loss", "huber", "focal", "--focal-gamma", "--label-smoothing", "--layer-decay",
-    "--schedule", "--stop-on", "--head", "verbalizer", "--verbalizer", "--template", "--head-dropout", "--resume",
-    "--checkpoint-every", "--threads", "--jobs", "--curve", "--tune", "--margin", "--repeats", "--set", "{text}",
-    "--threshold", "--input", "--output", "--base", "--text-column", "--batch-size", "--folds", "--positive-label",
+    "--pooling", "--max-length", "--device", "--precision", "--task", "--threshold", "--input", "--output", "--base",
+    "regression", "ordinal", "multilabel", "balanced", "huber", "focal", "verbalizer", "{text}",
     "lora", "full", "-1", "0", "nan", "inf", "1e999", "9" * 30, "", " ", "-", "--", "=", "--rank=", "{}", "[]", "/",
     "..", "\x00", "é", "\udcff", "/dev/null", "no-such-file.csv", "a" * 5000,
 ])  # fmt: skip
 # What would start work, or wait for input, in place of showing a mistake.
 PLACED = st.lists(WORD, max_size=6).filter(lambda words: not ({"train", "compare"} & set(words) and "demo" in words))
+
+FETCHES = ("bases", "fetch")  # tests have no network
+# No place outside the folder that a test runs in: some flags say where to write.
+VALUE = st.sampled_from([
+    *("-1", "0", "1", "2.5", "nan", "inf", "1e999", "9" * 30, "", " ", "-", "{}", "[]", "\x00", "é", "\udcff"),
+    *("{text}", "/dev/null", "no-such-file.csv", "no-such-folder", "lora", "auto", "none", "=", "a=b", "a,b", "text"),
+    *("regression", "ordinal", "multilabel", "truncate", "chunk", "hierarchical", "turns", "mean", "max", "score"),
+    *("attention", "transcript", "balanced", "focal", "huber", "linear", "verbalizer", "cosine", "loss", "low:1,high"),
+    *("Text: {text}\nSpam:", "spam=yes,ham=no", "16,32,all", "80/10/10", "fp32", "cpu", "left", "1GB"),
+])  # fmt: skip
+
+
+@cache
+def commands() -> dict[tuple[str, ...], dict[str, Any]]:
+    """Every command by its words, and its flags as the command line itself has them; none is written down here."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+
+    def walk(command: Any, path: tuple[str, ...]) -> None:
+        for name, one in getattr(command, "commands", {}).items():
+            walk(one, (*path, name))
+        flags = {
+            word: flag for flag in command.params for word in [*flag.opts, *flag.secondary_opts] if word[:1] == "-"
+        }
+        found[path] = flags
+
+    for name in COMMANDS:
+        walk(typer.main.get_command(import_module(f"lora_clf.cli.{name}").app), (name,))
+    del found[FETCHES]
+    return found
+
+
+@st.composite
+def flagged(draw: st.DrawFn) -> list[str]:
+    """A command with flags of its own, most of them with a value, and something in the place of its arguments."""
+    path = draw(st.sampled_from(sorted(commands())))
+    flags = commands()[path]
+    words = [*path, *draw(st.lists(VALUE, max_size=2))]
+    for name in draw(st.lists(st.sampled_from(sorted(flags)), max_size=5) if flags else st.just([])):
+        words.append(name)
+        if not flags[name].is_flag or draw(st.integers(0, 9)) == 0:
+            words.append(draw(VALUE))
+    return words
+
+
+LINE = PLACED | flagged()
+
+
+def test_the_flags_are_those_of_today() -> None:
+    assert len(commands()) >= 20 and sum(map(len, commands().values())) >= 200
+    for name in ("train", "compare"):
+        assert commands()[(name,)].keys() >= {
+            "--long", "--segment", "--overlap", "--aggregate", "--combine", "--clean", "--head", "--template",
+            "--verbalizer", "--task", "--bins", "--class-weight", "--sampling", "--loss", "--schedule", "--stop-on",
+        }  # fmt: skip
 
 
 def check_command(words: list[str], tmp_path: Path) -> None:
@@ -272,7 +325,7 @@ def check_command(words: list[str], tmp_path: Path) -> None:
 
 
 @settings(CALM, max_examples=60)
-@given(words=PLACED)
+@given(words=LINE)
 def test_any_command_line(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LORA_CLF_CACHE", str(tmp_path / "cache"))
@@ -283,16 +336,22 @@ def test_any_command_line(words: list[str], tmp_path: Path, monkeypatch: pytest.
 def test_two_thousand_command_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: Counted) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LORA_CLF_CACHE", str(tmp_path / "cache"))
-    tried = []
+    tried: list[list[str]] = []
+    drawn: set[tuple[tuple[str, ...], str]] = set()
 
     @LONG
-    @given(words=PLACED)
+    @given(words=LINE)
     def each(words: list[str]) -> None:
         check_command(words, tmp_path)
         tried.append(words)
+        for path in (tuple(words[:1]), tuple(words[:2])):
+            drawn.update((path, word) for word in words if word in commands().get(path, ()))
 
     each()
-    counted("nonsense flags", {"command lines": len(tried), "tracebacks": 0, "exit statuses but 0, 1 and 2": 0})
+    every = sum(map(len, commands().values()))
+    counted("nonsense flags", {"command lines": len(tried), "tracebacks": 0, "exit statuses but 0, 1 and 2": 0,
+                               "flags of all commands": every, "drawn": len(drawn)})  # fmt: skip
+    assert len(drawn) > 0.9 * every
 
 
 def test_what_an_error_says_cannot_move_the_cursor() -> None:
