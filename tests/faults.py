@@ -48,7 +48,7 @@ class Faults:
 
 
 class _File:
-    """A file whose writes and reads are counted; where ``short`` is set, half of a write arrives before it fails."""
+    """A file whose writes and reads are counted; where ``short`` is set, half of what was asked for arrives."""
 
     def __init__(self, file: Any, faults: Faults, names: tuple[str, ...]) -> None:
         self._file, self._faults, self._names = file, faults, names
@@ -74,13 +74,18 @@ class _File:
         return self._file.write(data)
 
     def read(self, *args: Any) -> Any:
-        if "read" in self._names:
-            self._faults.pass_("read")
+        if "read" in self._names and self._faults.due("read"):
+            if self._faults.short:
+                found = self._file.read(*args)
+                return found[: len(found) // 2]
+            raise self._faults.make()
         return self._file.read(*args)
 
     def readinto(self, buffer: Any) -> Any:
-        if "read" in self._names:
-            self._faults.pass_("read")
+        if "read" in self._names and self._faults.due("read"):
+            if self._faults.short:
+                return self._file.readinto(memoryview(buffer)[: len(buffer) // 2])
+            raise self._faults.make()
         return self._file.readinto(buffer)
 
 
@@ -102,7 +107,7 @@ def failing(
         names: which calls count.
         under: the folder.
         lasting: whether all later calls fail too.
-        short: whether a write fails by arriving in half without a word.
+        short: whether a write or a read fails by arriving in half without a word.
     """
     faults = Faults(make, at, lasting=lasting, short=short)
     with pytest.MonkeyPatch.context() as patch:

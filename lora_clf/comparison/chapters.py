@@ -10,6 +10,7 @@ from lora_clf.comparison.curve_plot import NAME, TITLE, render_curve
 from lora_clf.comparison.page import Block, Grid, Heading, Notes, Paragraph, Plot
 from lora_clf.comparison.plan import LEAST_STEPS
 from lora_clf.comparison.table import NONE, seconds_text
+from lora_clf.data.cache import write_whole
 from lora_clf.data.subsets import RULE
 
 if TYPE_CHECKING:
@@ -27,10 +28,10 @@ def write_curve(comparison: Comparison, out: Path, plot_format: str) -> list[Pat
     if comparison.curve is None:
         return []
     written = [out / "curve.csv"]
-    written[0].write_text(curve_csv(comparison), encoding="utf-8", newline="\n")
+    write_whole(written[0], curve_csv(comparison).encode("utf-8"))
     if (content := render_curve(comparison, plot_format)) is not None:
         written.append(out / f"{NAME}.{plot_format}")
-        written[1].write_bytes(content)
+        write_whole(written[1], content)
     return written
 
 

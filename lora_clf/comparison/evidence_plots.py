@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lora_clf.comparison.plots import COLOURS, DASHES, FAINT, MARKERS, STYLE
+from lora_clf.data.cache import write_whole
 from lora_clf.metrics.probability import reliability
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def write_evidence(comparison: Comparison, folder: Path, kind: str) -> list[Path
     for evidence in EVIDENCE:
         if (content := render_evidence(comparison, evidence, kind)) is not None:
             path = folder / f"{evidence.name}.{kind}"
-            path.write_bytes(content)
+            write_whole(path, content)
             written.append(path)
     return written
 

@@ -6,15 +6,19 @@ it is a text: predictions are row numbers and probabilities. Shapes: N rows, C c
 
 from __future__ import annotations
 
+import io
 import json
-import os
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lora_clf.adapters.disk import write_in_place_of
+from lora_clf.errors import LoraClfError, TrainingError
 
 RESULT = "result.json"
 PREDICTIONS = "predictions.npz"
@@ -110,20 +114,40 @@ class Outcome:
 
 
 def write_outcome(outcome: Outcome, folder: Path) -> None:
-    """Put ``outcome`` at ``folder``, whole or not at all, in place of what was there."""
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    """Put ``outcome`` at ``folder``, whole or not at all, in place of what was there.
+
+    Raises:
+        TrainingError: the disk does not take it.
+    """
     arrays = {
         f"{part}_{name}": array
         for part in ("test", "validation")
         for name, array in vars(getattr(outcome, part)).items()
     }
-    np.savez(partial / PREDICTIONS, **arrays)
+    predictions = io.BytesIO()
+    np.savez(predictions, **arrays)
     text = json.dumps(outcome.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
-    (partial / RESULT).write_text(text + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.replace(folder)
+    files = {PREDICTIONS: predictions.getvalue(), RESULT: f"{text}\n".encode()}
+    with kept_whole(folder):
+        write_in_place_of(folder, files, replace=True)
+
+
+@contextmanager
+def kept_whole(place: Path) -> Iterator[None]:
+    """What is written inside is written whole or not at all, and the disk's own errors become one of ours.
+
+    Raises:
+        TrainingError: ``place`` could not be written; what was there is there still.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, LoraClfError):
+            raise
+        raise TrainingError(
+            f"{place} could not be written: {error.strerror or error}. What was there before is there still, and the "
+            "same command goes on from what is kept."
+        ) from error
 
 
 def read_outcome(folder: Path, digest: str | None = None) -> Outcome | None:

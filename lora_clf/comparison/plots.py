@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lora_clf.data.cache import write_whole
 from lora_clf.errors import unknown
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def write_plots(comparison: Comparison, folder: Path, kind: str = "png") -> list
         if content is not None:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"{axis.name}.{kind}"
-            path.write_bytes(content)
+            write_whole(path, content)
             written.append(path)
     return written
 

@@ -7,7 +7,6 @@ beside it hold row numbers only.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from lora_clf.comparison.chapters import curve_blocks, provenance_lines, tuning_
 from lora_clf.comparison.evidence import copy_blocks, mistake_blocks, plot_blocks
 from lora_clf.comparison.evidence_plots import write_evidence
 from lora_clf.comparison.false_alarms import alarm_blocks
+from lora_clf.comparison.outcome import kept_whole
 from lora_clf.comparison.page import Block, Grid, Heading, Notes, Paragraph, Plot
 from lora_clf.comparison.plots import AXES, render, write_plots
 from lora_clf.comparison.standing import Standing, percent
@@ -32,6 +32,7 @@ from lora_clf.comparison.table import (
     footnotes,
     seconds_text,
 )
+from lora_clf.data.cache import write_whole
 
 if TYPE_CHECKING:
     from lora_clf.comparison.comparison import Comparison
@@ -41,9 +42,18 @@ LEVELS = (("exact", "exact copy"), ("0.7", "alike >= 0.7"), ("0.5", "alike >= 0.
 
 
 def write_report(comparison: Comparison, out: Path, plot_format: str = "png") -> list[Path]:
-    """Write report, ``results.json``, ``results.csv`` and plots into ``out``; returns what was written."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Write report, ``results.json``, ``results.csv`` and plots into ``out``; returns what was written.
+
+    Raises:
+        TrainingError: the disk does not take them; each file is whole, the old or the new one.
+    """
     title, blocks = document(comparison, plot_format)
+    with kept_whole(out):
+        return _written(comparison, title, blocks, out, plot_format)
+
+
+def _written(comparison: Comparison, title: str, blocks: list[Block], out: Path, plot_format: str) -> list[Path]:
+    out.mkdir(parents=True, exist_ok=True)
     plots = [*write_plots(comparison, out, plot_format), *write_evidence(comparison, out, plot_format)]
     texts = {
         "results.json": as_json(comparison),
@@ -52,9 +62,7 @@ def write_report(comparison: Comparison, out: Path, plot_format: str = "png") ->
         "report.html": page.as_html(title, blocks),
     }
     for name, text in texts.items():
-        partial = out / f".{name}.partial"
-        partial.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(partial, out / name)
+        write_whole(out / name, text.encode("utf-8"))
     return [*(out / name for name in texts), *plots, *write_curve(comparison, out, plot_format)]
 
 

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lora_clf.comparison.outcome import kept_whole
 from lora_clf.comparison.page import Block, Grid, Heading, Notes, Paragraph, Plot, as_html, as_markdown
 from lora_clf.comparison.table import bytes_text, count_text, seconds_text
 from lora_clf.comparison.task_runs import BASELINES, TaskComparison, write_results
 from lora_clf.comparison.task_standing import RIVAL, Gap, TaskStanding, figure, verdict_of
+from lora_clf.data.cache import write_whole
 from lora_clf.tasks.regression import Regression
 
 if TYPE_CHECKING:
@@ -73,7 +75,8 @@ def write_task_report(found: TaskComparison, standing: TaskStanding, out: Path, 
     write_results(found, standing, out)
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([headings, *rows])
-    (out / "results.csv").write_text(text.getvalue(), encoding="utf-8")
+    with kept_whole(out):
+        write_whole(out / "results.csv", text.getvalue().encode("utf-8"))
     lines = verdict_of(found, standing)
     strong = frozenset(place for place, each in enumerate(standing.places) if each.label == standing.best)
     blocks: list[Block] = [
@@ -90,8 +93,9 @@ def write_task_report(found: TaskComparison, standing: TaskStanding, out: Path, 
     blocks += _confusions(found, standing)
     blocks += [Heading("Data"), Paragraph(_data(found))]
     top = f"Which strategy for {found.data.name} on {found.facts['base']}?"
-    (out / "report.md").write_text(as_markdown(top, blocks), encoding="utf-8")
-    (out / "report.html").write_text(as_html(top, blocks), encoding="utf-8")
+    with kept_whole(out):
+        write_whole(out / "report.md", as_markdown(top, blocks).encode("utf-8"))
+        write_whole(out / "report.html", as_html(top, blocks).encode("utf-8"))
 
 
 def _data(found: TaskComparison) -> str:
@@ -130,7 +134,10 @@ def _left(columns: Sequence[Any]) -> list[bool]:
 
 def _plot(title: str, name: str, figure: Figure, out: Path, kind: str) -> Plot:
     file = f"{name}.{kind}"
-    figure.savefig(out / file, dpi=130, metadata={"Date": None} if kind == "svg" else None)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else None)
+    with kept_whole(out):
+        write_whole(out / file, drawn.getvalue())
     svg = io.BytesIO()
     figure.savefig(svg, format="svg", metadata={"Date": None})
     return Plot(title, file, svg.getvalue())

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from lora_clf.comparison import task_baselines
 from lora_clf.comparison.environment import environment_digest
+from lora_clf.comparison.outcome import kept_whole
 from lora_clf.comparison.plan import canonical
 from lora_clf.comparison.size import folder_bytes
+from lora_clf.data.cache import write_whole
 from lora_clf.errors import UsageError
 
 if TYPE_CHECKING:
@@ -226,9 +228,8 @@ def _refuse_another(out: Path, facts: Mapping[str, Any], force: bool) -> None:
 
 def _write(place: Path, value: Any) -> None:
     """Write JSON whole or not at all."""
-    partial = place.with_name(f"{place.name}.partial")
-    partial.write_text(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(place)
+    with kept_whole(place):
+        write_whole(place, f"{json.dumps(value, ensure_ascii=False, allow_nan=False)}\n".encode())
 
 
 def write_results(found: TaskComparison, standing: Any, out: Path) -> None:

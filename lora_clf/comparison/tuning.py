@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lora_clf.comparison.child import Task
+from lora_clf.comparison.outcome import kept_whole
 from lora_clf.comparison.plan import SCHEMA, Cell, Contender, Plan, digest_of, file_name
+from lora_clf.data.cache import write_whole
 from lora_clf.errors import LoraClfError, TrainingError
 
 if TYPE_CHECKING:
@@ -272,10 +273,8 @@ def run_trial(trial: Trial, folder: Path, say: Say, materials: Materials, every:
         seconds=seconds,
         error=error,
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".trial.json.partial-{os.getpid()}"
-    partial.write_text(json.dumps(asdict(outcome), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, folder / "trial.json")
+    with kept_whole(folder):
+        write_whole(folder / "trial.json", f"{json.dumps(asdict(outcome), indent=1, allow_nan=False)}\n".encode())
     shutil.rmtree(kept, ignore_errors=True)
     return outcome
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import tempfile
@@ -30,6 +31,9 @@ def write_whole(path: Path, data: bytes) -> None:
     """Write ``data`` so that ``path`` holds all of it or what it held before; makes the folder."""
     with whole_file(path) as stream:
         stream.write(data)
+        stream.flush()
+        if (written := os.fstat(stream.fileno()).st_size) != len(data):  # a disk that takes less than it says
+            raise OSError(errno.EIO, f"{path.name} has {written:,} bytes of {len(data):,} that were written")
 
 
 @contextmanager
