@@ -75,7 +75,11 @@ class Place:
         try:
             descriptor = os.open(where, flags | getattr(os, "O_BINARY", 0), dir_fd=self._descriptor)
         except FileNotFoundError as error:
-            raise AdapterNotFoundError(f"There is no adapter in {self.folder}: {name} is missing.") from error
+            inside = next(iter(sorted(self.folder.glob(f"*/{name}"))), None)
+            hint = (
+                f" There is one in {inside.parent}; `lora-clf adapters list {self.folder}` has all." if inside else ""
+            )
+            raise AdapterNotFoundError(f"There is no adapter in {self.folder}: {name} is missing.{hint}") from error
         except OSError as error:
             kind = "a link" if error.errno == errno.ELOOP else f"not readable ({error.strerror})"
             raise AdapterFormatError(f"{name} in {self.folder} is {kind}, expected a plain file.") from error

@@ -130,6 +130,6 @@ def evaluate_task(
         line(each)
     line()
     show_scores(scores, None)
-    show_task_breakdown(detailed, reports[detailed], task.primary, errors)
+    show_task_breakdown(detailed, reports[detailed], task.primary, errors, numbers=task.name == "regression")
     if plot is not None:
         line(f"Wrote {plot}: predicted against true numbers of {detailed}, and residuals.")

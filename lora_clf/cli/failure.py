@@ -49,12 +49,13 @@ def guard(run: Callable[[], object]) -> int:
 
             traceback.print_exc()
         text, status = describe(error)
-        say(f"Error: {text}")
+        if text:
+            say(f"Error: {text}")
         return status
 
 
 def describe(error: Exception) -> tuple[str, int]:
-    """The text and the exit status for an error."""
+    """The text, empty where all is said, and the exit status for an error."""
     if isinstance(error, LoraClfError):
         text = str(error).strip() or type(error).__name__
         return text, error.exit_status
@@ -73,6 +74,8 @@ def describe(error: Exception) -> tuple[str, int]:
 def _usage(error: Exception) -> str:
     """A wrong flag or command, with the nearest that exists and where the help is."""
     text = _one_line(error.format_message()).rstrip(".")  # type: ignore[attr-defined]
+    if not text:  # a group without a command: its help was shown
+        return ""
     problems = getattr(error.__cause__, "errors", None)  # typer checks values by pydantic, which keeps what came
     if callable(problems):
         found = problems()[0]

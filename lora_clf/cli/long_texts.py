@@ -86,8 +86,8 @@ def usage_lines(usage: Mapping[str, Usage], reading: Reading) -> list[str]:
 
 def show_explanation(found: Explanation) -> None:
     """One text's answer, and a line a chunk: its share in the answer, its own answer, where it stands, what it is."""
-    label, probability = found.answer.cells()
-    line(f"{label}\t{probability}\t{one_line(found.text)[:80]}")
+    cells = (cell if isinstance(cell, str) else f"{cell:.4f}" for cell in found.answer.cells())
+    line("\t".join([*cells, one_line(found.text)[:80]]))
     for chunk in found.chunks:
         own = "" if chunk.probability is None else f"{chunk.probability:.4f}"
         words = one_line(found.text[chunk.start : chunk.end])[:80]

@@ -198,7 +198,8 @@ def row_progress(total: int) -> Iterator[Callable[[int], None]]:
 def _epoch_line(now: Progress, tell: Callable[[str], None]) -> None:
     """Say how an epoch ended: once, with the validation that follows it."""
     if now.validation is not None:
+        accuracy, loss = now.validation.get("accuracy"), now.validation.get("loss")
+        shown = f"accuracy {percent(accuracy)}" if accuracy is not None or loss is None else f"loss {loss:.4f}"
         tell(
-            f"epoch {now.epoch}/{now.epochs}: training loss {now.loss:.4f}, validation accuracy "
-            f"{percent(now.validation.get('accuracy'))}, {seconds(now.seconds)}"
+            f"epoch {now.epoch}/{now.epochs}: training loss {now.loss:.4f}, validation {shown}, {seconds(now.seconds)}"
         )

@@ -35,7 +35,8 @@ def show_source(data: Dataset, asked: str | None) -> None:
     line(f"Data: {data.name} ({data.source}{rights}), split: {data.protocol}, digest {data.digest[:12]}.")
     parts = ", ".join(f"{len(part):,} {name}" for name, part in data.parts.items())
     labels = f"{', '.join(data.labels[:SHOWN])}{_more(len(data.labels))}"
-    line(f"Texts: {parts}; {len(data.labels)} labels: {labels}.")
+    numbers = data.task.name == "regression"
+    line(f"Texts: {parts}; {f'the number {labels}' if numbers else f'{len(data.labels)} labels: {labels}'}.")
     line(f"Task: {data.task.name} ({data.task_reason or f'{len(data.labels)} labels'}).")
     if data.positive_label is not None:
         why = "as asked" if asked is not None else "the rarer of the two; --positive-label takes the other"

@@ -92,8 +92,10 @@ def _show_ranks(name: str, scores: Mapping[str, Any]) -> None:
         line(f"The confusion matrix of {len(labels)} classes is in --json.")
 
 
-def show_task_breakdown(name: str, report: Mapping[str, Any], measure: Measure, errors: int) -> None:
-    """Print what stands behind a part's scores, and ``errors`` of its errors."""
+def show_task_breakdown(
+    name: str, report: Mapping[str, Any], measure: Measure, errors: int, *, numbers: bool = False
+) -> None:
+    """Print what stands behind a part's scores, and ``errors`` of its errors; whether answers are ``numbers``."""
     line(f"In detail, on {name}: {measure.title} (intervals: 95 %, over texts; near copies count as one):")
     groups = [("all", [{**report["overall"], "of": "all rows"}])]
     groups.append(("true label", [{**each, "of": each["label"]} for each in report["by_class"]]))
@@ -131,7 +133,13 @@ def show_task_breakdown(name: str, report: Mapping[str, Any], measure: Measure, 
         table(
             ("row", "label", "predicted", "cost", "text"),
             [
-                (e["row"], e["label"] or "(none)", e["predicted"] or "(none)", f"{e['cost']:.4g}", _cut(e["text"]))
+                (
+                    e["row"],
+                    e["label"] or "(none)",
+                    _answer(e["predicted"], numbers),
+                    f"{e['cost']:.4g}",
+                    _cut(e["text"]),
+                )
                 for e in report["errors"][:errors]
             ],
             title=f"Errors: {len(report['errors']):,}, the worst first",
@@ -152,6 +160,10 @@ def _interval(row: Mapping[str, Any], measure: Measure) -> str:
     if measure.share:
         return f"{100 * row['low']:.1f} to {100 * row['high']:.1f}"
     return f"{row['low']:.3f} to {row['high']:.3f}"
+
+
+def _answer(predicted: str, number: bool) -> str:
+    return f"{float(predicted):.4f}" if number else predicted or "(none)"
 
 
 def _cut(text: str) -> str:

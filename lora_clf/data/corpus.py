@@ -134,7 +134,7 @@ def checked(
     """The usable rows of ``table`` as a corpus; every row that is not usable is a problem with its number."""
     problems = list(table.problems)
     texts, labels = table.columns[text_column], table.columns[label_column]
-    usable = []
+    usable, unlabelled = [], False
     for place, (row, text, label) in enumerate(zip(table.rows, texts, labels, strict=True)):
         reasons = []
         if isinstance(text, Listed):
@@ -145,16 +145,19 @@ def checked(
             reasons.append("the text holds half of a character (a lone surrogate)")
         if not empty_labels and (label is None or not label.strip()):
             reasons.append(f"no label in column {label_column!r}")
+            unlabelled = True
         reasons.extend(f"nothing in column {column!r}" for column in required if not table.columns[column][place])
         if reasons:
             problems.append(f"row {row}: {', '.join(reasons)}")
         else:
             usable.append(place)
     if problems and not skip_bad_rows:
+        several = unlabelled and any(label and "|" in label for label in labels)
         raise DataError(
             f"{table.name} cannot be used as it is: {_number(len(problems), 'row')} of "
             f"{len(table) + len(table.problems):,}. Correct them, or leave them out with skip_bad_rows "
-            f"(--skip-bad-rows).",
+            f"(--skip-bad-rows)."
+            f"{' Where a row may have several labels or none, give --task multilabel.' if several else ''}",
             problems,
         )
     part = Part(

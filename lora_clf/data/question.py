@@ -214,7 +214,11 @@ def _check_numbers(labels: Sequence[str], rows: Sequence[int], what: str) -> Non
     pairs = zip(labels, rows, strict=True)
     wrong = [f"row {row}: {label!r} is no number" for label, row in pairs if not _is_number(label)]
     if wrong:
-        raise DataError(f"The labels are not all numbers, which {what} needs.", wrong)
+        raise DataError(
+            f"The labels are not all numbers, which {what} needs. Name the column of numbers with --label-column, or "
+            "leave the flag out for classes.",
+            wrong,
+        )
 
 
 def _is_number(label: str) -> bool:

@@ -62,6 +62,11 @@ def test_a_number(cli: Cli, base: Path, tables: Path, tmp_path: Path) -> None:
     assert (
         "Pearson" in shown and "mean absolute error" in shown and "worst first" in shown and plot.stat().st_size > 5000
     )
+    assert "; the number stars." in shown
+    errors = shown.split("worst first\n")[1].splitlines()[1:3]
+    assert all(len(row.split()[2].partition(".")[2]) == 4 for row in errors), errors
+    told_why = cli("predict", out, "win prize", "--base", base, "--explain").ok().out.splitlines()
+    assert len(told_why) == 2 and told_why[0].startswith(f"{answers[0]['value']:.4f}\t"), told_why
     told = cli(
         "evaluate", out, scores, *flags, "--base", base, "--by", "source", "--drop-rows", "source=s1", "--json"
     ).json()
@@ -129,6 +134,10 @@ def test_what_a_task_refuses_is_said_in_one_line(cli: Cli, base: Path, tables: P
     ):
         refused = cli("train", scores, *flags, *args)
         assert refused.code == 2 and said in refused.err and "Traceback" not in refused.err
+    table = tmp_path / "cells.csv"
+    table.write_text("text,topics\n" + "".join(f"{text(n, False)},{'a|b' if n % 3 else ''}\n" for n in range(30)))
+    refused = cli("train", table, *flags[4:])
+    assert refused.code == 1 and "or none, give --task multilabel." in refused.err.splitlines()[0]
     assert not (tmp_path / "x").exists()
 
 

@@ -74,6 +74,10 @@ CASES: dict[str, tuple[str, int, str]] = {
         "evaluate {adapter} {table} --positive-label spma", 2, "Unknown label 'spma'. Did you mean 'spam'?",
     ),
     "no place for the parts": ("data prepare demo", 2, "Give --out FOLDER."),
+    "numbers that are words": (
+        "train {table} --task regression", 1, "Name the column of numbers with --label-column, or leave",
+    ),
+    "a folder of adapters": ("predict {adapter}/.. hello", 1, "adapters list"),
     "unknown base to fetch": ("bases fetch gtp2", 2, "Unknown base 'gtp2'. Did you mean 'gpt2'?"),
     "no folder of adapters": ("adapters list {tmp}/none", 1, "There is no folder"),
     "nothing to inspect": ("adapters inspect {tmp}", 1, "There is no adapter in"),
@@ -127,6 +131,12 @@ def test_its_line(cli: Cli, case: str, table: Path, base: Path, adapter: Path, o
     listed = [line for line in ran.err.splitlines()[1:] if line.startswith("  ")]
     assert len(ran.err.splitlines()) == 1 + len(listed), ran.err  # one line, more only where problems are listed
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("group", ["data", "adapters", "bases", "cache"])
+def test_a_group_without_a_command_shows_its_help(cli: Cli, group: str) -> None:
+    ran = cli(group)
+    assert ran.code == 2 and "Commands" in ran.out + ran.err and "Error" not in ran.err
 
 
 def test_there_are_enough_of_them() -> None:
