@@ -40,7 +40,11 @@ def write_whole(path: Path, data: bytes) -> None:
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """A stream for a new file that has its name once the block ends well; else ``path`` holds what it held before."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        error.filename = str(path)  # what was asked for, not a name that nobody gave
+        raise
     part = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as stream:

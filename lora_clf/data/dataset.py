@@ -234,6 +234,8 @@ def load_data(
         )
         shown = first, second, third
     warnings = [*corpus.warnings, *label_warnings(labels), *partition.part_warnings(shown, group_column)]
+    if protocol == PROTOCOLS[0] and not own and balance != "undersample-train":
+        warnings += partition.lopsided(parts, shares, group_column)
     if other is not None and isinstance(task, str):
         other = other.fitted(parts[0].labels)
     return Dataset(

@@ -131,7 +131,7 @@ def refuse_empty(parts: Parts, group_column: str | None) -> None:
         groups = f" or groups in column {group_column!r}" if group_column else ""
         raise DataError(
             f"There are too few rows{groups} to fill every part: {', '.join(empty)} would be empty, of "
-            f"{sum(map(len, parts))} rows. Near copies stay together; protocol 'random' divides them too."
+            f"{sum(map(len, parts))} rows. Near copies stay together; --protocol random divides them too."
         )
 
 
@@ -151,6 +151,19 @@ def part_warnings(parts: Parts, group_column: str | None) -> list[str]:
                 f"{len(shared)} values of {group_column!r} are on two sides of the given split, such as {shared[0]!r}"
             )
     return warnings
+
+
+def lopsided(parts: Parts, shares: Sequence[float], group_column: str | None) -> list[str]:
+    """A warning where validation or test got less than half of its share, since rows that stay together are many."""
+    total, whole = sum(map(len, parts)), sum(shares)
+    if all(2 * whole * len(part) >= share * total for part, share in zip(parts[1:], shares[1:], strict=True)):
+        return []
+    groups = f"near copies and the groups of {group_column!r}" if group_column else "near copies"
+    return [
+        f"of {total:,} rows {', '.join(f'{len(part):,} are {name}' for name, part in zip(NAMES, parts, strict=True))}, "
+        f"not {'/'.join(f'{100 * share / whole:g}' for share in shares)} %, as {groups} stay together and are many "
+        "here; --protocol random divides near copies, and its scores flatter"
+    ]
 
 
 def digest_of(parts: Parts) -> str:

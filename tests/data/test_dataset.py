@@ -134,6 +134,20 @@ def test_groups_stay_on_one_side_with_and_without_near_copies(tmp_path: Path) ->
         assert len(everything(dataset)) == 90
 
 
+def test_a_split_that_near_copies_make_lopsided_is_said(tmp_path: Path) -> None:
+    table = rows(60)
+    for number, row in enumerate(table[:52]):
+        row["text"] = f"{table[0]['text']} {number}"
+    path = write(tmp_path / "a.csv", table)
+    dataset = load_data(path)
+    sizes = [len(part) for part in dataset.parts.values()]
+    assert sizes[0] >= 52 and sum(sizes) == 60
+    said = [warning for warning in dataset.warnings if "stay together" in warning]
+    assert len(said) == 1 and f"of 60 rows {sizes[0]} are train, " in said[0] and "not 70/10/20 %" in said[0]
+    assert not any("stay together" in warning for warning in load_data(path, protocol="random").warnings)
+    assert not any("stay together" in w for w in load_data(write(tmp_path / "b.csv", rows(60))).warnings)
+
+
 def test_too_few_groups(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", rows(30, speaker=lambda n: f"s{n % 2}"))
     with pytest.raises(
