@@ -76,7 +76,10 @@ class Reading:
         usual = {field.name: field.default for field in fields(self)}
         set_idly = [f"--{name}" for name in dict.fromkeys(idle) if getattr(self, name) != usual[name]]
         if set_idly:
-            problems.append(f"{', '.join(set_idly)} would do nothing with --long {self.long} --segment {self.segment}")
+            needs = "; add --long chunk or --long hierarchical" if self.long == "truncate" else ""
+            problems.append(
+                f"{', '.join(set_idly)} would do nothing with --long {self.long} --segment {self.segment}{needs}"
+            )
         if problems:
             raise UsageError("; ".join(problems) + ".")
 

@@ -223,8 +223,8 @@ def unlike(origin: str, seeds: tuple[int, ...]) -> str:
     tried = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {' and '.join(map(str, seeds))}"
     return (
         f"No split of {origin} that was tried ({tried}) is the one that the adapter was trained with, so its "
-        "training texts may be among the validation and test parts. Give the flags of its split (--split, "
-        "--protocol, --seed ...), or --all-rows to score the whole table, such as one that it has never seen."
+        "training texts may be among the validation and test parts. For a table that it has never seen give "
+        "--all-rows; for the one it was trained on the flags of its split (--split, --protocol, --seed ...)."
     )
 
 

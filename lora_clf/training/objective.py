@@ -119,6 +119,7 @@ def check_recipe(task: Task, settings: TrainSettings) -> None:
     if settings.label_smoothing and not isinstance(task, Classification):
         problems.append("--label-smoothing spreads over labels without an order, of which a text has one")
     if problems:
-        raise UsageError(f"The task is {task.name}, but {'; '.join(problems)}.")
+        them = "it" if len(problems) == 1 else "them"
+        raise UsageError(f"The task is {task.name}, but {'; '.join(problems)}. Leave {them} out.")
     if weighs:
         check_weights(settings.class_weight, task.labels)

@@ -68,7 +68,7 @@ def test_people_are_told_what_was_read(cli: Cli, talks: Path, base: Path, tmp_pa
     ("flags", "said"),
     [
         (["--long", "chunks"], "Did you mean 'chunk'"),
-        (["--aggregate", "max"], "--aggregate would do nothing with --long truncate"),
+        (["--aggregate", "max"], "--long truncate --segment windows; add --long chunk or --long hierarchical."),
         (["--long", "chunk", "--overlap", "20"], "at most half of them can be shared"),
         (["--long", "hierarchical", "--pooling", "family"], "--pooling mean, first or last"),
     ],
