@@ -62,9 +62,9 @@ def watch() -> None:
         sys.addaudithook(_hook)
 
 
-def search_path(*folders: Path | str) -> str:
-    """PYTHONPATH for a process that a test starts: the hook, then ``folders``, then what the tests were given."""
-    given = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+def search_path(*folders: Path | str, without: str = "") -> str:
+    """PYTHONPATH of a process that a test starts: the hook, ``folders``, and what the tests have but ``without``."""
+    given = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part not in ("", without)]
     return os.pathsep.join(dict.fromkeys([str(CHILDREN), *map(str, folders), *given]))
 
 

@@ -296,8 +296,7 @@ def test_a_child_runs_this_package_and_not_the_installed_one(tmp_path: Path) -> 
     (tmp_path / "random.py").write_text("raise SystemExit('the wrong random')\n")
     words = [sys.executable, "-P", "-c", START, str(tmp_path)]
     ours = str(Path(__file__).resolve().parents[2])  # where this is run from a working tree that is not installed
-    paths = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place not in ("", ours)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    environment = {**os.environ, "PYTHONPATH": pickles.search_path(without=ours)}
     ran = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert ran.returncode == 0 and f"{room / 'worker.py'} True" in ran.stdout, ran.stderr  # with the tests' hook
 
