@@ -13,7 +13,7 @@ from lora_clf.adapters.header import Header
 from lora_clf.base.verbalizer import prompted
 from lora_clf.errors import AdapterFormatError, TunerError, UnsupportedBaseError, UsageError
 from lora_clf.tuners import create, strategies
-from lora_clf.tuners.base import Tuned
+from lora_clf.tuners.base import Tuned, Tuner
 
 if TYPE_CHECKING:
     from lora_clf.base.base import Base
@@ -60,11 +60,7 @@ def build(base: Base, header: Header, *, engine: str | None = None) -> Tuned:
         UsageError: ``engine`` is no LoRA strategy, or the adapter is none.
     """
     name = header.strategy
-    if name not in strategies():
-        raise AdapterFormatError(
-            f"The adapter was trained with the strategy {name!r}, which this version of lora_clf does not "
-            f"know. It knows: {', '.join(strategies())}."
-        )
+    _kind(header)
     if engine is not None and engine != name:
         known = [other for other, kind in strategies().items() if issubclass(kind, _low_rank()) and kind.plain]
         if engine not in known or name not in known:
@@ -126,12 +122,26 @@ def check_amount(base: Base, header: Header) -> None:
         )
 
 
+def _kind(header: Header) -> type[Tuner]:
+    """The strategy that a header names.
+
+    Raises:
+        AdapterFormatError: this version does not know it.
+    """
+    if header.strategy not in strategies():
+        raise AdapterFormatError(
+            f"The adapter was trained with the strategy {header.strategy!r}, which this version of lora_clf does not "
+            f"know. It knows: {', '.join(strategies())}."
+        )
+    return strategies()[header.strategy]
+
+
 def _check_shown(header: Header) -> None:
     """Hold sizes that a header names to those of its tensors: what takes memory must be in the file."""
     if not header.tensors:  # what another program saved, whose tensors are at hand
         return
     largest = max(_SMALL, *(size for entry in header.tensors for size in entry.shape))
-    kind = strategies()[header.strategy]
+    kind = _kind(header)
     sizes = {field.name for field in fields(kind) if str(field.type).startswith("int")} - set(kind.not_sizes)
     claimed = {name: header.settings.get(name) for name in sorted(sizes)}
     claimed |= {f"set {name}": value for name, value in whole_numbers(header.settings.get("set")).items()}

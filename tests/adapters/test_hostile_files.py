@@ -202,3 +202,17 @@ def test_a_giant_that_is_truly_described_is_not_read_into_memory(size: int, fold
         with pytest.raises(AdapterFormatError, match=r"The digest of|No strategy has more"), bounded("a giant", 4.0):
             load()
     assert not verify_folder(folder, lambda header: base)[0].passed
+
+
+def test_a_strategy_that_nobody_knows_is_refused_by_every_way_in(folder: Path, tmp_path: Path) -> None:
+    files = {name: (folder / name).read_bytes() for name in (MODEL, CONFIG, CARD)}
+    table, data = take_apart(files[MODEL])
+    write(tmp_path / "signed", sign(files, {**header_of(table), "strategy": "ham"}, table, data))
+    base = make("bert").base
+    pool = AdapterPool(base)
+    for load in (lambda: load_adapter(tmp_path / "signed", base), lambda: pool.add("one", tmp_path / "signed")):
+        with pytest.raises(
+            AdapterFormatError, match="the strategy 'ham', which this version of lora_clf does not know"
+        ):
+            load()
+    assert len(pool) == 0

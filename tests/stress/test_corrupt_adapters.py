@@ -28,6 +28,7 @@ from tests.stress.conftest import Counted
 from tests.stress.mutations import NEUTRAL, SIGNED, SIGNED_WEIGHTS, SPOILT, Files, Mutant, mutant, write
 
 SECONDS: Final = 1.0  # of the processor, for each thing that is done with a folder
+HASHED: Final = 400 << 20  # bytes whose digest may take a second
 PATIENCE: Final = 900  # seconds of the clock, after which something waits for ever
 MEMORY: Final = 64 << 20  # bytes
 
@@ -144,7 +145,9 @@ def also(folder: Path, original: Original, found: Adapter | LoraClfError) -> Non
             continue
         assert isinstance(found, Adapter) or "canaries" in str(found) or "labels" in str(found), found
     try:
-        with bounded("verifying"):
+        # Every byte is looked at: a file that truly has 800 MB takes the time of its digest.
+        size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+        with bounded("verifying", SECONDS + size / HASHED):
             steps = verify_folder(folder, lambda header: original.base)
     except AdapterError:
         assert isinstance(found, LoraClfError)
