@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lora_clf.adapters.canary import SENTENCES, TOLERANCE
 from lora_clf.adapters.canary import verify as verify_canaries
 from lora_clf.adapters.card import card
-from lora_clf.adapters.classifier import build
+from lora_clf.adapters.classifier import build, check_amount
 from lora_clf.adapters.disk import Place, read_from
 from lora_clf.adapters.file import CARD, CONFIG, FILE_CAP, MODEL, check_config, read_model
 from lora_clf.adapters.finding import Finding
@@ -61,7 +61,7 @@ def verify_folder(folder: Path, open_base: Callable[[Header], Base], *, file_cap
 
 def _steps(read: _Read, open_base: Callable[[Header], Base], file_cap: int) -> list[Finding]:
     steps: tuple[tuple[str, str, Callable[[], str], str], ...] = (
-        ("file", "the table of tensors and the header", lambda: _file(read, file_cap), "Copy it again."),
+        ("file", "the table of tensors and the header", lambda: _file(read, open_base, file_cap), "Copy it again."),
         ("config", f"{CONFIG} against the header", lambda: _config(read), "Copy the whole folder again."),
         ("digest", "SHA-256 over header and tensors", lambda: _digest(read), "Copy it again, or train it again."),
         ("tensors", "names, shapes and numbers", lambda: _tensors(read, open_base), "Use the base that it is for."),
@@ -93,11 +93,20 @@ def _steps(read: _Read, open_base: Callable[[Header], Base], file_cap: int) -> l
     return found
 
 
-def _file(read: _Read, file_cap: int) -> str:
-    read.data, read.table = read_model(read.place, file_cap)
+def _file(read: _Read, open_base: Callable[[Header], Base], file_cap: int) -> str:
+    read.data, read.table = read_model(read.place, file_cap, lambda header: _amount(read, header, open_base))
     header = read.header
     more = f", kept but not known here: {', '.join(sorted(header.extra))}" if header.extra else ""
     return f"schema {header.schema}, {len(header.tensors)} tensors, {len(read.data):,} bytes{more}"
+
+
+def _amount(read: _Read, header: Header, open_base: Callable[[Header], Base]) -> None:
+    """Refuse more numbers than any strategy has on the base, where it is at hand, before they are looked through."""
+    try:
+        read.base = open_base(header)
+    except LoraClfError:
+        return  # what it wants is said by the step that cannot do without it
+    check_amount(read.base, header)
 
 
 def _config(read: _Read) -> str:
@@ -127,7 +136,7 @@ def _tensors(read: _Read, open_base: Callable[[Header], Base]) -> str:
     assert read.state is not None
     if not has_head(header):
         raise AdapterFormatError(f"{MODEL} has no classification head; without one there are no labels.")
-    read.base = open_base(header)
+    read.base = read.base or open_base(header)
     build(read.base, header).load_state_dict(read.state)
     dtypes = ", ".join(sorted({entry.dtype for entry in header.tensors}))
     return f"they fit {header.strategy} on {read.base.name} ({dtypes})"

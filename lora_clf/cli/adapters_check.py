@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,9 +14,6 @@ from lora_clf.cli.opening import open_base
 from lora_clf.cli.output import document, line, note, percent, seconds, table
 from lora_clf.cli.quiet import quiet_third_parties
 from lora_clf.errors import LoraClfError
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(add_completion=False)
 

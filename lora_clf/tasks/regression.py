@@ -123,10 +123,12 @@ class Regression(Task):
             UsageError: all numbers are the same.
         """
         values = self.targets(labels)
-        std = float(values.std())
+        power = int(np.frexp(np.abs(values).max(initial=0))[1])  # squares of 1e-200 and of 1e200 leave float64
+        near_one = np.ldexp(values, -power)
+        mean, std = (float(np.ldexp(number, power)) for number in (near_one.mean(), near_one.std()))
         if not std > 0:
             raise UsageError(f"Every number of the training part is {values[0]:g}: there is nothing to learn.")
-        return replace(self, mean=float(values.mean()), std=std)
+        return replace(self, mean=mean, std=std)
 
     def targets(self, labels: Sequence[str]) -> NDArray[np.float64]:
         """The numbers (N,), in the units of the data."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import fields
@@ -15,10 +16,12 @@ from lora_clf.adapters import disk, file
 from lora_clf.adapters.adapter import load_adapter
 from lora_clf.adapters.canonical import parse
 from lora_clf.adapters.file import CARD, CONFIG, MODEL
+from lora_clf.adapters.header import Header
 from lora_clf.adapters.pool import AdapterPool
 from lora_clf.adapters.verification import verify_folder
 from lora_clf.adapters.wording import brief, few
-from lora_clf.errors import AdapterFormatError
+from lora_clf.base.base import Base
+from lora_clf.errors import AdapterFormatError, BaseNotFoundError
 from lora_clf.tuners import strategies
 from tests.adapters.making import make
 from tests.stress.mutations import Files, header_of, sign, take_apart, true_giant, write
@@ -201,7 +204,14 @@ def test_a_giant_that_is_truly_described_is_not_read_into_memory(size: int, fold
     ):
         with pytest.raises(AdapterFormatError, match=r"The digest of|No strategy has more"), bounded("a giant", 4.0):
             load()
-    assert not verify_folder(folder, lambda header: base)[0].passed
+    first, *others = verify_folder(folder, lambda header: base)
+    assert not first.passed and re.search(r"The digest of|No strategy has more", first.found) and len(others) == 6
+    # With no base at hand it is looked through.
+    assert "The digest of" in verify_folder(folder, no_base)[0].found
+
+
+def no_base(header: Header) -> Base:
+    raise BaseNotFoundError(f"There is no {header.base_name}.")
 
 
 def test_a_strategy_that_nobody_knows_is_refused_by_every_way_in(folder: Path, tmp_path: Path) -> None:

@@ -28,7 +28,6 @@ from tests.stress.conftest import Counted
 from tests.stress.mutations import NEUTRAL, SIGNED, SIGNED_WEIGHTS, SPOILT, Files, Mutant, mutant, write
 
 SECONDS: Final = 1.0  # of the processor, for each thing that is done with a folder
-HASHED: Final = 400 << 20  # bytes whose digest may take a second
 PATIENCE: Final = 900  # seconds of the clock, after which something waits for ever
 MEMORY: Final = 64 << 20  # bytes
 
@@ -145,9 +144,7 @@ def also(folder: Path, original: Original, found: Adapter | LoraClfError) -> Non
             continue
         assert isinstance(found, Adapter) or "canaries" in str(found) or "labels" in str(found), found
     try:
-        # Every byte is looked at: a file that truly has 800 MB takes the time of its digest.
-        size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-        with bounded("verifying", SECONDS + size / HASHED):
+        with bounded("verifying"):
             steps = verify_folder(folder, lambda header: original.base)
     except AdapterError:
         assert isinstance(found, LoraClfError)
@@ -217,7 +214,7 @@ def test_ten_thousand_mutations(originals: list[Original], tmp_path: Path, count
         {
             "mutations": sum(map(sum, (fate.values() for fate in fates.values()))),
             "by what was done": {fate: dict(sorted(came.items())) for fate, came in fates.items()},
-            "crashes, hangs over 1 s (verifying: and 1 s for each 400 MB), memory over 64 MB, silent accepts": 0,
+            "crashes, hangs over 1 s, memory over 64 MB, silent accepts": 0,
         },
     )
     assert fates[NEUTRAL]["refused"] == fates[SPOILT]["another"] == 0
