@@ -21,6 +21,7 @@ from pathlib import Path
 
 from lora_clf.cli.compare import chosen, is_all
 from lora_clf.cli.quiet import quiet_third_parties
+from lora_clf.comparison.comparison import Comparison
 from lora_clf.comparison.plan import BaseArguments
 from lora_clf.comparison.run import PlanProgress, compare
 from lora_clf.comparison.table import cells_of, columns_of, footnotes, markdown_table
@@ -72,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         partial = flags.out.with_name(f".{flags.out.name}.partial")
         shutil.copyfile(work / "results.json", partial)
         os.replace(partial, flags.out)
+    assert isinstance(found, Comparison), "SMS spam, TREC and the demo corpus have one label of several"
     columns = columns_of(found)
     print(markdown_table([c.heading for c in columns], cells_of(found), [c.left for c in columns]))
     print(*footnotes(found), "", found.verdict, sep="\n")

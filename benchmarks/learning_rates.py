@@ -4,7 +4,9 @@ Every rate of a grid is tried on folds of the whole SMS file, of TREC's training
 What counts is the loss and the error on each fold's *validation* part; test parts are not looked at, and TREC's test
 file is not even read. Every run is appended to a JSON-lines file as it ends, so several processes can share the work
 and an interrupted search goes on where it stopped. The rate chosen for a strategy is the one with the lowest loss
-relative to the best of the same fold, averaged over the folds of a task and then over the tasks that were run.
+relative to the best of the same fold, averaged over the folds of a task and then over the tasks that were run; a rate
+at which one run did not learn (its loss is many times the best's) is out, however good the others are. --seeds looks
+for such runs: so many seeds on the whole SMS file in its default split.
 
 With --climb a grid need not be known: three times and a third of the best rate so far are tried until both are worse,
 fold after fold. --rows takes that many of a fold's training rows, drawn at random, where the whole takes too long.
@@ -12,6 +14,7 @@ fold after fold. --rows takes that many of a fold's training rows, drawn at rand
     python benchmarks/learning_rates.py run --demo --sms SMSSpamCollection --trec trec-train.csv --strategy lora
     python benchmarks/learning_rates.py run --sms SMSSpamCollection --strategy ia3 dora bitfit
     python benchmarks/learning_rates.py run --sms SMSSpamCollection --climb --rows 800 --out learning_rates_family.jsonl
+    python benchmarks/learning_rates.py run --sms SMSSpamCollection --seeds 5 --strategy lora --rates 1e-3 2e-3
     python benchmarks/learning_rates.py table
 """
 
@@ -43,6 +46,9 @@ AROUND = (1 / 9, 1 / 3, 1, 3)
 TWINS = ("head-only", "lora-scratch")
 """One is solved for, the other computes what `lora` computes."""
 TASKS = ("sms-spam", "trec", "demo")
+SEEDS = "sms-spam, seeds"
+LOST = 5.0
+"""A run did not learn whose loss is so many times that of the best rate on the same fold, or with the same seed."""
 FOLDS = 3
 MOST = 6
 """Rates that a climb tries on one fold at most."""
@@ -51,7 +57,7 @@ MOST = 6
 def run(arguments: argparse.Namespace) -> None:
     """Train every rate of each strategy's grid on every fold of the tasks that are given."""
     from lora_clf.base.base import load_base
-    from lora_clf.data.dataset import folds, load_table
+    from lora_clf.data.dataset import folds, load_data, load_table
     from lora_clf.errors import UnsupportedBaseError
     from lora_clf.training.loop import train
     from lora_clf.training.settings import TrainSettings
@@ -59,10 +65,13 @@ def run(arguments: argparse.Namespace) -> None:
 
     base = load_base(arguments.base, device=arguments.device)
     sources = (arguments.sms, arguments.trec, "demo" if arguments.demo else None)
-    for task, path in zip(TASKS, sources, strict=True):
+    for task, path in ((SEEDS, arguments.sms),) if arguments.seeds else zip(TASKS, sources, strict=True):
         if path is None:
             continue
-        parts = folds(load_table(path), FOLDS, seed=arguments.seed, name=task)[: arguments.folds]
+        if arguments.seeds:
+            parts = [load_data(path, protocol="near-copy-free")] * arguments.seeds
+        else:
+            parts = folds(load_table(path), FOLDS, seed=arguments.seed, name=task)[: arguments.folds]
         for strategy, rate, number in cells(arguments, task, len(parts)):
             data = shortened(parts[number], arguments.rows, number)
             settings = TrainSettings(lr=rate, seed=number, batch_size=arguments.batch_size)
@@ -211,6 +220,13 @@ def summarise(arguments: argparse.Namespace) -> None:
     for line in lines:
         key = (line["strategy"], line["task"], line["fold"])
         lowest[key] = min(lowest.get(key, math.inf), line["loss"])
+    lost: dict[tuple[str, float], int] = {}
+    for line in lines:
+        if line["loss"] > LOST * lowest[line["strategy"], line["task"], line["fold"]]:
+            lost[line["strategy"], line["rate"]] = lost.get((line["strategy"], line["rate"]), 0) + 1
+    for line in lines:
+        if line["task"] == SEEDS:
+            continue
         groups.setdefault(line["strategy"], {}).setdefault(line["rate"], {}).setdefault(line["task"], []).append(line)
     summary: dict[str, Any] = {"batch_size": arguments.batch_size, "rates": {}, "chosen": {}}
     ran = [task for task in TASKS if any(line["task"] == task for line in lines)]
@@ -228,11 +244,13 @@ def summarise(arguments: argparse.Namespace) -> None:
                 relative.append(sum(run["loss"] / lowest[strategy, task, run["fold"]] for run in runs) / len(runs))
                 cells.append(f"loss {loss:.4f} error {error:6.2%} ({len(runs)})")
                 row = {"rate": rate, "loss": loss, "error": error, "relative": relative[-1], "runs": len(runs)}
+                row["lost"] = lost.get((strategy, rate), 0)
                 summary["rates"].setdefault(strategy, {}).setdefault(task, []).append(row)
             mean = sum(relative) / len(relative)
-            print(f"{strategy:12} {rate:8g}  " + "  ".join(cells) + f"  {mean:.3f}")
+            out = lost.get((strategy, rate), 0)
+            print(f"{strategy:12} {rate:8g}  " + "  ".join(cells) + f"  {mean:.3f}" + (f"  lost {out}" if out else ""))
             chosen = summary["chosen"].get(strategy)
-            if len(relative) == len(ran) and (chosen is None or mean < chosen["relative_loss"]):
+            if not out and len(relative) == len(ran) and (chosen is None or mean < chosen["relative_loss"]):
                 summary["chosen"][strategy] = {"rate": rate, "relative_loss": mean}
     for strategy, entry in summary["chosen"].items():
         tried = sorted(groups[strategy])
@@ -260,6 +278,7 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="*")
     parser.add_argument("--climb", action="store_true", help="from the best rate so far, by thirds, in place of a grid")
     parser.add_argument("--rows", type=int, help="training rows of a fold, at most")
+    parser.add_argument("--seeds", type=int, help="train so many seeds on the whole SMS file, in place of folds")
     parser.add_argument("--folds", type=int, default=FOLDS, help="how many of the three folds to run")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--base", default="minilm")

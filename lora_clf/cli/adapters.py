@@ -94,7 +94,7 @@ def inspect(
         ("what", "value"),
         [
             ("adapter", found["adapter"]),
-            ("task", f"{found['task']}, {len(found['labels'])} labels: {_short(found['labels'])}"),
+            ("task", f"{found['task']}, {_counted(found['labels'])}"),
             ("positive label", found["positive_label"]),
             ("base", f"{found['base_name']} ({found['architecture']}, digest {found['base_digest'][:12]})"),
             ("base is here", _where(found["base_name"])),
@@ -181,6 +181,11 @@ def facts(adapter: Path, header: Header) -> dict[str, Any]:
         "dtypes": ", ".join(sorted({entry.dtype for entry in header.tensors})),
         **header.as_dict(),
     }
+
+
+def _counted(labels: list[str]) -> str:
+    """``2 labels: ham, spam``; of a number its name."""
+    return f"the number {labels[0]}" if len(labels) == 1 else f"{len(labels)} labels: {_short(labels)}"
 
 
 def _short(labels: list[str], shown: int = 8) -> str:

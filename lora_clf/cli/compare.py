@@ -24,6 +24,7 @@ from lora_clf.errors import UsageError, unknown
 if TYPE_CHECKING:
     from lora_clf.comparison.comparison import Comparison
     from lora_clf.comparison.run import PlanProgress
+    from lora_clf.comparison.task_comparison import TaskComparison
 
 app = typer.Typer(add_completion=False)
 HOME = Path("runs")
@@ -103,12 +104,9 @@ def compare(
     counted = numbers(seeds or "3") if repeats is None else list(range(seed, seed + repeats))
     from lora_clf.adapters.adapter import check_dtype
     from lora_clf.base.base import pick_device
-    from lora_clf.cli.compare_task import compare_other
-    from lora_clf.comparison.arguments import OtherTask
-    from lora_clf.comparison.contender import ALL, contenders_of
+    from lora_clf.comparison.contender import ALL
     from lora_clf.comparison.plan import BaseArguments
     from lora_clf.comparison.run import compare as run_comparison
-    from lora_clf.training.checkpoints import USUAL
 
     check_dtype(adapter_dtype)
     if adapter_dtype != "fp32" and not save_adapters:
@@ -146,24 +144,14 @@ def compare(
                 command=shlex.join(["lora-clf", *sys.argv[1:]]),
                 progress=progress,
             )
-    except OtherTask as other:
-        given: dict[str, Any] = {"curve": curve, "tune": tune, "resplit": resplit, "repeats": repeats}
-        given |= {"save-adapters": save_adapters, "adapter-dtype": adapter_dtype != "fp32", "head": verbalizer}
-        given |= {"checkpoint-every": checkpoint_every != USUAL, "jobs": jobs - 1, "threads": threads}
-        if odd := ", ".join(f"--{name}" for name, value in given.items() if value):
-            raise UsageError(f"For a {other.data.task.name} task {odd} does not apply: leave it out.") from None
-        setting = {"training": dict(loop), "reading": reading, "margin": margin, "force": force}
-        contenders = contenders_of(ALL if is_all(strategies) else names, settings)
-        group = columns.group_column
-        compare_other(other.data, contenders, counted, folder, shared, setting, plot_format, group, as_json=as_json)
-        return
     except KeyboardInterrupt as error:
         raise Interrupted(
             f"Interrupted. Finished runs are kept in {folder}; the same command does only what is missing."
         ) from error
     if as_json:
         value = found.to_json()
-        del value["predictions"]  # long; they are in the results file
+        for long in ("predictions", "runs", "test_rows"):  # they are in the results file
+            value.pop(long, None)
         document({**value, "out": str(folder)})
     else:
         show(found, folder)
@@ -214,18 +202,33 @@ def numbers(seeds: str) -> int | list[int]:
 
 
 def fold_settings(columns: DataFlags) -> dict[str, Any]:
-    """What says how a table is read and how it is cut into folds."""
+    """What says how a table is read, what is learned and how it is cut into folds."""
     cut = ("protocol", "group_column", "balance", "positive_label")
     usual = type(columns)()
-    if asked := [name for name in LABELS if getattr(columns, name) != getattr(usual, name)]:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
-        raise UsageError(f"--folds is for one label of several, which {flags} may not be: leave out one of the two.")
     given = {name: value for name in cut if (value := getattr(columns, name)) is not None}
-    return {**columns.table_settings(beside=cut), **given}
+    asked = {name: value for name in LABELS if (value := getattr(columns, name)) != getattr(usual, name)}
+    return {**columns.table_settings(beside=cut), **given, **asked}
 
 
-def show(found: Comparison, folder: Path) -> None:
+def show(found: Comparison | TaskComparison, folder: Path) -> None:
     """Print the table, what has to be known to read it, the answer and the files."""
+    from lora_clf.comparison.comparison import Comparison
+    from lora_clf.comparison.task_report import notes_of, table_of
+
+    if isinstance(found, Comparison):
+        show_classes(found)
+    else:
+        table(*table_of(found))
+        line()
+        for remark in notes_of(found):
+            line(remark)
+    line()
+    line(found.verdict)
+    line(f"Report, table, plots and results: {folder}")
+
+
+def show_classes(found: Comparison) -> None:
+    """Print the table of a classification, its notes and its learning curve."""
     from lora_clf.comparison.table import as_rich, cells_of, columns_of, footnotes
 
     if sys.stdout.isatty():
@@ -245,9 +248,6 @@ def show(found: Comparison, folder: Path) -> None:
         line("Test accuracy, %, by examples of each class, with the 95 % interval over draws:")
         table(*curve_table(found, "accuracy"))
         line(sentence_of(found))
-    line()
-    line(found.verdict)
-    line(f"Report, table, plots and results: {folder}")
 
 
 @contextmanager

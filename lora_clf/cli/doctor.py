@@ -13,7 +13,7 @@ from lora_clf.cli.flags import AdapterFlags, Device, Json
 from lora_clf.cli.opening import open_base
 from lora_clf.cli.output import document, line
 from lora_clf.cli.quiet import quiet_third_parties
-from lora_clf.errors import UsageError
+from lora_clf.errors import BaseNotFoundError, UsageError
 
 if TYPE_CHECKING:
     from lora_clf.adapters.finding import Finding
@@ -51,7 +51,10 @@ def doctor(
     else:
         if base is not None:
             raise UsageError(f"--base {base}: {target!r} is taken for a base itself; there is no adapter in it.")
-        on = load_base(target, revision=revision, device=device)
+        try:
+            on = load_base(target, revision=revision, device=device)
+        except BaseNotFoundError as error:
+            raise BaseNotFoundError(f"There is no adapter in {target!r}. {error}") from error
         from lora_clf.adapters.doctor import examine_base
 
         found = examine_base(on, prompt=prompt, tokens=tokens)

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from lora_clf.errors import UsageError
-
 if TYPE_CHECKING:
     from lora_clf.base.base import Base
     from lora_clf.base.verbalizer import Verbalizer
     from lora_clf.data.dataset import Dataset
 
-FOLD_SETTINGS = ("group_column", "validation", "balance", "positive_label")
+LABELS = ("task", "label_separator", "label_order", "bins")
+FOLD_SETTINGS = ("group_column", "validation", "balance", "positive_label", *LABELS)
 
 
 @dataclass(frozen=True)
@@ -70,22 +69,6 @@ class BaseArguments:
         )
 
 
-class OtherTask(UsageError):
-    """The data is not of texts with one label of several; `compare_task` compares such.
-
-    Attributes:
-        data: as it was loaded.
-    """
-
-    def __init__(self, data: Dataset) -> None:
-        self.data = data
-        super().__init__(
-            f"This comparison is of texts with one label of several; the labels of {data.name} make a {data.task.name} "
-            f"task ({data.task_reason}), which `lora-clf compare` and `lora_clf.comparison.task_runs` compare with one "
-            "split and no curve or tuning."
-        )
-
-
 @dataclass(frozen=True)
 class DataArguments:
     """The arguments of `load_data`, or of `load_table` and `folds`.
@@ -110,23 +93,23 @@ class DataArguments:
         from lora_clf.data.dataset import folds, load_data
 
         if self.folds is None:
-            data = load_data(self.source, **self.settings, seed=seed)
-            if not data.task.softmax:
-                raise OtherTask(data)
-            return [data]
+            return [load_data(self.source, **self.settings, seed=seed)]
         from lora_clf.data.corpus import load_corpus
+        from lora_clf.data.question import Question
 
         cut = {key: value for key, value in self.settings.items() if key in FOLD_SETTINGS}
         read = {key: value for key, value in self.settings.items() if key not in {*FOLD_SETTINGS, "protocol"}}
         if (group_column := cut.get("group_column")) is not None:
             read["columns"] = [*read.get("columns", ()), group_column]
-        corpus = load_corpus(self.source, **read)
+        asked = Question(**{key: value for key, value in cut.items() if key in LABELS})
+        corpus = load_corpus(self.source, **read, empty_labels=asked.may_be_empty)
         return folds(
             corpus.part,
             self.folds,
             seed,
             self.settings.get("protocol", "near-copy-free"),
             **cut,
+            label_column=corpus.label_column,
             name=corpus.name,
             licence=corpus.licence,
             source=corpus.source,

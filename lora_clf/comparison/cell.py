@@ -65,6 +65,7 @@ def run_cell(
         BaseError: the same name is now another base.
         CheckpointError: another process is at the same cell.
     """
+    from lora_clf.base.reading import Reading
     from lora_clf.training.settings import TrainSettings
 
     materials = materials or Materials()
@@ -76,8 +77,9 @@ def run_cell(
     restarted = restart_peak()
     kept = checkpoints_of(folder, cell.digest)
     settings = TrainSettings(**cell.training, seed=cell.seed)
+    reading = Reading.restored(cell.reading)
     told = throttled(say) if say else None
-    result = train_on(base, data, cell.contender.tuner(), settings, kept, every, told)
+    result = train_on(base, data, cell.contender.tuner(), settings, reading, kept, every, told)
     peak = peak_bytes()
     with tempfile.TemporaryDirectory() as place:
         saved = Path(adapter or Path(place) / "adapter")
@@ -89,6 +91,8 @@ def run_cell(
             digest_file(adapter).write_text(f"{mark_of(cell.digest, dtype)}\n", encoding="utf-8")
         adapter_bytes = folder_bytes(saved)
         tensor_bytes = (saved / "adapter_model.safetensors").stat().st_size
+    said = softmax if data.task.softmax else np.asarray
+    answering = result.adapter.header.answering
     outcome = Outcome(
         digest=cell.digest,
         label=cell.contender.label,
@@ -113,12 +117,13 @@ def run_cell(
         training=dict(result.adapter.header.training),
         environment=environment(base),
         scores={"validation": result.validation, "test": result.test},
-        test=predictions_of(data, data.test, softmax(result.test_logits)),
-        validation=predictions_of(data, data.validation, softmax(result.validation_logits)),
+        test=predictions_of(data, data.test, said(result.test_logits)),
+        validation=predictions_of(data, data.validation, said(result.validation_logits)),
         k=cell.k,
         flops=_flops(result, base, data),
         texts_per_second=_throughput(result, data) if cell.k is None else None,
         diagnosis=[finding.as_dict() for finding in result.diagnosis if finding.name != SLOW],
+        task=None if data.task.softmax else {"labels": list(answering.labels), "settings": answering.settings()},
     )
     write_outcome(outcome, folder)
     shutil.rmtree(kept, ignore_errors=True)
@@ -163,10 +168,10 @@ def check(cell: Cell, base: Base, data: Dataset) -> None:
 
 
 def predictions_of(data: Dataset, part: Part, probabilities: Any) -> Predictions:
-    """``probabilities`` (N, C) of the rows of ``part``, as they are kept."""
+    """``probabilities`` (N, C) of the rows of ``part``, as they are kept; of a task without such its logits."""
     return Predictions(
         np.asarray(part.rows, dtype=np.int64),
-        np.asarray(data.label_ids(part), dtype=np.int64),
+        np.asarray(data.label_ids(part) if data.task.softmax else data.task.targets(part.labels)),
         np.asarray(probabilities, dtype=np.float64),
     )
 

@@ -1,4 +1,4 @@
-"""What a report says of the learning curve, of tuning and of the code that ran."""
+"""What a report says of the learning curve and of tuning."""
 
 from __future__ import annotations
 
@@ -138,15 +138,3 @@ def _chosen(tuning: Tuning, chosen: TrialOutcome | None) -> str:
         )
         or "usual settings"
     )
-
-
-def provenance_lines(comparison: Comparison) -> list[str]:
-    """Which code ran, in which precision and how many runs at a time."""
-    facts = comparison.facts.get("provenance")
-    if not facts:
-        return []
-    commit = facts["git_commit"]
-    changed = ", with changes since" if facts["changed_since_commit"] else ""
-    code = f"code: digest {facts['code_digest'][:16]}" + (f", git commit {commit[:12]}{changed}" if commit else "")
-    jobs = f"; {facts['jobs']} runs at a time, so seconds are those of a shared machine" if facts["jobs"] > 1 else ""
-    return [code, f"precision: {facts['precision']}{jobs}"]

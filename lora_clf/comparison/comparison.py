@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from lora_clf.comparison.recommendation import Recommendation
     from lora_clf.comparison.standing import Standing
     from lora_clf.comparison.tuning import Tuning
-    from lora_clf.data.dataset import Dataset
+    from lora_clf.data.dataset import Dataset, Part
 
 DIGITS = 4  # of a probability in results.json; the cells keep them whole
 TRUE_WORDS = {"1", "true", "yes", "y", "hard", "x"}
@@ -317,10 +318,7 @@ def facts_of_data(plan: Plan, datasets: dict[tuple[int, int | None], Dataset]) -
                 "fold": fold,
                 "digest": data.digest,
                 "rows": {part: len(rows) for part, rows in data.parts.items()},
-                "per_class": {
-                    part: {label: rows.labels.count(label) for label in data.labels}
-                    for part, rows in data.parts.items()
-                },
+                "per_class": {part: _per_class(data, rows) for part, rows in data.parts.items()},
             }
             for (seed, fold), data in datasets.items()
         ],
@@ -328,6 +326,12 @@ def facts_of_data(plan: Plan, datasets: dict[tuple[int, int | None], Dataset]) -
         "leaks_pooled_over": len(datasets) if several else 1,
         "warnings": sorted({_short(line) for data in datasets.values() for line in data.warnings}),
     }
+
+
+def _per_class(data: Dataset, part: Part) -> dict[str, int]:
+    """How many rows name each class; nothing where labels are numbers."""
+    named = Counter(name for label in part.labels for name in data.task.parts(label))
+    return {label: named[label] for label in data.labels} if named or data.task.softmax else {}
 
 
 def _short(warning: str) -> str:
@@ -340,7 +344,7 @@ def _leaks(datasets: Sequence[Dataset]) -> list[dict[str, Any]]:
     from lora_clf.data.leaks import LEVELS
 
     table = []
-    for label in (None, *datasets[0].labels):
+    for label in (None, *(datasets[0].labels if datasets[0].task.softmax else ())):
         entry: dict[str, Any] = {"class": label or "all", "rows": 0}
         for level in LEVELS:
             counted = [data.leaks().count("test", level, label) for data in datasets]

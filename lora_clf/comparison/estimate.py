@@ -50,7 +50,7 @@ def estimate(
     train, validation, test = (len(part) for part in data.parts.values())
     found = {}
     for contender in plan.contenders:
-        step, once, frozen = _timed(contender, base, [tokens[place] for place in batch], len(data.labels), precision)
+        step, once, frozen = _timed(contender, base, [tokens[place] for place in batch], data.task.outputs, precision)
         # With the whole backbone frozen a step is the head alone; the difference of two clocks would be noise.
         rest = max(0.0, step - once * frozen) if frozen < 1 else 0.0
 

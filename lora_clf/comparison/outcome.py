@@ -30,12 +30,12 @@ class Predictions:
 
     Attributes:
         rows: (N,) row numbers in the source.
-        labels: (N,) the true classes.
-        probabilities: (N, C).
+        labels: (N,) the true classes; where the task is not one label of several, its targets (N,) or (N, C).
+        probabilities: (N, C); of such a task its logits.
     """
 
     rows: NDArray[np.int64]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     probabilities: NDArray[np.float64]
 
     @property
@@ -74,6 +74,7 @@ class Outcome:
         flops: of the training, about (`training.flops.spent`).
         diagnosis: what went wrong in training, `Finding.as_dict` each; how long it took is not among it.
         texts_per_second: that the trained classifier labelled, in the precision of its scores, loaded and warm.
+        task: where it is not one label of several, the labels and the settings that were found in training.
     """
 
     digest: str
@@ -105,10 +106,11 @@ class Outcome:
     flops: float | None = None
     texts_per_second: float | None = None
     diagnosis: list[dict[str, Any]] = field(default_factory=list)
+    task: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the predictions, as plain JSON values."""
-        hidden = ("test", "validation")
+        hidden = ("test", "validation", *(("task",) if self.task is None else ()))
         shallow = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in hidden}
         return shallow
 
@@ -162,7 +164,7 @@ def read_outcome(folder: Path, digest: str | None = None) -> Outcome | None:
             parts = {
                 part: Predictions(
                     arrays[f"{part}_rows"].astype(np.int64),
-                    arrays[f"{part}_labels"].astype(np.int64),
+                    arrays[f"{part}_labels"],
                     arrays[f"{part}_probabilities"].astype(np.float64),
                 )
                 for part in ("test", "validation")

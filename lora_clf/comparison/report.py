@@ -7,16 +7,17 @@ beside it hold row numbers only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_clf.comparison import page
 from lora_clf.comparison.answers import choice_blocks, difference_blocks
-from lora_clf.comparison.chapters import curve_blocks, provenance_lines, tuning_blocks, write_curve
+from lora_clf.comparison.chapters import curve_blocks, tuning_blocks, write_curve
 from lora_clf.comparison.evidence import copy_blocks, mistake_blocks, plot_blocks
 from lora_clf.comparison.evidence_plots import write_evidence
 from lora_clf.comparison.false_alarms import alarm_blocks
+from lora_clf.comparison.made import made_lines, rate_of
 from lora_clf.comparison.outcome import kept_whole
 from lora_clf.comparison.page import Block, Grid, Heading, Notes, Paragraph, Plot
 from lora_clf.comparison.plots import AXES, render, write_plots
@@ -36,7 +37,6 @@ from lora_clf.data.cache import write_whole
 
 if TYPE_CHECKING:
     from lora_clf.comparison.comparison import Comparison
-    from lora_clf.comparison.plan import Contender
 
 LEVELS = (("exact", "exact copy"), ("0.7", "alike >= 0.7"), ("0.5", "alike >= 0.5"))
 
@@ -259,32 +259,13 @@ def _of(count: int, total: int) -> str:
 
 
 def _provenance(comparison: Comparison) -> list[Block]:
-    facts = comparison.facts
-    base, environment = facts["base"], facts["environment"]
-    from lora_clf import __version__
-    from lora_clf.training.settings import TrainSettings
-
-    settings = TrainSettings(**comparison.plan.training).as_dict()
-    del settings["seed"]
-    digests = [f"{split['digest'][:16]}" for split in facts["data"]["splits"]]
-    lines = [
-        f"command: {facts['command']}" if facts["command"] else "",
-        f"base: {base['name']}, {base['parameters']:,} parameters, pooling {base['pooling']}, "
-        f"digest {base['digest'][:16]}, tokenizer {base['tokenizer_digest'][:16]}",
-        f"data digest{'s' if len(digests) > 1 else ''}: {', '.join(digests)}",
-        f"training seeds: {', '.join(str(seed) for seed in comparison.plan.seeds)}; split seed"
-        + ("s: the same" if comparison.plan.resplit else f": {comparison.plan.split_seed}"),
-        f"training: {_pairs(settings)}",
-        *(
-            f"{contender.label}: {_pairs(contender.settings | _how(comparison, contender))}"
-            for contender in comparison.plan.contenders
-        ),
-        f"versions: lora-clf {__version__}, {_pairs(environment['versions'])}",
-        f"machine: {_pairs(environment['machine'])}",
-        *provenance_lines(comparison),
-        _intervals(comparison),
-    ]
-    return [Heading("How it was made"), Notes([line for line in lines if line])]
+    used = {
+        contender.label: contender.settings
+        | rate_of(outcome.training for outcome in comparison.outcomes_of(contender.label))
+        for contender in comparison.plan.contenders
+    }
+    lines = [*made_lines(comparison.plan, comparison.facts, used), _intervals(comparison)]
+    return [Heading("How it was made"), Notes(lines)]
 
 
 def _intervals(comparison: Comparison) -> str:
@@ -302,19 +283,3 @@ def _intervals(comparison: Comparison) -> str:
         f"joint draws as critical value (max-T){few}; of the loss against the best the same draws, each strategy in "
         "turn in the place of the best (Edwards and Hsu 1983)"
     )
-
-
-def _how(comparison: Comparison, contender: Contender) -> dict[str, object]:
-    """The learning rate that was used, or what solved the problem instead."""
-    used = [outcome.training for outcome in comparison.outcomes_of(contender.label)]
-    if not used:
-        return {}
-    return {name: used[0][name] for name in (("solver", "l2") if "solver" in used[0] else ("lr",)) if name in used[0]}
-
-
-def _pairs(values: Mapping[str, object]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {_setting(value)}" for name, value in values.items())
-
-
-def _setting(value: object) -> str:
-    return "default" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -16,6 +16,7 @@ from lora_clf.errors import CheckpointError
 
 if TYPE_CHECKING:
     from lora_clf.base.base import Base
+    from lora_clf.base.reading import Reading
     from lora_clf.data.dataset import Dataset
     from lora_clf.training.result import Progress, Result
     from lora_clf.training.settings import TrainSettings
@@ -46,6 +47,7 @@ def train_on(
     data: Dataset,
     tuner: Tuner,
     settings: TrainSettings,
+    reading: Reading,
     place: Path,
     every: int | str,
     progress: Callable[[Progress], None] | None = None,
@@ -59,6 +61,7 @@ def train_on(
         data: the same.
         tuner: the same.
         settings: the same.
+        reading: the same.
         place: of the checkpoints, this run's own.
         every: steps or a time, as of `lora_clf.training.checkpoints.Checkpoints`.
         progress: called after every step.
@@ -71,7 +74,7 @@ def train_on(
 
     try:
         going_on = Checkpoints(place, every, resume=True)
-        return train(base, data, tuner, settings, progress=progress, checkpoints=going_on)
+        return train(base, data, tuner, settings, reading=reading, progress=progress, checkpoints=going_on)
     except CheckpointError:  # none is whole: the run is not lost, only what it had done
         anew = Checkpoints(place, every, replace=True)
-        return train(base, data, tuner, settings, progress=progress, checkpoints=anew)
+        return train(base, data, tuner, settings, reading=reading, progress=progress, checkpoints=anew)

@@ -33,10 +33,13 @@ from lora_clf.comparison.progress import PlanProgress as PlanProgress
 from lora_clf.comparison.progress import Tell
 from lora_clf.comparison.recommendation import MARGIN, check_margin
 from lora_clf.comparison.tuning import plan_trials, tuned
+from lora_clf.errors import UsageError
 from lora_clf.training.checkpoints import USUAL
 
 if TYPE_CHECKING:
     from lora_clf.base.base import Base
+    from lora_clf.comparison.task_comparison import TaskComparison
+    from lora_clf.tasks.base import Task
     from lora_clf.training.settings import TrainSettings
     from lora_clf.tuners.base import Tuner
 
@@ -68,11 +71,13 @@ def compare(
     margin: float = MARGIN,
     command: str | None = None,
     progress: Tell | None = None,
-) -> Comparison:
+) -> Comparison | TaskComparison:
     """Compare strategies on the same splits and seeds, with plain baselines, and write the report.
 
-    Each finished run is kept in ``out`` at once, and of a run that lasts its newest checkpoints: an interrupted
-    comparison that is started again does only what is missing. A run that fails is reported; the others go on.
+    What comes back is a `Comparison`; where the task is not one label of several a `TaskComparison`, which is judged by
+    the task's own score. Each finished run is kept in ``out`` at once, and of a run that lasts its newest checkpoints:
+    an interrupted comparison that is started again does only what is missing. A run that fails is reported; the others
+    go on.
 
     Args:
         base: the base's name, or all arguments of `load_base`.
@@ -152,11 +157,13 @@ def run_plan(
     margin: float = MARGIN,
     command: str | None = None,
     progress: Tell | None = None,
-) -> Comparison:
+) -> Comparison | TaskComparison:
     """Run ``plan``; `compare` says what the arguments are. ``leave_out``: without what cannot adapt the base."""
     from lora_clf.comparison.estimate import Clock, estimate
     from lora_clf.comparison.plots import check_format
     from lora_clf.comparison.report import write_report
+    from lora_clf.comparison.task_comparison import gathered
+    from lora_clf.comparison.task_report import write_task_report
     from lora_clf.comparison.untuned import measure_untuned
     from lora_clf.comparison.work import Work, batched, in_order, threads_each
     from lora_clf.training.objective import check_recipe
@@ -169,13 +176,15 @@ def run_plan(
     begin = time.perf_counter()
     Folder(out, plan)  # what is wrong with the place ends here
     loaded = load_parts(plan)
-    check_recipe(next(iter(loaded.values())).task, settings)
+    first = next(iter(loaded.values()))
+    check_recipe(first.task, settings)
+    check_task(plan, first.task)
     drawn = draw_parts(plan, loaded)
     base = plan.base.load()
-    plan.base.answering(base, next(iter(loaded.values())).labels)  # words that cannot be told apart end here
-    plan, refused = takeable(plan, base, len(next(iter(loaded.values())).labels)) if leave_out else (plan, [])
+    plan.base.answering(base, first.labels)  # words that cannot be told apart end here
+    plan, refused = takeable(plan, base, first.task.outputs) if leave_out else (plan, [])
     folder = Folder(out, plan, save_adapters, adapter_dtype, checkpoint_every)
-    facts = {
+    facts: dict[str, Any] = {
         "base": facts_of_base(base),
         "data": facts_of_data(plan, loaded),
         "environment": environment(base, threads),
@@ -188,7 +197,7 @@ def run_plan(
         around = environment_digest(base, settings.precision, threads)
         cells = [with_digests(cell, base, loaded[cell.split_seed, cell.fold], around) for cell in plan.cells()]
         small = [with_digests(cell, base, drawn[cell.seed, cell.k], around) for cell in plan.curve_cells()]
-        trials = plan_trials(plan, cells, base, len(next(iter(loaded.values())).labels))
+        trials = plan_trials(plan, cells, base, first.task.outputs)
         untried = [trial for trial in trials if not folder.holds(trial)]
         if not untried:
             cells = [tuned(cell, folder.tunings(trials)) for cell in cells]
@@ -202,12 +211,13 @@ def run_plan(
         work.keep(trial.name for trial in trials if trial not in untried)
         work.keep(cell.name for cell in [*cells, *small] if cell not in todo)
         work.estimate()
-        untuned = measure_untuned(base, loaded, settings)
+        classes = loaded if first.task.softmax else {}  # of other tasks the baselines are in `gathered`
+        untuned = measure_untuned(base, classes, settings)
         near = measure_centroids(base, drawn, settings)
         del base  # the children load their own; two copies would be one too many
         work.failures.extend(untuned.failures)
         # First, so that what fails is known before hours have passed.
-        baselines = measure_baselines(loaded, work.failures)
+        baselines = measure_baselines(classes, work.failures)
         plain = measure_baselines(drawn, work.failures)
         for lost in tuple(work.failures):
             work.tell(PlanProgress(lost.cell, work.done, work.total, event="failed", message=lost.message))
@@ -222,19 +232,49 @@ def run_plan(
         alone = [[cell] for cell in todo if cell.k is None]
         shared = batched([cell for cell in todo if cell.k is not None], lambda cell: cell)
         work.do([*alone, *shared], folder)
+        failures = in_order(work.failures, [*trials, *cells, *small])
+        facts |= {"command": without_folders(command), "margin": float(margin)}
+        facts["left_out"] = [*refused, *untuned.left_out]
+        if not first.task.softmax:
+            found = gathered(plan, folder.outcomes(cells), loaded, failures, facts)
+            write_task_report(found, out, plot_format)
+            return found
         comparison = Comparison(
             plan=plan,
             outcomes=folder.outcomes(cells),
             baselines=(*baselines, *untuned.outcomes),
-            failures=in_order(work.failures, [*trials, *cells, *small]),
-            facts=facts
-            | {"command": without_folders(command), "margin": float(margin), "left_out": [*refused, *untuned.left_out]},
+            failures=failures,
+            facts=facts,
             datasets=loaded,
             curve=None if plan.curve is None else CurveRuns(folder.outcomes(small), (*plain, *near), drawn),
             tunings=folder.tunings(trials),
         )
         write_report(comparison, out, plot_format)
         return comparison
+
+
+def check_task(plan: Plan, task: Task) -> None:
+    """Refuse what does not go with ``task``, before anything is computed.
+
+    Raises:
+        UsageError: texts are joined in a way that it does not allow; or it is not one label of several, and the plan
+            asks for what is only for such; all of it is named.
+    """
+    from lora_clf.base.reading import Reading
+    from lora_clf.inference.documents import check_outputs
+
+    check_outputs(Reading.restored(plan.reading), task.softmax, task.name)
+    if task.softmax:
+        return
+    asked = {
+        "--curve (it counts examples of each class)": plan.curve is not None,
+        "--tune (it chooses by accuracy)": plan.tune is not None,
+        "--resplit and --repeats (the intervals are over rows that all seeds share; --folds covers every row)":
+            plan.resplit,
+        "--head verbalizer (it has a word for each label)": plan.base.template is not None,
+    }  # fmt: skip
+    if odd := "; ".join(flag for flag, came in asked.items() if came):
+        raise UsageError(f"For a {task.name} task leave out {odd}.")
 
 
 def measure_centroids(base: Base, datasets: Datasets, settings: TrainSettings) -> list[BaselineOutcome]:

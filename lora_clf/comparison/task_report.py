@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lora_clf.comparison.made import made_lines
 from lora_clf.comparison.outcome import kept_whole
 from lora_clf.comparison.page import Block, Grid, Heading, Notes, Paragraph, Plot, as_html, as_markdown
 from lora_clf.comparison.table import bytes_text, count_text, seconds_text
-from lora_clf.comparison.task_runs import BASELINES, TaskComparison, write_results
-from lora_clf.comparison.task_standing import RIVAL, Gap, TaskStanding, figure, verdict_of
+from lora_clf.comparison.task_comparison import BASELINES, TaskComparison
+from lora_clf.comparison.task_standing import RIVAL, Gap, TaskStanding, figure
 from lora_clf.data.cache import write_whole
 from lora_clf.tasks.regression import Regression
 
@@ -29,13 +31,16 @@ FURTHER = {
 """The scores beside the primary one, as shares of 1."""
 
 
-def table_of(found: TaskComparison, standing: TaskStanding) -> tuple[list[str], list[list[str]]]:
+def table_of(found: TaskComparison) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of the table."""
-    measure = found.data.task.primary
-    further = FURTHER[found.data.task.name]
+    if not found.strategies:
+        return ["strategy"], []
+    standing = found.standing
+    measure = found.task.primary
+    further = FURTHER[found.task.name]
     unit = " %" if measure.share else ""
     headings = ["strategy", f"{measure.title}{unit}", "95 % interval", "group", *(title for _, title in further)]
-    headings += [f"better than {RIVAL} by", "trainable", "adapter", "training s"]
+    headings += [f"better than {RIVAL} by", "trainable", "adapter", "training s", "peak memory"]
     rows = []
     for place in standing.places:
         sd = "" if place.sd is None else f" ± {_plain(place.sd, measure.share)}"
@@ -50,14 +55,19 @@ def table_of(found: TaskComparison, standing: TaskStanding) -> tuple[list[str], 
                 count_text(place.parameters),
                 bytes_text(place.bytes),
                 seconds_text(place.seconds),
+                bytes_text(place.peak_memory_bytes),
             ]
         )
     return headings, rows
 
 
-def notes_of(found: TaskComparison, standing: TaskStanding) -> list[str]:
+def notes_of(found: TaskComparison) -> list[str]:
     """What has to be known to read the table."""
-    measure = found.data.task.primary
+    lost = [f"{failure.cell} failed: {failure.message}" for failure in found.failures]
+    if not found.strategies:
+        return lost
+    standing, measure = found.standing, found.task.primary
+    left_out = [f"Left out, {one['label']}: {one['reason']}." for one in found.facts.get("left_out", ())]
     return [
         "Intervals are over test rows and seeds, near copies counted as one. Those that share a letter cannot be told "
         "apart, all pairs at once; that does not show that they are equal.",
@@ -66,51 +76,75 @@ def notes_of(found: TaskComparison, standing: TaskStanding) -> list[str]:
         + ("." if measure.share else f": a point is a hundredth of the {measure.title} of one answer for all rows."),
         f"Baselines: {BASELINES[0]} gives every text the same answer; {RIVAL} is a linear model on words and pairs, "
         "its penalty chosen on folds of the training part.",
+        *left_out,
+        *lost,
     ]
 
 
-def write_task_report(found: TaskComparison, standing: TaskStanding, out: Path, kind: str = "png") -> None:
-    """Write ``report.html``, ``report.md``, ``results.json``, ``results.csv`` and the plots."""
-    headings, rows = table_of(found, standing)
-    write_results(found, standing, out)
+def write_task_report(found: TaskComparison, out: Path, plot_format: str = "png") -> None:
+    """Write ``report.html``, ``report.md``, ``results.json``, ``results.csv`` and the plots.
+
+    Raises:
+        TrainingError: the disk does not take them; each file is whole, the old or the new one.
+    """
+    headings, rows = table_of(found)
+    first, *others = found.verdict_lines
+    blocks: list[Block] = [Paragraph(first, answer=True), Paragraph(" ".join(others))]
+    with kept_whole(out):
+        out.mkdir(parents=True, exist_ok=True)
+    if found.strategies:
+        standing = found.standing
+        strong = frozenset(place for place, each in enumerate(standing.places) if each.label == standing.best)
+        blocks += [
+            Grid(headings, rows, [True] + [False] * (len(headings) - 1), strong, frozenset({len(found.strategies)})),
+            Notes(notes_of(found)),
+            _plot("The score with its interval", "score", _intervals(found, standing), out, plot_format),
+        ]
+        shown = [label for label in dict.fromkeys((standing.best, RIVAL)) if found.of(label)]
+        if isinstance(found.task, Regression):
+            for label in shown:
+                title = f"{label}: predicted against true, and residuals"
+                blocks.append(_plot(title, f"fit-{label}", _fit(found, label), out, plot_format))
+        blocks += _confusions(found, shown)
+    blocks += [Heading("Data"), Paragraph(_data(found)), Heading("How it was made"), Notes(_made(found))]
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([headings, *rows])
+    results = json.dumps(found.to_json(), ensure_ascii=False, allow_nan=False)
+    top = f"Which strategy for {found.facts['data']['name']} on {found.facts['base']['name']}?"
+    files = {
+        "results.json": f"{results}\n",
+        "results.csv": text.getvalue(),
+        "report.md": as_markdown(top, blocks),
+        "report.html": as_html(top, blocks),
+    }
     with kept_whole(out):
-        write_whole(out / "results.csv", text.getvalue().encode("utf-8"))
-    lines = verdict_of(found, standing)
-    strong = frozenset(place for place, each in enumerate(standing.places) if each.label == standing.best)
-    blocks: list[Block] = [
-        Paragraph(lines[0], answer=True),
-        Paragraph(" ".join(lines[1:])),
-        Grid(headings, rows, [True] + [False] * (len(headings) - 1), strong, frozenset({len(found.strategies)})),
-        Notes(notes_of(found, standing)),
-        _plot("The score with its interval", "score", _intervals(found, standing), out, kind),
-    ]
-    if isinstance(found.data.task, Regression):
-        for label in dict.fromkeys((standing.best, RIVAL)):
-            title = f"{label}: predicted against true, and residuals"
-            blocks.append(_plot(title, f"fit-{label}", _fit(found, label), out, kind))
-    blocks += _confusions(found, standing)
-    blocks += [Heading("Data"), Paragraph(_data(found))]
-    top = f"Which strategy for {found.data.name} on {found.facts['base']}?"
-    with kept_whole(out):
-        write_whole(out / "report.md", as_markdown(top, blocks).encode("utf-8"))
-        write_whole(out / "report.html", as_html(top, blocks).encode("utf-8"))
+        for name, content in files.items():
+            write_whole(out / name, content.encode("utf-8"))
 
 
 def _data(found: TaskComparison) -> str:
-    data = found.data
+    data, facts = found.data, found.facts["data"]
     parts = ", ".join(f"{len(part):,} {name}" for name, part in data.parts.items())
+    cut = f"{facts['folds']} folds, of which the first has" if facts["folds"] else "one split:"
     return (
-        f"{data.name}: {parts} rows, split {data.protocol}, digest {data.digest[:12]}. Task: {data.task.name} "
-        f"({data.task_reason}). Base: {found.facts['base']}, digest {found.facts['base_digest'][:12]}."
+        f"{facts['name']}, {cut} {parts} rows. Protocol {facts['protocol']}. Task: {found.task.name} "
+        f"({data.task_reason})."
     )
 
 
-def _confusions(found: TaskComparison, standing: TaskStanding) -> list[Block]:
+def _made(found: TaskComparison) -> list[str]:
+    used = {label: found.of(label)[0].settings for label in found.strategies}
+    intervals = (
+        "intervals: Student's t with the analytic variance of near-copy groups crossed with seeds; of differences the "
+        "largest ratio of any pair in 4,000 joint draws as critical value (max-T)"
+    )
+    return [*made_lines(found.plan, found.facts, used), intervals]
+
+
+def _confusions(found: TaskComparison, shown: Sequence[str]) -> list[Block]:
     """Of ordered classes the confusion of the best and of TF-IDF, summed over seeds; of several labels F1 of each."""
     blocks: list[Block] = []
-    for label in dict.fromkeys((standing.best, RIVAL)):
+    for label in shown:
         scores = [run.scores for run in found.of(label)]
         if "confusion_matrix" in scores[0]:
             names = scores[0]["labels"]
@@ -148,7 +182,7 @@ def _intervals(found: TaskComparison, standing: TaskStanding) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    measure = found.data.task.primary
+    measure = found.task.primary
     ordered = sorted(standing.places, key=lambda place: place.score, reverse=not measure.higher)
     figure = Figure(figsize=(7.5, 1.2 + 0.38 * len(ordered)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -168,8 +202,8 @@ def _intervals(found: TaskComparison, standing: TaskStanding) -> Figure:
 def _fit(found: TaskComparison, label: str) -> Figure:
     from lora_clf.evaluation.fit_plot import draw_fit
 
-    truth = found.data.task.targets(found.data.test.labels)
-    return draw_fit(truth, np.array(found.of(label)[0].values), found.data.task.labels[0])
+    truth = found.task.targets(found.test.labels)
+    return draw_fit(truth, np.array(found.of(label)[0].values), found.task.labels[0])
 
 
 def _plain(value: float, share: bool) -> str:

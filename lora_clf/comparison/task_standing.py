@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_clf.comparison.task_runs import BASELINES, TaskComparison
+from lora_clf.comparison.task_comparison import BASELINES, TaskComparison
 from lora_clf.data.partition import groups_of
 from lora_clf.evaluation.intervals import crossed_mean, mean_spread
 from lora_clf.evaluation.noninferiority import shortfalls
@@ -67,6 +67,7 @@ class Place:
     parameters: int | None
     bytes: int | None
     seconds: float
+    peak_memory_bytes: int | None = None
     bound: float | None = None
     within: bool = False
 
@@ -92,29 +93,30 @@ class TaskStanding:
         return asdict(self)
 
 
-def standing_of(found: TaskComparison, group_column: str | None = None) -> TaskStanding:
+def standing_of(found: TaskComparison) -> TaskStanding:
     """The table of a comparison, and which strategy to take."""
-    measure, strategies = found.data.task.primary, found.strategies
+    measure, strategies = found.task.primary, found.strategies
+    group_column = found.plan.data.settings.get("group_column")
     # Of a number the unit is the data's own: what is found must be the same in metres and in kilometres.
     largest = max(max(run.costs + run.validation_costs) for run in found.runs)
     span = 1.0 if measure.share else largest or 1.0
-    groups = _groups(found.data.test, group_column)
-    members = sorted([*strategies, RIVAL])
+    groups = _groups(found.test, group_column)
+    members = sorted([*strategies, *(label for label in found.labels if label == RIVAL)])
     family = all_pairs(_moments(found, members, groups, span, "costs"))
     named = dict(zip(members, letters(family.apart, family.found.means), strict=True))
     means = {label: float(np.mean([np.mean(run.costs) for run in found.of(label)])) for label in found.labels}
     best = min(strategies, key=lambda label: (round(means[label], 12), found.of(label)[0].parameters or 0))
 
     def gap(label: str, other: str) -> Gap | None:
-        if label == other or label not in members:
+        if label == other or not {label, other} <= set(members):
             return None
         mean, interval = family.difference(members.index(label), members.index(other))
         return Gap(mean * span, interval.low * span, interval.high * span)
 
     margin = found.margin / 100
     if not measure.share:  # a point is a hundredth of what the constant answer costs
-        margin *= float(np.mean(found.of(BASELINES[0])[0].validation_costs))
-    bounds = _bounds(found, _groups(found.data.validation, group_column), span)
+        margin *= float(np.mean(found.of(BASELINES[0])[0].validation_costs)) if found.of(BASELINES[0]) else 0.0
+    bounds = _bounds(found, _groups(found.validation, group_column), span)
     places = []
     for label in found.labels:
         runs = found.of(label)
@@ -139,6 +141,7 @@ def standing_of(found: TaskComparison, group_column: str | None = None) -> TaskS
                 parameters=runs[0].parameters,
                 bytes=runs[0].bytes,
                 seconds=float(np.mean([run.seconds for run in runs])),
+                peak_memory_bytes=max((run.peak_memory_bytes or 0 for run in runs), default=0) or None,
                 bound=bound,
                 within=bound is not None and bound <= margin,
             )
@@ -181,12 +184,16 @@ def _numbers(each: Sequence[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def verdict_of(found: TaskComparison, standing: TaskStanding) -> list[str]:
+def verdict_of(found: TaskComparison) -> list[str]:
     """The answer for people; the first sentence says what to take."""
-    measure = found.data.task.primary
+    if not found.strategies:
+        return ["No strategy has a complete run, so there is nothing to compare."]
+    standing, measure = found.standing, found.task.primary
     by_label = {place.label: place for place in standing.places}
     margin, best = figure(standing.margin, measure.share), by_label[standing.best]
-    rows = len(found.data.validation)
+    rows = len(set(found.validation.rows))
+    beaten = [place.label for place in standing.places if place.to_rival is not None and place.to_rival.low > 0]
+    behind = [place.label for place in standing.places if place.to_rival is not None and place.to_rival.high < 0]
     said = []
     if standing.chosen is None:
         said.append(
@@ -195,24 +202,28 @@ def verdict_of(found: TaskComparison, standing: TaskStanding) -> list[str]:
         )
     else:
         chosen = by_label[standing.chosen]
+        take = f"{'Of the strategies take' if chosen.label in behind else 'Take'} {chosen.label}"
         said.append(
-            f"Take {chosen.label}: it trains {chosen.parameters:,} numbers and is at most "
+            f"{take}: it trains {chosen.parameters:,} numbers and is at most "
             f"{figure(chosen.bound or 0.0, measure.share)} of {measure.title} worse than the best strategy, with 95 % "
             f"confidence on {rows:,} validation rows; it is the cheapest that is shown to be within {margin}."
         )
     said.append(
-        f"On {len(found.data.test):,} test rows {best.label} has the best {measure.title}: "
+        f"On {len(found.test):,} test rows {best.label} has the best {measure.title} of the strategies: "
         f"{figure(best.score, measure.share)} (95 % interval {figure(best.low, measure.share)} to "
         f"{figure(best.high, measure.share)})."
     )
-    beaten = [p.label for p in standing.places if p.to_rival is not None and p.to_rival.low > 0]
-    rival = figure(by_label[RIVAL].score, measure.share)
-    said.append(
-        f"Better than {RIVAL} ({rival}) by more than the interval: {', '.join(beaten)}."
-        if beaten
-        else f"No strategy is better than {RIVAL} ({rival}) by more than the interval."
-    )
-    if len({run.seed for run in found.runs}) < 2:
+    if RIVAL in by_label:
+        rival = f"{RIVAL} ({figure(by_label[RIVAL].score, measure.share)})"
+        said.append(
+            f"Better than {rival} by more than the interval: {', '.join(beaten)}."
+            if beaten
+            else f"No strategy is better than {rival} by more than the interval."
+        )
+        if behind:
+            said.append(f"{rival} is better than {', '.join(behind)} by more than the interval: it is the one to take "
+                        "in their place.")  # fmt: skip
+    if len({run.seed for run in found.runs if run.label in found.strategies}) < 2:
         said.append("One seed says nothing of how much another would differ: use --seeds 3 or more.")
     return said
 

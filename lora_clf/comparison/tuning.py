@@ -232,6 +232,7 @@ def run_trial(trial: Trial, folder: Path, say: Say, materials: Materials, every:
         DataError: there are too few training rows for inner folds; or the same arguments now give other data.
         BaseError: the same name is now another base.
     """
+    from lora_clf.base.reading import Reading
     from lora_clf.comparison.cell import check, throttled
     from lora_clf.comparison.resuming import checkpoints_of, train_on
     from lora_clf.training.settings import TrainSettings
@@ -242,6 +243,7 @@ def run_trial(trial: Trial, folder: Path, say: Say, materials: Materials, every:
     check(cell, base, whole)
     base = cell.base.answering(base, whole.labels)
     settings = TrainSettings(**cell.training, seed=cell.seed)
+    reading = Reading.restored(cell.reading)
     tell = throttled(say)
     kept = checkpoints_of(folder, trial.digest)
     rows = right = 0
@@ -254,7 +256,8 @@ def run_trial(trial: Trial, folder: Path, say: Say, materials: Materials, every:
 
         begin = time.perf_counter()
         try:
-            result = train_on(base, data, cell.contender.tuner(), settings, kept / f"fold-{number}", every, step)
+            place = kept / f"fold-{number}"
+            result = train_on(base, data, cell.contender.tuner(), settings, reading, place, every, step)
         except TrainingError as failed:  # a rate at which the loss is no number any more is an answer too
             seconds += time.perf_counter() - begin
             error = str(failed)

@@ -293,6 +293,11 @@ def folds(
     validation: float = 0.1,
     balance: str = "natural",
     positive_label: str | None = None,
+    task: str = "auto",
+    label_separator: str | None = None,
+    label_order: str | None = None,
+    bins: str | None = None,
+    label_column: str = "label",
     name: str = "table",
     licence: str | None = None,
     source: str = "",
@@ -302,7 +307,8 @@ def folds(
     ``groups`` is ``near-copy-free`` or ``random``; with ``group_column`` (one of ``part.columns``) its groups
     stay together as well. ``validation`` is the share of the rows outside the test fold that is set aside, by
     the same rules. ``balance`` is ``natural``, or ``undersample-train``: the test folds keep the classes' natural
-    shares in both. Raises UsageError and DataError as ``load_data`` does.
+    shares in both. ``task`` and what follows it say what is learned, as in ``load_data``. Raises UsageError and
+    DataError as ``load_data`` does.
     """
     if groups not in PROTOCOLS[:2]:
         raise unknown("protocol for folds", groups, PROTOCOLS[:2])
@@ -310,12 +316,20 @@ def folds(
         raise unknown("balance for folds", balance, BALANCES[::2])
     if not 0 < validation < 1:
         raise UsageError(f"The validation share is {validation}; it lies between 0 and 1.")
-    problems = label_problems(part.labels, part.rows)
+    question = Question(task, label_separator, label_order, bins)
+    other, why = question.answer(part.labels, part.rows, label_column)
+    strata: Callable[[Sequence[str]], NDArray[np.int64]] = partition.numbered
+    if other is not None:
+        refuse_classes_only(other, positive_label, balance, groups)
+        part = read_labels(part, other, name)
+        strata = other.strata
+    counted = part if other is None else named(part, other)  # no row at all where labels are numbers
+    problems = label_problems(counted.labels, counted.rows) if other is None or counted.labels else []
     if problems:
         raise DataError(f"{name} cannot be split into folds.", problems)
-    positive = partition.positive_of(part.labels, positive_label)
+    positive = partition.positive_of(part.labels, positive_label) if other is None else None
     together = partition.groups_of(part, groups, group_column)
-    numbers = partition.numbered(part.labels)
+    numbers = strata(part.labels)
     found = []
     for fold, places in enumerate(fold_parts(numbers, k, seed, together), 1):
         others = np.setdiff1d(np.arange(len(part)), places)
@@ -329,17 +343,24 @@ def folds(
         if balance == "undersample-train":
             parts = partition.evened(parts, seed)
         partition.refuse_empty(parts, group_column)
+        first, second, third = parts if other is None else (named(each, other) for each in parts)
         found.append(
             Dataset(
                 f"{name} fold {fold} of {k}",
                 *parts,
-                labels=tuple(sorted(set(part.labels))),
+                labels=tuple(sorted(set(part.labels))) if other is None else other.labels,
                 positive_label=positive,
                 protocol=groups,
                 digest=partition.digest_of(parts),
                 licence=licence,
                 source=source,
-                warnings=(*label_warnings(part.labels), *partition.part_warnings(parts, group_column)),
+                warnings=(
+                    *label_warnings(counted.labels),
+                    *partition.part_warnings((first, second, third), group_column),
+                ),
+                label_column=label_column,
+                other_task=None if other is None else other.fitted(parts[0].labels),
+                task_reason=why,
             )
         )
     return found

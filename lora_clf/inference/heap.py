@@ -1,8 +1,11 @@
-"""The heap of this process: freed memory goes back to the system, where glibc would keep it.
+"""The heap of this process: blocks of a batch are used again for the next, and what has become scraps goes back.
 
 Every batch has another shape, and what one leaves behind rarely fits the next. By its own rule glibc takes ever larger
 blocks from its heap instead of from the system once one such block was freed (``mallopt(3)``, M_MMAP_THRESHOLD), so a
-training run would hold some times what it needs. Other C libraries are left as they are.
+training run would hold some times what it needs. If on the other hand each block comes from the system, as at the
+threshold that glibc begins with, every page of it is mapped anew: that was 37 % of the time of a training run. So only
+the largest come from there, and every few steps the free parts of the heap are given back (benchmarks/README.md,
+"What did not help"). Other C libraries are left as they are.
 """
 
 from __future__ import annotations
@@ -15,13 +18,14 @@ from functools import cache
 
 _TRIM, _MAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of <malloc.h>
 _TRIM_BYTES = 64 << 20  # free at the top of the heap before it shrinks
-_MAP_BYTES = 128 << 10  # from which on a block comes from the system and goes back to it: what glibc begins with
+_MAP_BYTES = 8 << 20  # from which on a block comes from the system and goes back to it
+RELEASED_STEPS = 10  # training steps after which freed memory is given back
 _SET_BY_USER = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
 @cache
-def keep_small() -> None:
-    """Hold glibc to the thresholds that it begins with; who set some in the environment keeps them."""
+def keep_blocks() -> None:
+    """Let glibc use blocks again up to a size; who set thresholds in the environment keeps them."""
     if sys.platform == "linux" and not any(name in os.environ for name in _SET_BY_USER):
         with suppress(AttributeError):  # another C library
             library = ctypes.CDLL(None)

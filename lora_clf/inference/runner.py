@@ -83,7 +83,7 @@ class Runner:
             skip_prefix(self.view, self.cut)
         self._limit = position_limit(base.config) or sys.maxsize
         if self.device.type == "cpu":
-            heap.keep_small()
+            heap.keep_blocks()
             fuse_blocks(tuned, precision)
         self._last = None if self.cut.pooled else pool_last_block(self.view)
 

@@ -26,6 +26,7 @@ from lora_clf.base.reading import Reading
 from lora_clf.base.tokenizer import Tokens
 from lora_clf.data.dataset import Dataset
 from lora_clf.errors import CheckpointError, TrainingError
+from lora_clf.inference import heap
 from lora_clf.inference.batches import training_rows
 from lora_clf.inference.runner import Runner
 from lora_clf.tasks.classification import FOCAL
@@ -282,6 +283,8 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         self.batch += len(group)
         self.weight += weight
+        if self.device.type == "cpu" and self.step % heap.RELEASED_STEPS == 0:
+            heap.release()
 
     def elapsed(self) -> float:
         """Seconds of training so far: without evaluations, and without writing checkpoints."""

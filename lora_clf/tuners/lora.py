@@ -21,7 +21,7 @@ class LoRA(LowRank):
 
     name: ClassVar[str] = "lora"
     summary: ClassVar[str] = "low-rank factors beside linear layers (peft library) and the head"
-    learning_rate: ClassVar[float] = 2e-3
+    learning_rate: ClassVar[float] = 1e-3
     order: ClassVar[int] = 40
     search: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": rates_around(learning_rate), "rank": RANKS}
 

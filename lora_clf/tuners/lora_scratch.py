@@ -92,7 +92,7 @@ class LoRAScratch(LowRank):
 
     name: ClassVar[str] = "lora-scratch"
     summary: ClassVar[str] = "low-rank factors beside linear layers (written by hand) and the head"
-    learning_rate: ClassVar[float] = 2e-3
+    learning_rate: ClassVar[float] = 1e-3
     order: ClassVar[int] = 50
     search: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": rates_around(learning_rate), "rank": RANKS}
 

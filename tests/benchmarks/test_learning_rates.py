@@ -47,14 +47,21 @@ def test_the_summary_says_which_rates_are_open(tmp_path: Path, capsys: pytest.Ca
     rates = {1e-3: 0.3, 3e-3: 0.1, 1e-2: 0.2}
     runs = [{**line, "rate": rate, "loss": loss} for rate, loss in rates.items()]
     runs += [{**line, "strategy": "ia3", "rate": rate, "loss": loss} for rate, loss in rates.items() if rate < 5e-3]
+    # One of three seeds did not learn at a rate that is otherwise the best.
+    other = {**line, "strategy": "full", "task": learning_rates.SEEDS}
+    runs += [{**line, "strategy": "full", "rate": rate, "loss": loss} for rate, loss in rates.items()]
+    runs += [{**other, "rate": rate, "fold": n, "loss": 0.1} for rate in rates for n in range(2)]
+    runs += [{**other, "rate": rate, "fold": 2, "loss": 0.6 if rate == 3e-3 else 0.1} for rate in rates]
     file.write_text("".join(json.dumps(run) + "\n" for run in runs))
     learning_rates.summarise(argparse.Namespace(out=file, batch_size=16))
     value = json.loads(file.with_suffix(".json").read_text())
     assert {name: (entry["rate"], entry["open"]) for name, entry in value["chosen"].items()} == {
+        "full": (1e-2, True),
         "ia3": (3e-3, True),
         "lora": (3e-3, False),
     }
     assert "| ia3 | 0.003 | no | 10.00 % | 0.001: 0.300, 0.003: 0.100 |" in learning_rates.table(value)
+    assert {run["rate"]: run["lost"] for run in value["rates"]["full"]["sms-spam"]} == {1e-3: 0, 3e-3: 1, 1e-2: 0}
     assert "chosen" in capsys.readouterr().out
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lora_clf.adapters.file import read_header
 from tests.cli.conftest import rows
 from tests.data.test_transcript import MEETING
 
@@ -105,12 +106,11 @@ def test_what_cleaning_takes_out_is_shown(cli: Cli, tmp_path: Path) -> None:
     assert cli("data", "clean", tmp_path / "none.txt").code == 1
 
 
-@pytest.mark.slow
 def test_a_comparison_reads_long_texts_too(cli: Cli, talks: Path, base: Path, tmp_path: Path) -> None:
-    ran = cli(
+    cli(
         "compare", talks, "--base", base, "--strategies", "head-only", "--seeds", 1, "--max-length", 24, "--long",
-        "chunk", "--overlap", 4, "--precision", "fp32", "--device", "cpu", "--out", tmp_path / "runs", "--json",
-    )  # fmt: skip
-    assert ran.ok()
+        "chunk", "--overlap", 4, "--precision", "fp32", "--device", "cpu", "--save-adapters", "--out", tmp_path / "runs"
+    ).ok()  # fmt: skip
     plan = json.loads((tmp_path / "runs" / "results.json").read_text(encoding="utf-8"))["plan"]
     assert plan["reading"]["long"] == "chunk" and plan["reading"]["overlap"] == 4
+    assert read_header(tmp_path / "runs" / "adapters" / "head-only").reading == plan["reading"]

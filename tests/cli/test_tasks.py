@@ -158,7 +158,7 @@ def test_strategies_are_compared_by_the_score_of_the_task(
     shown = cli("compare", *args).ok().out
     assert "TF-IDF" in shown and "constant" in shown and "95 % interval" in shown
     results = json.loads((tmp_path / "x" / "results.json").read_text())
-    assert results["primary"] == key and len(results["runs"]) == 2 * 2 + 2
+    assert results["task"]["primary"] == key and len(results["runs"]) == 2 * 2 + 2 and results["failures"] == []
     places = {place["label"]: place for place in results["standing"]["places"]}
     assert list(places) == ["head-only", "last-block", "constant", "TF-IDF"]
     for label, place in places.items():
@@ -169,14 +169,27 @@ def test_strategies_are_compared_by_the_score_of_the_task(
     better = places["last-block"]["score"] - places["TF-IDF"]["score"]
     assert gap["mean"] == pytest.approx(better if higher else -better, abs=1e-5)
     assert gap["low"] <= gap["mean"] <= gap["high"] and places["head-only"]["bound"] >= 0
+    assert places["last-block"]["peak_memory_bytes"] > 1e6
     page = (tmp_path / "x" / "report.html").read_text()
     assert page.count("<svg") == 0 and page.count("<img") == (3 if "regression" in flags else 1)
+    assert "How it was made" in page and str(tmp_path) not in page
     assert " win " not in (tmp_path / "x" / "results.json").read_text()  # no text of a row
     again = cli("compare", *args, "--json").ok()
-    assert "done" not in again.err and again.json()["standing"] == results["standing"]
-    other = cli("compare", *args, "--tune", 2, "--checkpoint-every", 5, "--save-adapters", "--adapter-dtype", "bf16")
-    odd = "--tune, --save-adapters, --adapter-dtype, --checkpoint-every does not apply"
-    assert other.code == 2 and odd in other.err
+    assert again.err.count("kept from before") == 4 and ": done" not in again.err
+    found, timed = again.json()["standing"], {"seconds"}  # a baseline is made anew, and takes its time
+    assert [{k: v for k, v in place.items() if k not in timed} for place in found["places"]] == [
+        {k: v for k, v in place.items() if k not in timed} for place in results["standing"]["places"]
+    ]
+    if "regression" not in flags:
+        return
+    more = ("--seeds", 1, "--jobs", 2, "--threads", 1, "--save-adapters", "--out", tmp_path / "y")
+    cli("compare", *args, *more).ok()
+    assert {path.name for path in (tmp_path / "y" / "adapters").iterdir() if path.is_dir()} == {
+        "head-only",
+        "last-block",
+    }
+    other = cli("compare", *args, "--tune", 2, "--resplit", "--force")
+    assert other.code == 2 and "leave out --tune" in other.err and "; --resplit and --repeats" in other.err
 
 
 def test_a_comparison_reads_long_texts_as_it_is_told(cli: Cli, base: Path, tables: Path, tmp_path: Path) -> None:
@@ -186,7 +199,7 @@ def test_a_comparison_reads_long_texts_as_it_is_told(cli: Cli, base: Path, table
     for number, flags in enumerate([(), ("--long", "chunk", "--overlap", 0, "--aggregate", "max")]):
         cli("compare", *args, *flags, "--out", tmp_path / str(number)).ok()
         results = json.loads((tmp_path / str(number) / "results.json").read_text())
-        assert ("reading" in results["facts"]) == bool(flags)
+        assert ("reading" in results["plan"]) == bool(flags)
         errors.append(results["runs"][0]["costs"])
     assert errors[0] != errors[1]
     refused = cli("compare", *args, "--long", "chunk", "--aggregate", "vote", "--out", tmp_path / "x")
@@ -194,6 +207,13 @@ def test_a_comparison_reads_long_texts_as_it_is_told(cli: Cli, base: Path, table
     assert not (tmp_path / "x").exists()
 
 
-def test_folds_are_for_one_label_of_several(cli: Cli, base: Path, tables: Path, tmp_path: Path) -> None:
-    refused = cli("compare", tables / "scores.csv", "--base", base, "--task", "regression", "--folds", 3)
-    assert refused.code == 2 and "--folds is for one label of several" in refused.err
+def test_folds_of_several_labels(cli: Cli, base: Path, tables: Path, tmp_path: Path) -> None:
+    args = (tables / "sets.jsonl", "--base", base, "--strategies", "head-only", "--seeds", 1, "--folds", 2)
+    cli("compare", *args, "--out", tmp_path / "x", "--max-length", 24).ok()
+    results = json.loads((tmp_path / "x" / "results.json").read_text())
+    assert len(results["facts"]["data"]["splits"]) == 2 and results["failures"] == []
+    everything = sum(results["facts"]["data"]["splits"][0]["rows"].values())
+    assert results["test_rows"] == sorted(set(results["test_rows"])) and len(results["test_rows"]) == everything
+    assert len(results["runs"]) == 3
+    for run in results["runs"]:
+        assert run["scores"]["n"] == len(run["costs"]) == everything

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lora_clf.comparison.task_runs import TaskComparison, TaskRun
+from lora_clf.comparison.arguments import DataArguments
+from lora_clf.comparison.contender import contenders_of
+from lora_clf.comparison.plan import Plan
+from lora_clf.comparison.task_comparison import TaskComparison, TaskRun, gathered
 from lora_clf.comparison.task_standing import standing_of
 from lora_clf.data.corpus import Part
-from lora_clf.data.dataset import Dataset, load_data
+from lora_clf.data.dataset import Dataset, folds, load_data
 from lora_clf.tasks.regression import Regression
 
 ROWS = 60
@@ -27,16 +30,17 @@ def data() -> Dataset:
                    licence=None, source="test", other_task=Regression(("stars",)))  # fmt: skip
 
 
-def comparison(data: Dataset, unit: float) -> TaskComparison:
+def comparison(data: Dataset, unit: float, group_column: str | None = None, rival: float = 0.25) -> TaskComparison:
     """Three strategies of falling quality and the baselines, their errors in some unit; sources differ."""
+    plan = Plan(contenders_of(["lora", "full", "head-only"]), data=DataArguments("x", {"group_column": group_column}))
     random = np.random.default_rng(0)
     source = np.repeat(random.gamma(2.0, 0.1, 6), 10).reshape(6, 10).T.reshape(-1)
     runs = []
-    for label, worse in (("lora", 0.0), ("full", 0.02), ("head-only", 0.3), ("constant", 0.6), ("TF-IDF", 0.25)):
+    for label, worse in (("lora", 0.0), ("full", 0.02), ("head-only", 0.3), ("constant", 0.6), ("TF-IDF", rival)):
         for seed in (0, 1) if label in ("lora", "full", "head-only") else (0,):
             costs = [(unit * (source + worse + random.gamma(2.0, 0.05, ROWS))).tolist() for _ in range(2)]
             runs.append(TaskRun(label, seed, {"mae": float(np.mean(costs[0]))}, costs[0], costs[1], parameters=1))
-    return TaskComparison(data, tuple(runs), {}, 1.0)
+    return TaskComparison(plan, tuple(runs), (), {"margin": 1.0}, {(0, None): data})
 
 
 @pytest.mark.parametrize("unit", [1e-3, 1e3])
@@ -53,6 +57,34 @@ def test_a_number_may_be_in_any_unit(data: Dataset, unit: float) -> None:
 
 def test_rows_of_one_group_count_as_one(data: Dataset) -> None:
     found = comparison(data, 1.0)
-    alone, grouped = standing_of(found).places[0], standing_of(found, "source").places[0]
+    alone, grouped = standing_of(found).places[0], standing_of(comparison(data, 1.0, "source")).places[0]
     assert grouped.high - grouped.low > 1.5 * (alone.high - alone.low)
     assert grouped.score == alone.score
+
+
+def test_where_words_do_better_the_answer_says_so(data: Dataset) -> None:
+    better, worse = comparison(data, 1.0, rival=-0.2), comparison(data, 1.0)
+    assert "TF-IDF" in better.verdict and "is better than lora, full, head-only by more than" in better.verdict
+    assert better.verdict.startswith(("Of the strategies take ", "This data cannot decide"))
+    assert "is better than head-only by more than" not in worse.verdict.split("Better than")[0]
+    assert "Better than TF-IDF" in worse.verdict and "lora" in worse.verdict.split("Better than")[1]
+
+
+def test_folds_are_one_table(data: Dataset) -> None:
+    """Their test rows in order, each fold answered by its own task; scores are those of all rows."""
+    part = data.train
+    cut = folds(Part(part.texts, part.labels, part.rows, {}), 3, task="regression", label_column="stars")
+    datasets = {(0, number): each for number, each in enumerate(cut)}
+    assert [each.task.name for each in cut] == ["regression"] * 3 and len({each.task for each in cut}) == 3
+    assert sorted(row for each in cut for row in each.test.rows) == sorted(part.rows)
+    plan = Plan(contenders_of(["lora"]), seeds=(0,), data=DataArguments("x", {}, 3))
+    found = gathered(plan, [], datasets, [], {"margin": 1.0})
+    run = found.of("constant")[0]
+    means = {row: each.task.mean for each in cut for row in each.test.rows}
+    truth = dict(zip(part.rows, map(float, part.labels), strict=True))
+    assert found.test.rows == tuple(sorted(part.rows)) and found.strategies == ()
+    assert run.costs == pytest.approx([abs(truth[row] - means[row]) for row in found.test.rows])
+    assert run.values == pytest.approx([means[row] for row in found.test.rows])
+    assert run.scores["n"] == ROWS and run.scores["mae"] == pytest.approx(np.mean(run.costs))
+    assert len(run.validation_costs) == len(found.validation) == sum(len(each.validation) for each in cut)
+    assert found.verdict == "No strategy has a complete run, so there is nothing to compare."
