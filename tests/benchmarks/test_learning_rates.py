@@ -24,7 +24,7 @@ def climbed(file: Path, best: float, folds: int = 1) -> list[tuple[float, int]]:
     return tried
 
 
-@pytest.mark.parametrize(("best", "found"), [(2e-3, 2e-3), (2e-2, 0.018), (5e-4, 7e-4)])
+@pytest.mark.parametrize(("best", "found"), [(1e-3, 1e-3), (2e-2, 0.03), (4e-4, 3e-4)])
 def test_the_best_has_a_worse_one_on_either_side(best: float, found: float, tmp_path: Path) -> None:
     rates = [rate for rate, _ in climbed(tmp_path / "runs.jsonl", best)]
     assert rates[0] == strategies()["lora"].learning_rate and len(rates) == len(set(rates)) <= learning_rates.MOST
@@ -34,7 +34,7 @@ def test_the_best_has_a_worse_one_on_either_side(best: float, found: float, tmp_
 
 def test_a_climb_goes_on_where_it_stopped_and_the_next_fold_from_the_best(tmp_path: Path) -> None:
     whole = climbed(tmp_path / "whole.jsonl", 1e-2, folds=2)
-    assert next(rate for rate, fold in whole if fold == 1) == pytest.approx(6e-3)
+    assert next(rate for rate, fold in whole if fold == 1) == pytest.approx(1e-2)
     lines = (tmp_path / "whole.jsonl").read_text().splitlines()
     (tmp_path / "part.jsonl").write_text("\n".join(lines[:2]) + "\n")
     assert climbed(tmp_path / "part.jsonl", 1e-2, folds=2) == whole[2:]
