@@ -1,7 +1,7 @@
 r"""Which strategy for SMS spam? The comparison of `lora-clf compare`, from Python, on the real data.
 
     python benchmarks/compare_strategies.py --protocol book --seeds 3 --out benchmarks/results/sms-book.json
-    python benchmarks/compare_strategies.py --folds 5 --seeds 1 --out benchmarks/results/sms-folds.json
+    python benchmarks/compare_strategies.py --seeds 5 --threads 1 --jobs 2 --out benchmarks/results/sms-default.json
     python benchmarks/compare_strategies.py --data trec-train.csv --test-file trec-test.csv --strategies all \
         --seeds 1 --out benchmarks/results/trec-every-method.json
     python benchmarks/compare_strategies.py --curve 16,32,64,all --out benchmarks/results/sms-curve.json

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 PICTURE = HERE.parent / "docs" / "accuracy.svg"
 PANELS = {
-    "sms-folds": "SMS spam: 5,574 messages, 5 folds",
+    "sms-default": "SMS spam: 13 % spam, no near copies",
     "trec": "TREC: six classes, 500 test questions",
 }
 LEFT_OUT = ("lora-scratch",)  # the same function as lora, at the same place

@@ -46,7 +46,7 @@ def measure_untuned(base: Base, datasets: Datasets, settings: TrainSettings) -> 
 
     Args:
         base: the loaded base; it is not changed.
-        datasets: the plan's data.
+        datasets: the plan's data; none where the task is not one label of several.
         settings: precision and length of the comparison.
     """
     found = Untuned()
@@ -72,7 +72,7 @@ def measure_untuned(base: Base, datasets: Datasets, settings: TrainSettings) -> 
                 found.left_out.append({"label": PROMPT, "reason": reason})
                 break
             found.outcomes.append(_outcome(PROMPT, asked, data, seed, fold))
-    else:
+    elif datasets:
         found.left_out.append({"label": PROMPT, "reason": f"{base.name} is an encoder, which answers no questions"})
     return found
 
