@@ -25,8 +25,7 @@ class AdaLoRA(PeftLayers):
 
     The change is s P diag(e) Q, with P and Q held near orthogonal by a penalty. Each layer begins with
     ``initial_rank`` values in e; after every step the least important ones of all layers are set to zero, along a
-    cubic schedule, until ``rank`` a layer are left on average. initial_rank (in + out + 1) numbers train a layer. The
-    learning rate lies in the range of the paper's appendix.
+    cubic schedule, until ``rank`` a layer are left on average. initial_rank (in + out + 1) numbers train a layer.
 
     Attributes:
         rank: how many values a layer keeps on average.

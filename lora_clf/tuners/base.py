@@ -29,9 +29,9 @@ class Tuner(ABC):
     Attributes:
         name: what the command line calls it.
         summary: one line for people: what trains.
-        learning_rate: the default. Those in benchmarks/results/learning_rates.json were chosen on validation parts of
-            three data sets, those in learning_rates_family.json on one of SMS (benchmarks/learning_rates.py); the
-            others are taken from the strategy's paper.
+        learning_rate: the default, chosen on validation parts: of three data sets those in
+            benchmarks/results/learning_rates.json, of SMS those in learning_rates_family.json
+            (benchmarks/learning_rates.py).
         identity_at_init: whether a prepared view computes what the base computes, head aside.
         mergeable: whether the trained change can be written into plain weights of the base's own layout.
         changes_inputs: whether it changes what enters the first block, so that nothing below can be kept.

@@ -17,8 +17,7 @@ class BitFit(Tuner):
     """Train the bias vectors of the blocks and the head (Ben Zaken et al. 2022, section 3).
 
     A BERT block of width D and inner width I has 7 D + I of them: query, key, value, the projection behind the
-    attention, up (I), down, and two norms; the norm behind the last block counts too. The learning rate was
-    found on a fold of SMS; the paper's range is 1e-4 to 1e-3, for larger models.
+    attention, up (I), down, and two norms; the norm behind the last block counts too.
 
     Attributes:
         blocks: how many of the last blocks are adapted; None means all.

@@ -21,8 +21,7 @@ class BOFT(PeftLayers):
     """Train orthogonal blocks of linear layers and a scale for each output (Liu et al. 2024, "BOFT", section 4).
 
     One butterfly factor: for more peft compiles a program of its own for the graphics card while it runs, which is
-    not done here. A layer has in b + out numbers with blocks of b inputs. The learning rate is not the paper's,
-    whose models are others: it is to be found.
+    not done here. A layer has in b + out numbers with blocks of b inputs.
 
     Attributes:
         block_size: inputs that are turned together; it has to divide the inputs of every layer.

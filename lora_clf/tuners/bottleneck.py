@@ -67,7 +67,7 @@ class Bottleneck(Tuner):
     """Train bottleneck adapters, as Houlsby et al. 2019 (with the blocks' norms) or Pfeiffer et al. 2021 place them.
 
     An adapter of width m behind D numbers has 2 m D + m + D; a block has two of them and its norms (houlsby), or one
-    (pfeiffer). The learning rate lies between the 3e-4 and 3e-3 that Houlsby et al. tried.
+    (pfeiffer).
 
     Attributes:
         bottleneck: the inner width of an adapter.

@@ -16,7 +16,7 @@ class DoRA(PeftLayers):
     """Train low-rank factors of each weight's direction and a vector of magnitudes (Liu et al. 2024, section 4).
 
     A layer's weight becomes m (W + s B A) / ||W + s B A||, the norm taken for each output. It has rank (in + out)
-    + out numbers. The learning rate is that of `lora`, whose settings the paper keeps.
+    + out numbers.
 
     Attributes:
         rank: the inner width r of the factors.
@@ -30,7 +30,7 @@ class DoRA(PeftLayers):
 
     name: ClassVar[str] = "dora"
     summary: ClassVar[str] = "low-rank factors and magnitudes of linear layers (peft library) and the head"
-    learning_rate: ClassVar[float] = 2e-3
+    learning_rate: ClassVar[float] = 7e-4
     order: ClassVar[int] = 54
     method: ClassVar[str] = "LORA"
     peft_ending: ClassVar[str] = ".lora_A.weight"

@@ -56,8 +56,7 @@ class _ScaledConv1D(_Scaled, AroundConv1D):
 class IA3(Tuner):
     """Train vectors that scale keys, values and inner activations, and the head (Liu et al. 2022, section 3.3).
 
-    A block of width D and inner width I gets 2 D + I numbers; 3 D + I where query, key and value are one layer. The
-    learning rate is the paper's.
+    A block of width D and inner width I gets 2 D + I numbers; 3 D + I where query, key and value are one layer.
 
     Attributes:
         blocks: how many of the last blocks are adapted; None means all.
@@ -67,7 +66,7 @@ class IA3(Tuner):
 
     name: ClassVar[str] = "ia3"
     summary: ClassVar[str] = "vectors that scale keys, values and inner activations, and the head"
-    learning_rate: ClassVar[float] = 3e-3
+    learning_rate: ClassVar[float] = 3e-2
     order: ClassVar[int] = 70
     method: ClassVar[str] = "IA3"
     peft_ending: ClassVar[str] = ".ia3_l"

@@ -24,7 +24,7 @@ class LayerNorm(Tuner):
 
     name: ClassVar[str] = "layer-norm"
     summary: ClassVar[str] = "the gains and biases of the norms and the head"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 3e-3
     order: ClassVar[int] = 65
     search: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": rates_around(learning_rate)}
 

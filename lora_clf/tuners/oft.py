@@ -18,8 +18,7 @@ class OFT(PeftLayers):
     """Train block-diagonal rotations of the inputs of linear layers (Qiu et al. 2023, section 3).
 
     A block of b inputs has b (b - 1) / 2 numbers, the skew-symmetric matrix of Cayley's transform: in (b - 1) / 2 a
-    layer. peft takes the nearest block that divides a layer's inputs. The learning rate is not the paper's, whose
-    models are others: it is to be found.
+    layer. peft takes the nearest block that divides a layer's inputs.
 
     Attributes:
         block_size: inputs that are turned together.
@@ -31,7 +30,7 @@ class OFT(PeftLayers):
 
     name: ClassVar[str] = "oft"
     summary: ClassVar[str] = "block-diagonal rotations of linear layers' inputs (peft library) and the head"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 3e-3
     order: ClassVar[int] = 90
     method: ClassVar[str] = "OFT"
     peft_ending: ClassVar[str] = ".oft_R.weight"

@@ -19,7 +19,7 @@ class PTuning(VirtualTokens):
     """Train a small network that makes vectors before the text, and the head (Liu et al. 2021, section 3.2).
 
     With P vectors of width D, an MLP of inner width H has P D + (D H + H) + (H H + H) + (H D + D) numbers; the
-    paper's network is the LSTM. The rate is not the paper's, which differs by task: it is to be found.
+    paper's network is the LSTM.
 
     Attributes:
         network: of the vectors: mlp (three layers), or lstm (two bidirectional layers, then an MLP of two).

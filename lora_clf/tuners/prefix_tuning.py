@@ -96,8 +96,7 @@ def _attend(
 class PrefixTuning(Tuner):
     """Train keys and values that stand before the text in every attention layer, and the head (Li and Liang 2021).
 
-    A block gets 2 P G d numbers, with G key-value heads of width d: 2 P D, where every head has its own. The learning
-    rate is of the order that P-Tuning v2 is published with.
+    A block gets 2 P G d numbers, with G key-value heads of width d: 2 P D, where every head has its own.
 
     Attributes:
         prefix_length: how many positions P stand before the text.
@@ -109,7 +108,7 @@ class PrefixTuning(Tuner):
 
     name: ClassVar[str] = "prefix-tuning"
     summary: ClassVar[str] = "keys and values before the text in every attention layer, and the head"
-    learning_rate: ClassVar[float] = 5e-3
+    learning_rate: ClassVar[float] = 1.5e-2
     identity_at_init: ClassVar[bool] = False
     mergeable: ClassVar[bool] = False
     order: ClassVar[int] = 80

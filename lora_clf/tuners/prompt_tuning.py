@@ -16,7 +16,7 @@ class PromptTuning(VirtualTokens):
     """Train embeddings that stand before the text, and the head (Lester et al. 2021, section 2).
 
     P vectors as wide as the base's word embeddings, begun as those of words drawn at random (section 2.1): P D
-    numbers. The paper's rate belongs to another optimizer (Adafactor, 0.3): this one is to be found.
+    numbers.
     """
 
     name: ClassVar[str] = "prompt-tuning"

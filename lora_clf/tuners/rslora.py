@@ -18,8 +18,7 @@ class RsLoRA(LowRank):
 
     With alpha / rank the change shrinks as the rank grows; with alpha / sqrt(rank) it does not (theorem 3.2). The
     numbers that train are LoRA's. The default alpha gives about the scaling that LoRA has by default at rank
-    8 (2). The learning rate was found on a fold of SMS, where
-    that of `lora` errs as often.
+    8 (2).
     """
 
     alpha: float = 6.0

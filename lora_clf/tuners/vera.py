@@ -15,8 +15,7 @@ class VeRA(PeftLayers):
     """Train two vectors a layer that scale shared random factors (Kopiczko et al. 2024, section 3).
 
     The change is diag(b) B diag(d) A with B and A random, frozen and the same in all layers: out + rank numbers a
-    layer. A and B are drawn anew from ``projection_seed`` on loading. The learning rate lies in the range of the
-    paper's appendix A.
+    layer. A and B are drawn anew from ``projection_seed`` on loading.
 
     Attributes:
         rank: the inner width r of the factors; large, since nothing of that size trains.
@@ -30,7 +29,7 @@ class VeRA(PeftLayers):
 
     name: ClassVar[str] = "vera"
     summary: ClassVar[str] = "vectors that scale shared random factors (peft library) and the head"
-    learning_rate: ClassVar[float] = 1e-2
+    learning_rate: ClassVar[float] = 3e-2
     order: ClassVar[int] = 56
     method: ClassVar[str] = "VERA"
     peft_ending: ClassVar[str] = ".vera_lambda_b"
