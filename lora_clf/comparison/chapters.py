@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,9 @@ from lora_clf.data.subsets import RULE
 
 if TYPE_CHECKING:
     from lora_clf.comparison.comparison import Comparison
+    from lora_clf.comparison.plan import Plan
     from lora_clf.comparison.tuning import TrialOutcome, Tuning
+    from lora_clf.tasks.base import Measure
 
 OVERLAP = (
     "The intervals of the levels cover other draws and seeds, not other test rows; those of the differences both. The "
@@ -101,23 +104,39 @@ def _kinds(comparison: Comparison) -> dict[str, str]:
     return {point.label: point.kind for point in comparison.curve_points}
 
 
-def tuning_blocks(comparison: Comparison) -> list[Block]:
+def tuning_blocks(plan: Plan, tunings: Sequence[Tuning], measure: Measure) -> list[Block]:
     """The section on what was tried and chosen before the comparison; nothing where there was no tuning."""
-    if comparison.plan.tune is None:
+    if plan.tune is None:
         return []
-    headings = ["strategy", "training part", "trials", "chosen", "held-out accuracy %", "of the first %", "seconds"]
+    unit = " %" if measure.share else ""
+    headings = [
+        "strategy",
+        "training part",
+        "trials",
+        "chosen",
+        f"held-out {measure.title}{unit}",
+        f"of the first{unit}",
+    ]
+    headings.append("seconds")
+
+    def figure(trial: TrialOutcome | None) -> str:
+        if trial is None or trial.cost is None:
+            return NONE
+        score = 1 - trial.cost if measure.higher else trial.cost
+        return f"{score * 100:.1f}" if measure.share else f"{score:.3f}"
+
     rows = []
-    for tuning in comparison.tunings:
+    for tuning in tunings:
         part = f"split {tuning.split_seed}" + ("" if tuning.fold is None else f", fold {tuning.fold}")
         first, chosen = (tuning.trials[0] if tuning.trials else None), tuning.chosen
         failed = sum(trial.error is not None for trial in tuning.trials)
         count = f"{len(tuning.trials)} of {tuning.budget}" + (f", {failed} diverged" if failed else "")
-        figures = [NONE if t is None or t.accuracy is None else f"{t.accuracy * 100:.1f}" for t in (chosen, first)]
-        rows.append([tuning.label, part, count, _chosen(tuning, chosen), *figures, seconds_text(tuning.seconds)])
+        figures = [figure(chosen), figure(first), seconds_text(tuning.seconds)]
+        rows.append([tuning.label, part, count, _chosen(tuning, chosen), *figures])
     return [
         Heading("What was tuned"),
         Paragraph(
-            f"{comparison.plan.tune} trials for every strategy on every training part: the first with its usual "
+            f"{plan.tune} trials for every strategy on every training part: the first with its usual "
             "settings, the others drawn at random from what it declares, without repeats; one that declares less has "
             "fewer. Each was scored on folds inside the training part. Seconds of tuning are in no other column."
         ),

@@ -236,7 +236,7 @@ def run_plan(
         facts |= {"command": without_folders(command), "margin": float(margin)}
         facts["left_out"] = [*refused, *untuned.left_out]
         if not first.task.softmax:
-            found = gathered(plan, folder.outcomes(cells), loaded, failures, facts)
+            found = gathered(plan, folder.outcomes(cells), loaded, failures, facts, folder.tunings(trials))
             write_task_report(found, out, plot_format)
             return found
         comparison = Comparison(
@@ -268,7 +268,6 @@ def check_task(plan: Plan, task: Task) -> None:
         return
     asked = {
         "--curve (it counts examples of each class)": plan.curve is not None,
-        "--tune (it chooses by accuracy)": plan.tune is not None,
         "--resplit and --repeats (the intervals are over rows that all seeds share; --folds covers every row)":
             plan.resplit,
         "--head verbalizer (it has a word for each label)": plan.base.template is not None,

@@ -25,6 +25,7 @@ from lora_clf.tasks import create
 if TYPE_CHECKING:
     from lora_clf.comparison.parts import Datasets
     from lora_clf.comparison.task_standing import TaskStanding
+    from lora_clf.comparison.tuning import Tuning
     from lora_clf.data.dataset import Dataset
     from lora_clf.tasks.base import Task
 
@@ -71,6 +72,7 @@ class TaskComparison:
         failures: what gave nothing.
         facts: base, data, environment and command line, ready for JSON.
         datasets: by split seed and fold.
+        tunings: what was tried and chosen before the comparison, where tuning was asked for.
     """
 
     plan: Plan
@@ -78,6 +80,7 @@ class TaskComparison:
     failures: tuple[Failure, ...]
     facts: Mapping[str, Any]
     datasets: Datasets = field(repr=False)
+    tunings: tuple[Tuning, ...] = ()
 
     @property
     def data(self) -> Dataset:
@@ -147,13 +150,19 @@ class TaskComparison:
             "failures": [asdict(failure) for failure in self.failures],
             "plan": portable(self.plan, self.facts["base"]["name"], self.facts["data"]["name"]),
             "facts": dict(self.facts),
+            **({} if self.plan.tune is None else {"tuning": [tuning.to_json() for tuning in self.tunings]}),
             "test_rows": list(self.test.rows),
             "runs": [_rounded(run) for run in self.runs],
         }
 
 
 def gathered(
-    plan: Plan, outcomes: Sequence[Outcome], datasets: Datasets, failures: Sequence[Failure], facts: Mapping[str, Any]
+    plan: Plan,
+    outcomes: Sequence[Outcome],
+    datasets: Datasets,
+    failures: Sequence[Failure],
+    facts: Mapping[str, Any],
+    tunings: tuple[Tuning, ...] = (),
 ) -> TaskComparison:
     """What the finished cells and the baselines come to.
 
@@ -175,7 +184,7 @@ def gathered(
             runs.append(_baseline(label, measure, datasets))
         except Exception as error:  # of a library: no reason to lose what the strategies found
             lost.append(Failure(label, label, type(error).__name__, str(error)))
-    return TaskComparison(plan, tuple(runs), tuple(lost), facts, datasets)
+    return TaskComparison(plan, tuple(runs), tuple(lost), facts, datasets, tunings)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lora_clf.comparison.chapters import tuning_blocks
 from lora_clf.comparison.made import made_lines
 from lora_clf.comparison.outcome import kept_whole
 from lora_clf.comparison.page import Block, Grid, Heading, Notes, Paragraph, Plot, as_html, as_markdown
@@ -106,6 +107,7 @@ def write_task_report(found: TaskComparison, out: Path, plot_format: str = "png"
                 title = f"{label}: predicted against true, and residuals"
                 blocks.append(_plot(title, f"fit-{label}", _fit(found, label), out, plot_format))
         blocks += _confusions(found, shown)
+    blocks += tuning_blocks(found.plan, found.tunings, found.task.primary)
     blocks += [Heading("Data"), Paragraph(_data(found)), Heading("How it was made"), Notes(_made(found))]
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([headings, *rows])

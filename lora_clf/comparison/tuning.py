@@ -84,7 +84,8 @@ class TrialOutcome:
     Attributes:
         settings: the strategy's.
         rate: the learning rate that was asked for; None takes the strategy's default.
-        accuracy, loss: of the held-out rows of all inner folds; None where training failed.
+        cost, loss: of a held-out row of all inner folds, on average: the share of errors, or what the task's own score
+            counts. None where training failed.
         seconds: of training, all folds together, at the cold price.
         error: why training failed.
     """
@@ -93,7 +94,7 @@ class TrialOutcome:
     number: int
     settings: dict[str, Any]
     rate: float | None
-    accuracy: float | None
+    cost: float | None
     loss: float | None
     seconds: float
     error: str | None = None
@@ -105,7 +106,7 @@ class Tuning:
 
     Attributes:
         budget: how many trials there might have been; a strategy with less to search has fewer.
-        chosen: the trial with the highest accuracy; of equals the lowest loss, then the first. None where all failed.
+        chosen: the trial with the lowest cost; of equals the lowest loss, then the first. None where all failed.
     """
 
     label: str
@@ -117,10 +118,8 @@ class Tuning:
     @property
     def chosen(self) -> TrialOutcome | None:
         """The trial that won."""
-        whole = [trial for trial in self.trials if trial.accuracy is not None and trial.loss is not None]
-        return min(
-            whole, key=lambda t: (-round(t.accuracy or 0.0, 12), round(t.loss or 0.0, 12), t.number), default=None
-        )
+        whole = [trial for trial in self.trials if trial.cost is not None and trial.loss is not None]
+        return min(whole, key=lambda t: (round(t.cost or 0.0, 12), round(t.loss or 0.0, 12), t.number), default=None)
 
     @property
     def seconds(self) -> float:
@@ -246,8 +245,8 @@ def run_trial(trial: Trial, folder: Path, say: Say, materials: Materials, every:
     reading = Reading.restored(cell.reading)
     tell = throttled(say)
     kept = checkpoints_of(folder, trial.digest)
-    rows = right = 0
-    seconds = loss = 0.0
+    measure, rows = whole.task.primary, 0
+    seconds = loss = cost = 0.0
     error = None
     for number, data in enumerate(materials.inner(cell.data, cell.split_seed, cell.fold, INNER_FOLDS)):
 
@@ -264,14 +263,15 @@ def run_trial(trial: Trial, folder: Path, say: Say, materials: Materials, every:
             break
         seconds += result.training_seconds
         rows += len(data.test)
-        right += round(result.test["accuracy"] * len(data.test))
+        score = result.test[measure.key]
+        cost += (1 - score if measure.higher else score) * len(data.test)
         loss += result.test["loss"] * len(data.test)
     outcome = TrialOutcome(
         digest=trial.digest,
         number=trial.number,
         settings=dict(cell.contender.settings),
         rate=cell.training.get(RATE),
-        accuracy=None if error else right / rows,
+        cost=None if error else cost / rows,
         loss=None if error else loss / rows,
         seconds=seconds,
         error=error,

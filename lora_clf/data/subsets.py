@@ -115,7 +115,7 @@ def folds_within(data: Dataset, k: int, seed: int = 0, group_column: str | None 
     Raises:
         DataError: there are too few rows, or groups of them.
     """
-    labels = data.label_ids(data.train)
+    labels = data.label_ids(data.train) if data.other_task is None else data.other_task.strata(data.train.labels)
     groups = groups_of(data.train, "near-copy-free", group_column)
     assert groups is not None
     if len(np.unique(groups)) < 2 * k:
@@ -134,9 +134,18 @@ def folds_within(data: Dataset, k: int, seed: int = 0, group_column: str | None 
         )
         train, validation, test = parts
         name = f"{data.name} inner fold {number} of {k}"
-        digest = digest_of(parts)
+        inner_task = None if data.other_task is None else data.other_task.fitted(train.labels)
         found.append(
-            replace(data, name=name, train=train, validation=validation, test=test, digest=digest, warnings=())
+            replace(
+                data,
+                name=name,
+                train=train,
+                validation=validation,
+                test=test,
+                digest=digest_of(parts),
+                warnings=(),
+                other_task=inner_task,
+            )
         )
     return found
 

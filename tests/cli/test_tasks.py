@@ -188,8 +188,10 @@ def test_strategies_are_compared_by_the_score_of_the_task(
         "head-only",
         "last-block",
     }
-    other = cli("compare", *args, "--tune", 2, "--resplit", "--force")
-    assert other.code == 2 and "leave out --tune" in other.err and "; --resplit and --repeats" in other.err
+    other = cli("compare", *args, "--curve", "2,4", "--force")
+    assert other.code == 2 and "For a regression task leave out --curve" in other.err
+    other = cli("compare", *args, "--resplit", "--force")
+    assert other.code == 2 and "leave out --resplit and --repeats" in other.err
 
 
 def test_a_comparison_reads_long_texts_as_it_is_told(cli: Cli, base: Path, tables: Path, tmp_path: Path) -> None:
@@ -208,12 +210,16 @@ def test_a_comparison_reads_long_texts_as_it_is_told(cli: Cli, base: Path, table
 
 
 def test_folds_of_several_labels(cli: Cli, base: Path, tables: Path, tmp_path: Path) -> None:
-    args = (tables / "sets.jsonl", "--base", base, "--strategies", "head-only", "--seeds", 1, "--folds", 2)
-    cli("compare", *args, "--out", tmp_path / "x", "--max-length", 24).ok()
+    args = (tables / "sets.jsonl", "--base", base, "--strategies", "last-block", "--seeds", 1, "--folds", 2)
+    cli("compare", *args, "--out", tmp_path / "x", "--max-length", 24, "--epochs", 1, "--tune", 2).ok()
     results = json.loads((tmp_path / "x" / "results.json").read_text())
     assert len(results["facts"]["data"]["splits"]) == 2 and results["failures"] == []
     everything = sum(results["facts"]["data"]["splits"][0]["rows"].values())
     assert results["test_rows"] == sorted(set(results["test_rows"])) and len(results["test_rows"]) == everything
-    assert len(results["runs"]) == 3
+    assert len(results["runs"]) == 3 and [len(part["trials"]) for part in results["tuning"]] == [2, 2]
+    for part in results["tuning"]:
+        chosen, best = part["trials"][part["chosen"] - 1], min(trial["cost"] for trial in part["trials"])
+        assert chosen["cost"] == best and 0 < best <= 1
+    assert "held-out all labels right %" in (tmp_path / "x" / "report.md").read_text()
     for run in results["runs"]:
         assert run["scores"]["n"] == len(run["costs"]) == everything

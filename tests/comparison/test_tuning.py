@@ -55,14 +55,14 @@ def test_choices_that_the_base_cannot_take_are_left_out() -> None:
 
 
 def tried(
-    number: int, accuracy: float | None, loss: float | None, rank: int = 8, rate: float | None = None
+    number: int, cost: float | None, loss: float | None, rank: int = 8, rate: float | None = None
 ) -> TrialOutcome:
-    return TrialOutcome("d", number, {"rank": rank}, rate, accuracy, loss, 2.0, None if accuracy else "nan")
+    return TrialOutcome("d", number, {"rank": rank}, rate, cost, loss, 2.0, "nan" if cost is None else None)
 
 
 def test_the_most_accurate_wins_then_the_surest_then_the_first() -> None:
-    trials = (tried(1, 0.9, 0.3), tried(2, 0.95, 0.5), tried(3, 0.95, 0.4, 16, 1e-3), tried(4, None, None))
-    tuning = Tuning("lora", 0, None, 6, (*trials, tried(5, 0.95, 0.4, 2)))
+    trials = (tried(1, 0.1, 0.3), tried(2, 0.05, 0.5), tried(3, 0.05, 0.4, 16, 1e-3), tried(4, None, None))
+    tuning = Tuning("lora", 0, None, 6, (*trials, tried(5, 0.05, 0.4, 2)))
     assert tuning.chosen is not None and tuning.chosen.number == 3 and tuning.seconds == 10
     value = tuning.to_json()
     assert (
@@ -112,7 +112,7 @@ def test_the_chosen_settings_are_used_and_reported(searched: tuple[Comparison, P
     assert not found.failures
     head, block = found.tunings
     assert (head.label, len(head.trials)) == ("head-only", 1) and (block.label, len(block.trials)) == ("last-block", 3)
-    best = max(block.trials, key=lambda trial: (trial.accuracy or 0, -(trial.loss or 0)))
+    best = min(block.trials, key=lambda trial: (trial.cost, trial.loss))
     assert block.chosen == best
     outcome = found.outcomes_of("last-block")[0]
     assert outcome.settings == best.settings
