@@ -202,8 +202,11 @@ def table(value: dict[str, Any]) -> str:
     rows = []
     for strategy, tasks in sorted(value["rates"].items()):
         (runs,) = tasks.values()  # of one task; several have means of their own, which the summary holds
-        best = value["chosen"][strategy]
+        best = value["chosen"].get(strategy)
         tried = ", ".join(f"{run['rate']:g}: {run['loss']:.3f}" for run in sorted(runs, key=lambda run: run["rate"]))
+        if best is None:  # a run did not learn at any of them
+            rows.append([strategy, "none", "no", "–", tried])
+            continue
         error = next(run["error"] for run in runs if run["rate"] == best["rate"])
         rows.append(
             [strategy, f"{best['rate']:g}", "no" if best["open"] else "yes", f"{error:.2%}".replace("%", " %"), tried]
@@ -220,10 +223,11 @@ def summarise(arguments: argparse.Namespace) -> None:
     for line in lines:
         key = (line["strategy"], line["task"], line["fold"])
         lowest[key] = min(lowest.get(key, math.inf), line["loss"])
-    lost: dict[tuple[str, float], int] = {}
+    lost: dict[tuple[str, float, str], int] = {}
     for line in lines:
         if line["loss"] > LOST * lowest[line["strategy"], line["task"], line["fold"]]:
-            lost[line["strategy"], line["rate"]] = lost.get((line["strategy"], line["rate"]), 0) + 1
+            run = line["strategy"], line["rate"], line["task"]
+            lost[run] = lost.get(run, 0) + 1
     for line in lines:
         if line["task"] == SEEDS:
             continue
@@ -244,10 +248,10 @@ def summarise(arguments: argparse.Namespace) -> None:
                 relative.append(sum(run["loss"] / lowest[strategy, task, run["fold"]] for run in runs) / len(runs))
                 cells.append(f"loss {loss:.4f} error {error:6.2%} ({len(runs)})")
                 row = {"rate": rate, "loss": loss, "error": error, "relative": relative[-1], "runs": len(runs)}
-                row["lost"] = lost.get((strategy, rate), 0)
+                row["lost"] = lost.get((strategy, rate, task), 0)
                 summary["rates"].setdefault(strategy, {}).setdefault(task, []).append(row)
             mean = sum(relative) / len(relative)
-            out = lost.get((strategy, rate), 0)
+            out = sum(lost.get((strategy, rate, task), 0) for task in (*TASKS, SEEDS))
             print(f"{strategy:12} {rate:8g}  " + "  ".join(cells) + f"  {mean:.3f}" + (f"  lost {out}" if out else ""))
             chosen = summary["chosen"].get(strategy)
             if not out and len(relative) == len(ran) and (chosen is None or mean < chosen["relative_loss"]):
@@ -290,6 +294,8 @@ def main() -> None:
         arguments.folds = 1
         if arguments.out.resolve().is_relative_to(HERE / "results"):
             parser.error("--quick is not for figures: give an --out elsewhere")
+    if arguments.seeds and len(arguments.rates or ()) == 1:
+        parser.error("--seeds compares rates with each other: give --rates two at least")
     known = {"all", *strategies()}
     if unknown := sorted(set(arguments.strategy) - known):
         parser.error(f"--strategy {', '.join(unknown)}: there are {', '.join(sorted(known))}")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from lora_clf.base.base import Base
 
+MANY = 8 << 20  # numbers of an adapter from which on looking through them takes time
 STEPS = ("file", "config", "digest", "tensors", "base", "tokenizer", "canaries")
 
 
@@ -102,6 +103,8 @@ def _file(read: _Read, open_base: Callable[[Header], Base], file_cap: int) -> st
 
 def _amount(read: _Read, header: Header, open_base: Callable[[Header], Base]) -> None:
     """Refuse more numbers than any strategy has on the base, where it is at hand, before they are looked through."""
+    if header.parameters < MANY:
+        return
     try:
         read.base = open_base(header)
     except LoraClfError:

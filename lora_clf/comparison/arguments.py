@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from lora_clf.errors import UsageError
+
 if TYPE_CHECKING:
     from lora_clf.base.base import Base
     from lora_clf.base.verbalizer import Verbalizer
@@ -75,14 +77,19 @@ class DataArguments:
 
     Attributes:
         source: a corpus' name or a file.
-        settings: keyword arguments of `load_data`; with folds those of `load_table` and `folds`, and
-            ``protocol``.
+        settings: keyword arguments of `load_data`, a task by its name; with folds those of `load_table` and `folds`,
+            and ``protocol``.
         folds: None for one split; k for k folds over all rows, each of them the test part once.
     """
 
     source: str = "sms-spam"
     settings: dict[str, Any] = field(default_factory=dict)
     folds: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check what has to go through JSON."""
+        if not isinstance(task := self.settings.get("task", "auto"), str):
+            raise UsageError(f"A comparison takes its task by name, as {task.name!r}; a Task came.")
 
     def load(self, seed: int, fold: int | None = None) -> Dataset:
         """The data set of one split seed and, in a plan with folds, of one fold (0-based)."""

@@ -47,7 +47,8 @@ def estimate(
     reading = Reading.restored(plan.reading)
     tokens = read(base.tokenizer, data.train.texts, base.check_length(settings.max_length), reading=reading).ids
     batch = _typical([len(ids) for ids in tokens], settings.batch_size)
-    train, validation, test = (len(part) for part in data.parts.values())
+    pieces = len(tokens) / max(1, len(data.train))  # of a text, where long ones are read in chunks
+    train, validation, test = (pieces * len(part) for part in data.parts.values())
     found = {}
     for contender in plan.contenders:
         step, once, frozen = _timed(contender, base, [tokens[place] for place in batch], data.task.outputs, precision)
@@ -69,7 +70,7 @@ def estimate(
 
         found[price_of(contender.label)] = START + start_up + run(train, validation, test)
         for k in plan.curve.sizes if plan.curve else ():
-            rows = k * len(data.labels)
+            rows = pieces * k * len(data.labels)
             epochs = Curve.epochs(math.ceil(0.75 * rows), plan.training)
             found[price_of(contender.label, k)] = run(0.75 * rows, 0.25 * rows, test, epochs)
         if plan.tune:

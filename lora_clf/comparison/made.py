@@ -32,6 +32,7 @@ def made_lines(plan: Plan, facts: Mapping[str, Any], used: Mapping[str, Mapping[
         f"training seeds: {', '.join(str(seed) for seed in plan.seeds)}; split seed"
         + ("s: the same" if plan.resplit else f": {plan.split_seed}"),
         f"training: {_pairs(settings)}",
+        f"texts: {_pairs(plan.reading)}" if plan.reading else "",
         *(f"{label}: {_pairs(values)}" for label, values in used.items()),
         f"versions: lora-clf {__version__}, {_pairs(environment['versions'])}",
         f"machine: {_pairs(environment['machine'])}",

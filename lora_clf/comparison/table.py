@@ -167,6 +167,8 @@ def footnotes(comparison: Comparison) -> list[str]:
     if comparison.plan.base.template is not None:
         words = "" if comparison.plan.base.words is None else f" with the words {comparison.plan.base.words}"
         notes.append(f"Heads answer in words: each text in the template {comparison.plan.base.template!r}{words}.")
+    if comparison.plan.reading:
+        notes.append(f"{' and '.join(said)} read the beginning of a long text only, the strategies all of it.")
     notes += [f"No {one['label']}: {one['reason']}." for one in comparison.facts.get("left_out", ())]
     if len({canonical(outcome.environment) for outcome in comparison.outcomes}) > 1:
         notes.append("Not all runs had the same machine, threads or versions: do not compare their seconds.")

@@ -21,6 +21,8 @@ from lora_clf.comparison.outcome import Outcome
 from lora_clf.comparison.plan import SCHEMA, Plan
 from lora_clf.data.corpus import Part
 from lora_clf.tasks import create
+from lora_clf.tasks.multilabel import Multilabel
+from lora_clf.tasks.regression import Regression
 
 if TYPE_CHECKING:
     from lora_clf.comparison.parts import Datasets
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from lora_clf.tasks.base import Task
 
 BASELINES = ("constant", "TF-IDF")
-DIGITS = 6  # of a cost in results.json
+DIGITS = 7  # significant ones of a cost in results.json
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class TaskRun:
 
     Attributes:
         label: the contender's, or a baseline's; ``seed`` of the training.
-        scores: `Task.assess` of the test rows; with folds the mean over them, counts added up.
+        scores: `Task.assess` of all test rows.
         costs: what each test row costs; ``validation_costs`` likewise.
         values: of a regression what was answered to each test row.
         parameters: how many numbers trained; None for a baseline.
@@ -113,6 +115,11 @@ class TaskComparison:
         return tuple(dict.fromkeys(run.label for run in self.runs))
 
     @property
+    def seeds(self) -> tuple[int, ...]:
+        """Those of the plan that are whole for every strategy."""
+        return tuple(run.seed for run in self.of(self.strategies[0])) if self.strategies else ()
+
+    @property
     def strategies(self) -> tuple[str, ...]:
         """The contenders alone."""
         return tuple(label for label in self.labels if label not in BASELINES)
@@ -166,7 +173,8 @@ def gathered(
 ) -> TaskComparison:
     """What the finished cells and the baselines come to.
 
-    A strategy takes part with the seeds that are whole for every strategy that has one.
+    Strategies take part with the seeds that are whole for all of them; where there would be none, without the one that
+    has the fewest.
     """
     whole: dict[str, dict[int, list[Outcome]]] = {}
     for contender in plan.contenders:
@@ -176,7 +184,8 @@ def gathered(
                 by_seed.setdefault(outcome.seed, []).append(outcome)
         if seeds := {seed: found for seed, found in by_seed.items() if len(found) == len(datasets)}:
             whole[contender.label] = seeds
-    common = set.intersection(*(set(seeds) for seeds in whole.values())) if whole else set()
+    while whole and not (common := set.intersection(*(set(seeds) for seeds in whole.values()))):
+        del whole[min(whole, key=lambda label: len(whole[label]))]
     runs = [_run_of(seeds[seed], datasets) for seeds in whole.values() for seed in plan.seeds if seed in common]
     lost = list(failures)
     for label, measure in zip(BASELINES, (task_baselines.constant, task_baselines.tfidf), strict=True):
@@ -196,8 +205,16 @@ class _Answered:
     validation_logits: Any
     test_logits: Any
 
-    def scores(self) -> dict[str, Any]:
-        return self.task.assess(self.task.targets(self.data.test.labels), self.test_logits)
+    def targets(self) -> Any:
+        return self.task.targets(self.data.test.labels)
+
+    def common(self, first: Task) -> Any:
+        """The test logits as the task of the ``first`` fold would have to say them to give the same answers."""
+        if isinstance(self.task, Regression) and isinstance(first, Regression):
+            return (self.task.values(self.test_logits)[:, None] - first.mean) / first.std
+        if isinstance(self.task, Multilabel):
+            return self.test_logits - np.log(self.task.cuts / (1 - self.task.cuts))
+        return self.test_logits
 
     def costs(self, part: Part, logits: Any) -> Any:
         return self.task.costs(self.task.targets(part.labels), logits)
@@ -251,7 +268,7 @@ def _pooled(run: TaskRun, parts: Sequence[_Answered]) -> TaskRun:
     values = [part.values() for part in parts]
     return replace(
         run,
-        scores=_averaged([part.scores() for part in parts], [len(part) for part in tests]),
+        scores=_scores(parts),
         costs=_in_order(tests, [part.costs(part.data.test, part.test_logits) for part in parts]),
         validation_costs=_in_order(
             validations, [part.costs(part.data.validation, part.validation_logits) for part in parts]
@@ -277,22 +294,23 @@ def _together(parts: Sequence[Part]) -> Part:
     return whole.take(np.argsort(np.asarray(whole.rows), kind="stable").tolist())
 
 
-def _averaged(found: Sequence[Any], weights: Sequence[int]) -> Any:
-    """Assessments of several folds as one: numbers averaged by rows, counts added up, names kept."""
-    first = found[0]
-    if len(found) == 1 or first is None or isinstance(first, (bool, str)):
-        return first
-    if isinstance(first, Mapping):
-        return {key: _averaged([each[key] for each in found], weights) for key in first}
-    if isinstance(first, list):
-        return [_averaged(each, weights) for each in zip(*found, strict=True)]
-    if isinstance(first, int):
-        return sum(found)
-    return float(np.average(found, weights=weights))
+def _scores(parts: Sequence[_Answered]) -> dict[str, Any]:
+    """All scores of the test rows of all folds, each answered by its own task; the loss is a mean over rows."""
+    first = parts[0].task
+    if len(parts) == 1:
+        return first.assess(parts[0].targets(), parts[0].test_logits)
+    first = first.unsettled()
+    found = first.assess(
+        np.concatenate([part.targets() for part in parts]), np.concatenate([part.common(first) for part in parts])
+    )
+    rows = [len(part.data.test) for part in parts]
+    losses = [part.task.mean_loss(part.targets(), part.test_logits) for part in parts]
+    found.pop("thresholds", None)  # each fold has its own
+    return {**found, "loss": float(np.average(losses, weights=rows))}
 
 
 def _rounded(run: TaskRun) -> dict[str, Any]:
     value = asdict(run)
     for name in ("costs", "validation_costs", "values"):
-        value[name] = [round(number, DIGITS) for number in value[name]]
+        value[name] = [float(f"{number:.{DIGITS}g}") for number in value[name]]
     return value

@@ -68,6 +68,12 @@ def notes_of(found: TaskComparison) -> list[str]:
     if not found.strategies:
         return lost
     standing, measure = found.standing, found.task.primary
+    seeds = ", ".join(map(str, found.seeds))
+    gone = [contender.label for contender in found.plan.contenders if contender.label not in found.strategies]
+    dropped = (
+        [] if found.seeds == found.plan.seeds else [f"Only with the training seeds {seeds}, whole for all of them."]
+    )
+    dropped += [f"Without {label}: it has no seed that the others have." for label in gone]
     left_out = [f"Left out, {one['label']}: {one['reason']}." for one in found.facts.get("left_out", ())]
     return [
         "Intervals are over test rows and seeds, near copies counted as one. Those that share a letter cannot be told "
@@ -78,6 +84,7 @@ def notes_of(found: TaskComparison) -> list[str]:
         f"Baselines: {BASELINES[0]} gives every text the same answer; {RIVAL} is a linear model on words and pairs, "
         "its penalty chosen on folds of the training part.",
         *left_out,
+        *dropped,
         *lost,
     ]
 
@@ -90,7 +97,7 @@ def write_task_report(found: TaskComparison, out: Path, plot_format: str = "png"
     """
     headings, rows = table_of(found)
     first, *others = found.verdict_lines
-    blocks: list[Block] = [Paragraph(first, answer=True), Paragraph(" ".join(others))]
+    blocks: list[Block] = [Paragraph(first, answer=True), *([Paragraph(" ".join(others))] if others else [])]
     with kept_whole(out):
         out.mkdir(parents=True, exist_ok=True)
     if found.strategies:
@@ -98,7 +105,6 @@ def write_task_report(found: TaskComparison, out: Path, plot_format: str = "png"
         strong = frozenset(place for place, each in enumerate(standing.places) if each.label == standing.best)
         blocks += [
             Grid(headings, rows, [True] + [False] * (len(headings) - 1), strong, frozenset({len(found.strategies)})),
-            Notes(notes_of(found)),
             _plot("The score with its interval", "score", _intervals(found, standing), out, plot_format),
         ]
         shown = [label for label in dict.fromkeys((standing.best, RIVAL)) if found.of(label)]
@@ -107,6 +113,7 @@ def write_task_report(found: TaskComparison, out: Path, plot_format: str = "png"
                 title = f"{label}: predicted against true, and residuals"
                 blocks.append(_plot(title, f"fit-{label}", _fit(found, label), out, plot_format))
         blocks += _confusions(found, shown)
+    blocks.append(Notes(notes_of(found)))
     blocks += tuning_blocks(found.plan, found.tunings, found.task.primary)
     blocks += [Heading("Data"), Paragraph(_data(found)), Heading("How it was made"), Notes(_made(found))]
     text = io.StringIO(newline="")

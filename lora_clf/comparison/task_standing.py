@@ -101,14 +101,15 @@ def standing_of(found: TaskComparison) -> TaskStanding:
     largest = max(max(run.costs + run.validation_costs) for run in found.runs)
     span = 1.0 if measure.share else largest or 1.0
     groups = _groups(found.test, group_column)
+    several = len(np.unique(groups)) > 1  # of one group alone no interval can be had
     members = sorted([*strategies, *(label for label in found.labels if label == RIVAL)])
-    family = all_pairs(_moments(found, members, groups, span, "costs"))
-    named = dict(zip(members, letters(family.apart, family.found.means), strict=True))
+    family = all_pairs(_moments(found, members, groups, span, "costs")) if several else None
+    named = dict(zip(members, letters(family.apart, family.found.means), strict=True)) if family else {}
     means = {label: float(np.mean([np.mean(run.costs) for run in found.of(label)])) for label in found.labels}
-    best = min(strategies, key=lambda label: (round(means[label], 12), found.of(label)[0].parameters or 0))
+    best = min(strategies, key=lambda label: (round(means[label] / span, 12), found.of(label)[0].parameters or 0))
 
     def gap(label: str, other: str) -> Gap | None:
-        if label == other or not {label, other} <= set(members):
+        if family is None or label == other or not {label, other} <= set(members):
             return None
         mean, interval = family.difference(members.index(label), members.index(other))
         return Gap(mean * span, interval.low * span, interval.high * span)
@@ -121,8 +122,10 @@ def standing_of(found: TaskComparison) -> TaskStanding:
     for label in found.labels:
         runs = found.of(label)
         table = np.array([run.costs for run in runs]) / span
-        interval = crossed_mean(table, groups)
-        low, high = max(0.0, interval.low * span), interval.high * span
+        low, high = 0.0, span
+        if several:
+            interval = crossed_mean(table, groups)
+            low, high = max(0.0, interval.low * span), interval.high * span
         score, ends = means[label], (low, high)
         if measure.higher:
             score, ends = 1 - score, (max(0.0, 1 - high), 1 - low)
@@ -169,9 +172,9 @@ def _moments(
 
 
 def _bounds(found: TaskComparison, groups: NDArray[np.int64], span: float) -> dict[str, float]:
-    """How far each strategy can be below the best, by the validation part."""
-    if len(found.strategies) < 2:
-        return dict.fromkeys(found.strategies, 0.0)
+    """How far each strategy can be below the best, by the validation part; nothing where there is none to choose."""
+    if len(found.strategies) < 2 or len(np.unique(groups)) < 2:
+        return {}
     names = sorted(found.strategies)
     losses = shortfalls(_moments(found, names, groups, span, "validation_costs"))
     return {name: float(bound) * span for name, bound in zip(names, losses.bounds, strict=True)}
@@ -195,7 +198,9 @@ def verdict_of(found: TaskComparison) -> list[str]:
     beaten = [place.label for place in standing.places if place.to_rival is not None and place.to_rival.low > 0]
     behind = [place.label for place in standing.places if place.to_rival is not None and place.to_rival.high < 0]
     said = []
-    if standing.chosen is None:
+    if len(found.strategies) < 2:
+        said.append(f"{best.label} is the only strategy here, so there is none to choose.")
+    elif standing.chosen is None:
         said.append(
             f"This data cannot decide which strategy to take: of none can it be shown, on {rows:,} validation rows, "
             f"that it is within {margin} of the best."

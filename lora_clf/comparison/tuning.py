@@ -119,7 +119,7 @@ class Tuning:
     def chosen(self) -> TrialOutcome | None:
         """The trial that won."""
         whole = [trial for trial in self.trials if trial.cost is not None and trial.loss is not None]
-        return min(whole, key=lambda t: (round(t.cost or 0.0, 12), round(t.loss or 0.0, 12), t.number), default=None)
+        return min(whole, key=lambda t: (_close(t.cost), _close(t.loss), t.number), default=None)
 
     @property
     def seconds(self) -> float:
@@ -143,6 +143,11 @@ class Tuning:
             "seconds": self.seconds,
             "trials": trials,
         }
+
+
+def _close(number: float | None) -> float:
+    """To twelve digits, so that the last bits of a sum decide nothing, in whatever unit."""
+    return float(f"{number or 0.0:.12g}")
 
 
 def trials_of(cell: Cell, count: int, base: Base | None = None, classes: int = 2) -> list[Trial]:

@@ -85,7 +85,7 @@ def _outcome(label: str, baseline: Baseline, data: Dataset, seed: int, fold: int
 
 
 def frozen_baselines(base: Base, data: Dataset, settings: TrainSettings, seed: int) -> dict[str, Baseline]:
-    """Nearest centroid and untrained head on the frozen base's vectors, by name.
+    """Nearest centroid and untrained head on the frozen base's vectors, by name; of a long text its beginning.
 
     The centroid is left out where the head does not read one vector a text.
     """

@@ -307,8 +307,8 @@ def folds(
     ``groups`` is ``near-copy-free`` or ``random``; with ``group_column`` (one of ``part.columns``) its groups
     stay together as well. ``validation`` is the share of the rows outside the test fold that is set aside, by
     the same rules. ``balance`` is ``natural``, or ``undersample-train``: the test folds keep the classes' natural
-    shares in both. ``task`` and what follows it say what is learned, as in ``load_data``. Raises UsageError and
-    DataError as ``load_data`` does.
+    shares in both. ``task`` (a name) and what follows it say what is learned, as in ``load_data``. Raises UsageError
+    and DataError as ``load_data`` does.
     """
     if groups not in PROTOCOLS[:2]:
         raise unknown("protocol for folds", groups, PROTOCOLS[:2])

@@ -17,6 +17,13 @@ def _pair(truth: npt.ArrayLike, guess: npt.ArrayLike) -> tuple[Floats, Floats]:
     return true, found
 
 
+def _near_one(truth: npt.ArrayLike, guess: npt.ArrayLike) -> tuple[Floats, Floats, int]:
+    """Both over a power of two, and that power: squares of 1e-200 and of 1e200 leave float64. No digit is lost."""
+    true, found = _pair(truth, guess)
+    power = int(np.frexp(max(np.abs(true).max(initial=0), np.abs(found).max(initial=0)))[1])
+    return np.ldexp(true, -power), np.ldexp(found, -power), power
+
+
 def mean_absolute_error(truth: npt.ArrayLike, guess: npt.ArrayLike) -> float:
     """The mean of |guess - truth|; 0.0 where there are none."""
     true, found = _pair(truth, guess)
@@ -25,8 +32,8 @@ def mean_absolute_error(truth: npt.ArrayLike, guess: npt.ArrayLike) -> float:
 
 def root_mean_squared_error(truth: npt.ArrayLike, guess: npt.ArrayLike) -> float:
     """The root of the mean of (guess - truth)^2; 0.0 where there are none."""
-    true, found = _pair(truth, guess)
-    return float(np.sqrt(np.square(found - true).mean())) if len(true) else 0.0
+    true, found, power = _near_one(truth, guess)
+    return float(np.ldexp(np.sqrt(np.square(found - true).mean()), power)) if len(true) else 0.0
 
 
 def explained(truth: npt.ArrayLike, guess: npt.ArrayLike) -> float:
@@ -34,14 +41,14 @@ def explained(truth: npt.ArrayLike, guess: npt.ArrayLike) -> float:
 
     0.0 where all true numbers are the same, for then there is nothing to explain.
     """
-    true, found = _pair(truth, guess)
+    true, found, _ = _near_one(truth, guess)
     spread = float(np.square(true - true.mean()).sum()) if len(true) else 0.0
     return 1.0 - float(np.square(true - found).sum()) / spread if spread else 0.0
 
 
 def pearson(truth: npt.ArrayLike, guess: npt.ArrayLike) -> float:
     """The linear correlation, -1 to 1; 0.0 where either side is the same everywhere."""
-    true, found = _pair(truth, guess)
+    true, found, _ = _near_one(truth, guess)
     if len(true) < 2 or np.ptp(true) == 0 or np.ptp(found) == 0:
         return 0.0
     a, b = true - true.mean(), found - found.mean()

@@ -61,7 +61,6 @@ def test_the_summary_says_which_rates_are_open(tmp_path: Path, capsys: pytest.Ca
         "lora": (3e-3, False),
     }
     assert "| ia3 | 0.003 | no | 10.00 % | 0.001: 0.300, 0.003: 0.100 |" in learning_rates.table(value)
-    assert {run["rate"]: run["lost"] for run in value["rates"]["full"]["sms-spam"]} == {1e-3: 0, 3e-3: 1, 1e-2: 0}
     assert "chosen" in capsys.readouterr().out
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from lora_clf.comparison.arguments import DataArguments
 from lora_clf.comparison.contender import contenders_of
 from lora_clf.comparison.plan import Plan
-from lora_clf.comparison.task_comparison import TaskComparison, TaskRun, gathered
+from lora_clf.comparison.task_comparison import TaskComparison, TaskRun, _Answered, _pooled, gathered
+from lora_clf.comparison.task_report import notes_of
 from lora_clf.comparison.task_standing import standing_of
 from lora_clf.data.corpus import Part
 from lora_clf.data.dataset import Dataset, folds, load_data
+from lora_clf.tasks.multilabel import Multilabel
 from lora_clf.tasks.regression import Regression
 
 ROWS = 60
@@ -88,3 +92,34 @@ def test_folds_are_one_table(data: Dataset) -> None:
     assert run.scores["n"] == ROWS and run.scores["mae"] == pytest.approx(np.mean(run.costs))
     assert len(run.validation_costs) == len(found.validation) == sum(len(each.validation) for each in cut)
     assert found.verdict == "No strategy has a complete run, so there is nothing to compare."
+
+
+def test_labels_that_some_folds_lack_are_scored_over_all_of_them(data: Dataset) -> None:
+    """A perfect answer is perfect, whatever the thresholds of its folds."""
+    part = data.train
+    names = tuple("a" if row % 2 else "a|rare" if row in (2, 8) else "b" for row in range(len(part)))
+    cut = folds(Part(part.texts, names, part.rows, {}), 5, task="multilabel")
+    parts = []
+    for number, each in enumerate(cut):
+        assert isinstance(each.task, Multilabel)
+        task = replace(each.task, thresholds=(0.1 + 0.15 * number,) * 3)
+        logits = [40 * task.targets(side.labels) - 20 for side in (each.validation, each.test)]
+        parts.append(_Answered(task, each, *logits))
+    run = _pooled(TaskRun("lora", 0, {}, [], []), parts)
+    assert run.scores["macro_f1"] == run.scores["subset_accuracy"] == 1 and run.scores["n"] == len(part)
+    assert run.scores["per_label"]["rare"]["support"] == 2 and run.scores["per_label"]["rare"]["pr_auc"] == 1
+    assert sum(run.costs) == 0 and "thresholds" not in run.scores
+
+
+def test_what_cannot_be_told_is_not_told(data: Dataset) -> None:
+    """Rows of one group give no interval, one strategy no choice, and seeds that are lost are named."""
+    found = comparison(data, 1.0, "source")
+    alone = replace(data.test, columns={"source": ("same",) * ROWS})
+    grouped = replace(found, datasets={(0, None): replace(data, test=alone, validation=alone)})
+    place = grouped.standing.places[0]
+    assert (place.to_rival, place.bound, place.group) == (None, None, "") and place.low == 0 < place.score < place.high
+    assert grouped.verdict.startswith("This data cannot decide") and grouped.standing.chosen is None
+    one = replace(found, runs=tuple(run for run in found.runs if run.label in ("lora", "constant", "TF-IDF")))
+    assert one.verdict.startswith("lora is the only strategy here") and one.standing.places[0].bound is None
+    assert "Only with the training seeds 0, 1, whole for all of them." in notes_of(one)
+    assert {"Without full: it has no seed that the others have."} < set(notes_of(one))

@@ -115,6 +115,9 @@ def test_numbers_as_text_are_classes_in_their_order(cells: list[str]) -> None:
 def test_numbers_of_any_size_have_a_deviation(unit: float) -> None:
     fitted = Regression(("stars",)).fitted([repr(number * unit) for number in (1.0, 2.0, 6.0)])
     assert fitted.mean / unit == pytest.approx(3.0) and fitted.std / unit == pytest.approx(14**0.5 / 3**0.5)
+    found = fitted.assess(np.array([1.0, 2.0, 6.0]) * unit, (np.array([[2.0], [2.0], [5.0]]) - 3) / (14 / 3) ** 0.5)
+    assert found["mae"] / unit == pytest.approx(2 / 3) and found["rmse"] / unit == pytest.approx((2 / 3) ** 0.5)
+    assert found["r2"] == pytest.approx(1 - 2 / 14) and found["pearson"] == pytest.approx(9 / 84**0.5)
 
 
 @CALM
