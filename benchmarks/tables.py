@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lora_clf.comparison.curve import who_beats
 from lora_clf.comparison.table import bytes_text, count_text, markdown_table, seconds_text
 
 HERE = Path(__file__).resolve().parent
@@ -180,7 +181,12 @@ def curve_table(value: dict[str, Any]) -> str:
     headings = ["strategy", *("all rows" if k is None else f"{k} of each" for k in sizes)]
     draws = ", ".join(f"{one['draws']} of {one['k']}" for one in curve["sizes"])
     note = f"Test accuracy, %, with the 95 % interval over draws ({draws}), on the same {_rows(value):,} test rows."
-    return f"{_table(headings, [[label, *cells] for label, cells in rows.items()])}\n{curve['sentence']}\n\n{note}\n"
+    beats: dict[str, list[int | None]] = {}
+    for point in curve["points"]:
+        if (gap := point.get("to_rival")) is not None:
+            beats.setdefault(point["label"], []).extend([point["k"]] if (gap["low"] or 0) > 0 else [])
+    table = _table(headings, [[label, *cells] for label, cells in rows.items()])
+    return f"{table}\n{who_beats(beats, sizes)}\n\n{note}\n"
 
 
 def _rows(value: dict[str, Any]) -> int:

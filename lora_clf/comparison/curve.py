@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lora_clf.comparison.standing import listed
 from lora_clf.data.subsets import RULE
 from lora_clf.evaluation.intervals import crossed_mean, mean_spread
 from lora_clf.metrics.classification import macro_f1
@@ -164,38 +165,49 @@ def _difference(comparison: Comparison, mine: Draws, rival: Draws, confidence: f
 
 
 def sentence_of(comparison: Comparison) -> str:
-    """From which number of examples on each strategy beats TF-IDF, if it does, in a sentence."""
+    """With how many examples each strategy beats TF-IDF, if it does, in a sentence."""
     sizes = sizes_of(comparison)
     beats: dict[str, list[int | None]] = {}
     for point in comparison.curve_points:
         if point.to_rival is not None:
             ahead = point.to_rival.low is not None and point.to_rival.low > 0
             beats.setdefault(point.label, []).extend([point.k] if ahead else [])
+    return who_beats(beats, sizes)
+
+
+def who_beats(beats: Mapping[str, Sequence[int | None]], sizes: Sequence[int | None]) -> str:
+    """The sentence of a curve.
+
+    Args:
+        beats: of each strategy the sizes at which it beats TF-IDF by more than the interval, in their order.
+        sizes: all of them; None is the whole training part.
+    """
     if not beats:
         return f"There is no {RIVAL} to compare with at any size."
-    since: dict[int | None, list[str]] = {}
-    never = []
+    together: dict[tuple[int | None, ...], list[str]] = {}
     for label, won in beats.items():
-        last = 0
-        while last < len(sizes) and sizes[-1 - last] in won:
-            last += 1
-        if last:
-            since.setdefault(sizes[-last], []).append(label)
-        else:
-            never.append(label)
+        together.setdefault(tuple(won), []).append(label)
     proof = "by more than the interval (95 %, corrected for all strategies and sizes)"
-    if not since:
-        return f"No strategy beats {RIVAL} up to the largest size {proof}."
-    pieces = []
-    for k in sizes:
-        if k in since:
-            from lora_clf.comparison.standing import listed
+    never = together.pop((), [])
+    if not together:
+        return f"No strategy beats {RIVAL} at any size {proof}."
+    pieces = [
+        f"{listed(labels)} {'beats' if len(labels) == 1 else 'beat'} {RIVAL} {_where(won, sizes)}"
+        for won, labels in together.items()
+    ]
+    if never:
+        pieces.append(f"{listed(never)} at no size")
+    return f"{proof[0].upper()}{proof[1:]}: {'; '.join(pieces)}."
 
-            verb = "beats" if len(since[k]) == 1 else "beat"
-            where = "with all training rows" if k is None else f"from {k} examples of each class on"
-            pieces.append(f"{listed(since[k])} {verb} {RIVAL} {where}")
-    text = "; ".join(pieces) + f" {proof}"
-    return f"{text}; {', '.join(never)}: not up to the largest size." if never else f"{text}."
+
+def _where(won: Sequence[int | None], sizes: Sequence[int | None]) -> str:
+    """At which sizes, in words: from one on where it is all from there, else each of them."""
+    if list(won) == list(sizes[-len(won) :]):
+        return "with all training rows" if won[0] is None else f"from {won[0]} examples of each class on"
+    few = [str(k) for k in won if k is not None]
+    whole = " and with all training rows" if None in won else ""
+    last = "all training rows" if sizes[-1] is None else f"{sizes[-1]}"
+    return f"with {listed(few)} examples of each class{whole or f', not with {last}'}"
 
 
 def curve_json(comparison: Comparison) -> dict[str, Any]:

@@ -60,15 +60,23 @@ def test_sections_are_rewritten_and_others_left_alone(tables: ModuleType, tmp_pa
 def test_a_curve_is_a_table_of_its_own(tables: ModuleType) -> None:
     level = {"mean": 0.9, "low": 0.85, "high": 0.95, "sd": 0.02}
     points = [
-        {"label": label, "k": k, "accuracy": level if k else {**level, "low": None, "high": None, "sd": None}}
+        {
+            "label": label,
+            "k": k,
+            "accuracy": level if k else {**level, "low": None, "high": None, "sd": None},
+            "to_rival": {"low": 0.01 if k else -0.01} if label == "lora" else None,
+        }
         for label in ("lora", "TF-IDF + LR")
         for k in (16, None)
     ]
-    curve = {"points": points, "sizes": [{"k": 16, "draws": 10}], "sentence": "lora beats it."}
+    curve = {"points": points, "sizes": [{"k": 16, "draws": 10}]}
     facts = {"data": {"splits": [{"rows": {"test": 300}}]}}
     text = tables.table({"curve": curve, "facts": facts})
     assert "| strategy | 16 of each | all rows |" in text and "| lora | 90.0 (85.0 to 95.0) | 90.0 |" in text
-    assert "lora beats it." in text and "(10 of 16), on the same 300 test rows" in text
+    assert (
+        "lora beats TF-IDF + LR with 16 examples of each class, not with all training rows." in text
+        and "(10 of 16), on the same 300 test rows" in text
+    )
 
 
 def test_both_scores_stand_beside_each_other(tables: ModuleType, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lora_clf.comparison.comparison import BaselineOutcome, Comparison
-from lora_clf.comparison.curve import CurveRuns, curve_csv, sentence_of
+from lora_clf.comparison.curve import CurveRuns, curve_csv, sentence_of, who_beats
 from lora_clf.comparison.outcome import Predictions, read_outcome
 from lora_clf.comparison.plan import BaseArguments, Cell, Curve, DataArguments, Plan, contenders_of, curve_of
 from lora_clf.comparison.run import PlanProgress, compare
@@ -123,12 +123,17 @@ def test_the_sentence_says_from_where_on_who_beats_the_baseline() -> None:
     }
     found = with_curve(accuracy, tfidf)
     sentence = sentence_of(found)
-    assert sentence.startswith(
-        "full beats TF-IDF + LR from 16 examples of each class on; lora beats TF-IDF + LR from 32 examples"
+    proof = "By more than the interval (95 %, corrected for all strategies and sizes): "
+    assert sentence == (
+        f"{proof}lora beats TF-IDF + LR from 32 examples of each class on; full beats TF-IDF + LR from 16 examples of "
+        "each class on; head-only beats TF-IDF + LR with 16 examples of each class, not with all training rows."
     )
-    assert sentence.endswith("; head-only: not up to the largest size.")  # ahead at 16, but not from there on
+    assert who_beats({"a": [16, 32], "b": [16, 32], "c": [None], "d": []}, (16, 32, None)) == (
+        f"{proof}a and b beat TF-IDF + LR with 16 and 32 examples of each class, not with all training rows; c beats "
+        "TF-IDF + LR with all training rows; d at no size."
+    )
     nobody = sentence_of(with_curve({"lora": {16: 0.7, 32: 0.75, 64: 0.8}}, tfidf))
-    assert nobody.startswith("No strategy beats TF-IDF + LR up to the largest size by more than the interval")
+    assert nobody.startswith("No strategy beats TF-IDF + LR at any size by more than the interval")
 
 
 def test_points_have_intervals_over_draws_and_paired_differences() -> None:
