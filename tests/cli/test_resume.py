@@ -75,7 +75,7 @@ def test_what_is_left_is_neither_overwritten_nor_mixed(
     )
     other = cli(*command, "--resume", "--rank", 4, "--lr", 0.5)
     assert other.code == 1 and other.err.count("\n") == 1
-    assert "--lr is 0.5, the checkpoint has 0.002; --rank is 4, the checkpoint has 2" in other.err
+    assert "--lr is 0.5, the checkpoint has 0.001; --rank is 4, the checkpoint has 2" in other.err
     assert len(generations(kept)) == 1
     anew = cli(*command, "--force", "--json").ok()
     assert anew.json()["resumed_step"] is None and not kept.exists()

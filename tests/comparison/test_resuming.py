@@ -114,7 +114,7 @@ def test_a_trial_goes_on_in_its_fold(cell: Cell, materials: Materials, tmp_path:
     found = run_trial(trial, folder, again.append, materials, 2)
     last = {event["step"] for event in said}
     steps = [event["step"] for event in again]
-    assert found.accuracy == whole.accuracy and found.loss == whole.loss
+    assert found.cost == whole.cost and found.loss == whole.loss
     assert read_trial(folder, trial.digest) is not None and [path.name for path in folder.iterdir()] == ["trial.json"]
     assert len(last) == 20 and len(steps) < steps[-1] - 15, "the first fold, or what was done of the second, ran again"
     assert tuning.INNER_FOLDS == 3 and {path.name for path in tmp_path.iterdir()} == {"whole", "trial"}

@@ -164,7 +164,7 @@ def test_real_runs() -> None:
     assert healthy.validation["accuracy"] == 1 and healthy.diagnosis == ()
     still = run(toy(), lr=1e-9, epochs=2)
     assert "not learning" in [finding.name for finding in still.diagnosis]
-    assert "1e-09 is low: try --lr 0.002" in still.diagnosis[0].advice
+    assert "1e-09 is low: try --lr 0.001" in still.diagnosis[0].advice
     random = np.random.default_rng(0)
 
     def shuffled(part: Part) -> Part:
