@@ -97,6 +97,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body) if announced is None else announced))
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
+        self.send_header("Connection", "close")  # else a client may ask again on a line that is being closed
         self.end_headers()
         if self.command == "GET":
             self.wfile.write(body)
