@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lora_clf.cli.failure import Interrupted
-from lora_clf.cli.flags import LABELS, AdapterDtype, BaseFlags, DataFlags, Force, Json, StrategyFlags, TrainFlags, takes
+from lora_clf.cli.flags import AdapterDtype, BaseFlags, DataFlags, Force, Json, StrategyFlags, TrainFlags, takes
 from lora_clf.cli.heads import HeadFlags
 from lora_clf.cli.long_texts import ReadingFlags
 from lora_clf.cli.output import document, line, note, seconds, table
 from lora_clf.cli.places import file_name
 from lora_clf.cli.quiet import quiet_third_parties
 from lora_clf.cli.sources import one_source
+from lora_clf.comparison.arguments import LABELS
 from lora_clf.errors import UsageError, unknown
 
 if TYPE_CHECKING:

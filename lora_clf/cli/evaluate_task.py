@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_clf.cli.flags import LABELS
 from lora_clf.cli.output import document, line
 from lora_clf.cli.scores import show_scores
 from lora_clf.cli.task_scores import show_task_breakdown
+from lora_clf.comparison.arguments import LABELS
 from lora_clf.errors import DataError
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from typing import Annotated, Any, ClassVar, get_type_hints
 
 import typer
 
+from lora_clf.comparison.arguments import LABELS
 from lora_clf.errors import UsageError
 
 
@@ -125,10 +126,6 @@ class AdapterFlags(Flags):
         if not 0 < self.file_cap < 2**20:  # nan too
             raise UsageError(f"--file-cap {self.file_cap:g}: expected a number of GiB above 0.")
         return int(self.file_cap * 2**30)
-
-
-LABELS = ("task", "label_separator", "label_order", "bins")
-"""The flags that say what is learned."""
 
 
 @dataclass(frozen=True)

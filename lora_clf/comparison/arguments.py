@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lora_clf.data.dataset import Dataset
 
 LABELS = ("task", "label_separator", "label_order", "bins")
+"""The settings that say what is learned."""
 FOLD_SETTINGS = ("group_column", "validation", "balance", "positive_label", *LABELS)
 
 

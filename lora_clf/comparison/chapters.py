@@ -109,15 +109,8 @@ def tuning_blocks(plan: Plan, tunings: Sequence[Tuning], measure: Measure) -> li
     if plan.tune is None:
         return []
     unit = " %" if measure.share else ""
-    headings = [
-        "strategy",
-        "training part",
-        "trials",
-        "chosen",
-        f"held-out {measure.title}{unit}",
-        f"of the first{unit}",
-    ]
-    headings.append("seconds")
+    scores = (f"held-out {measure.title}{unit}", f"of the first{unit}")
+    headings = ["strategy", "training part", "trials", "chosen", *scores, "seconds"]
 
     def figure(trial: TrialOutcome | None) -> str:
         if trial is None or trial.cost is None:

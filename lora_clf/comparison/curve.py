@@ -205,9 +205,11 @@ def _where(won: Sequence[int | None], sizes: Sequence[int | None]) -> str:
     if list(won) == list(sizes[-len(won) :]):
         return "with all training rows" if won[0] is None else f"from {won[0]} examples of each class on"
     few = [str(k) for k in won if k is not None]
-    whole = " and with all training rows" if None in won else ""
-    last = "all training rows" if sizes[-1] is None else f"{sizes[-1]}"
-    return f"with {listed(few)} examples of each class{whole or f', not with {last}'}"
+    if sizes[-1] in won:
+        more = " and with all training rows" if None in won else ""
+    else:
+        more = f", not with {'all training rows' if sizes[-1] is None else sizes[-1]}"
+    return f"with {listed(few)} examples of each class{more}"
 
 
 def curve_json(comparison: Comparison) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 Every batch has another shape, and what one leaves behind rarely fits the next. By its own rule glibc takes ever larger
 blocks from its heap instead of from the system once one such block was freed (``mallopt(3)``, M_MMAP_THRESHOLD), so a
 training run would hold some times what it needs. If on the other hand each block comes from the system, as at the
-threshold that glibc begins with, every page of it is mapped anew: that was 37 % of the time of a training run. So only
-the largest come from there, and every few steps the free parts of the heap are given back (benchmarks/README.md,
-"What did not help"). Other C libraries are left as they are.
+threshold that glibc begins with, every page of it is mapped anew in every step, which takes a large part of a training
+run's time. So only the largest come from there, and every few steps the free parts of the heap are given back. Other C
+libraries are left as they are.
 """
 
 from __future__ import annotations

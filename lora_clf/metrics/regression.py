@@ -17,10 +17,17 @@ def _pair(truth: npt.ArrayLike, guess: npt.ArrayLike) -> tuple[Floats, Floats]:
     return true, found
 
 
+def power_of(*numbers: Floats) -> int:
+    """The power of two over which all ``numbers`` are at most 1: squares of 1e-200 and of 1e200 leave float64.
+
+    `np.ldexp` takes them there and back without losing a digit.
+    """
+    return int(np.frexp(max(np.abs(each).max(initial=0) for each in numbers))[1])
+
+
 def _near_one(truth: npt.ArrayLike, guess: npt.ArrayLike) -> tuple[Floats, Floats, int]:
-    """Both over a power of two, and that power: squares of 1e-200 and of 1e200 leave float64. No digit is lost."""
     true, found = _pair(truth, guess)
-    power = int(np.frexp(max(np.abs(true).max(initial=0), np.abs(found).max(initial=0)))[1])
+    power = power_of(true, found)
     return np.ldexp(true, -power), np.ldexp(found, -power), power
 
 

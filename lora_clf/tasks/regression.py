@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from lora_clf.errors import UsageError, unknown
-from lora_clf.metrics.regression import regression_scores
+from lora_clf.metrics.regression import power_of, regression_scores
 from lora_clf.tasks.base import Measure, Task, as_number
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class Regression(Task):
             UsageError: all numbers are the same.
         """
         values = self.targets(labels)
-        power = int(np.frexp(np.abs(values).max(initial=0))[1])  # squares of 1e-200 and of 1e200 leave float64
+        power = power_of(values)
         near_one = np.ldexp(values, -power)
         mean, std = (float(np.ldexp(number, power)) for number in (near_one.mean(), near_one.std()))
         if not std > 0:

@@ -132,6 +132,9 @@ def test_the_sentence_says_from_where_on_who_beats_the_baseline() -> None:
         f"{proof}a and b beat TF-IDF + LR with 16 and 32 examples of each class, not with all training rows; c beats "
         "TF-IDF + LR with all training rows; d at no size."
     )
+    assert (
+        who_beats({"a": [16, 64]}, (16, 32, 64)) == f"{proof}a beats TF-IDF + LR with 16 and 64 examples of each class."
+    )
     nobody = sentence_of(with_curve({"lora": {16: 0.7, 32: 0.75, 64: 0.8}}, tfidf))
     assert nobody.startswith("No strategy beats TF-IDF + LR at any size by more than the interval")
 
