@@ -16,7 +16,7 @@ The softmax's backward uses rowsum(dP ∘ P) = rowsum(dO ∘ O) (Dao et al. 2022
 
 A block is left as transformers has it where anything in it is not exactly this: another activation, dropout inside
 the factors, a hook, a layer that some strategy put there. Shapes: B batch, T tokens, N = B T, D width, H heads,
-d = D / H, I inputs, O outputs, r rank, R the sum of the ranks.
+d = D / H, I inputs, O outputs, r rank, R the sum of the ranks; with padding left out (`padding`) N is less than B T.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from torch.nn import functional as F
 
 from lora_clf.base.architecture import PostNorm
 from lora_clf.inference.attention import EAGER_TOKENS
+from lora_clf.inference.padding import Packer, Packing
 from lora_clf.tuners.base import Tuned
 from lora_clf.tuners.lora_scratch import LoRALinear
 from lora_clf.tuners.low_rank import LowRankTuned
@@ -40,7 +41,7 @@ Factors = tuple[nn.Parameter, nn.Parameter]
 _FAR_BELOW = -1e30  # added to the scores of padding; in range of bf16
 
 
-def fuse_blocks(tuned: Tuned, precision: str) -> int:
+def fuse_blocks(tuned: Tuned, precision: str, *, pack: bool = False) -> int:
     """Let every block that is exactly the function above compute itself as one node; how many there are.
 
     The modules, their names and parameters stay what they are; frozen weights of query, key and value move into one
@@ -49,6 +50,8 @@ def fuse_blocks(tuned: Tuned, precision: str) -> int:
     Args:
         tuned: the prepared view.
         precision: "fp32" or "bf16", in which the blocks will run.
+        pack: leave padding out. What a block returns for padding means nothing then, and the last bits of a text's
+            states depend on how many tokens the others of its batch have.
     """
     view = tuned.view
     names = view.architecture.post_norm
@@ -60,6 +63,7 @@ def fuse_blocks(tuned: Tuned, precision: str) -> int:
         factors, scaling = tuned.factors, tuned.scaling
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     heads = int(view.config.num_attention_heads)
+    packer = Packer() if pack else None
     fused = 0
     for index, block in enumerate(view.blocks):
         if not isinstance(block, type(view.original_blocks[index])):  # one that was taken out
@@ -69,7 +73,7 @@ def fuse_blocks(tuned: Tuned, precision: str) -> int:
         parts = _parts(block, names, f"{view.architecture.blocks}.{index}", factors, scaling)
         if parts is None:
             continue
-        body = EncoderBlock(block, *parts, scaling, heads, dtype)
+        body = EncoderBlock(block, *parts, scaling, heads, dtype, packer)
         # An attribute of the object goes before the class's method; parameter names stay as they are.
         object.__setattr__(block, "forward", body)
         fused += 1
@@ -281,6 +285,7 @@ class EncoderBlock:
         scaling: float,
         heads: int,
         dtype: torch.dtype,
+        packer: Packer | None = None,
     ) -> None:
         self.qkv = Projection(layers[:3], scaling, dtype)
         self.output = Projection(layers[3:4], scaling, dtype)
@@ -289,6 +294,7 @@ class EncoderBlock:
         self.norms = norms
         self.heads = heads
         self.dtype = dtype
+        self.packer = packer
         self.block = weakref.ref(block)  # which holds this: a circle would outlive its run
 
     def __call__(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *rest: Any, **more: Any) -> Tensor:
@@ -298,9 +304,14 @@ class EncoderBlock:
             block: Any = self.block()
             states: Tensor = type(block).forward(block, hidden_states, attention_mask, *rest, **more)
             return states
-        mask = additive(attention_mask, self.heads, self.dtype)
+        row = additive(attention_mask, self.dtype)
+        packing = None
+        if self.packer is not None:
+            packing = self.packer.of(attention_mask, None if row is None else row[:, 0] == 0)
+        mask = None if row is None else row.repeat_interleave(self.heads, 0)
         with torch.autocast(hidden_states.device.type, enabled=False):
-            out: Tensor = _Node.apply(self, hidden_states, mask, *self.trainable())  # type: ignore[no-untyped-call]
+            inputs = (self, hidden_states, mask, packing, *self.trainable())
+            out: Tensor = _Node.apply(*inputs)  # type: ignore[no-untyped-call]
         return out
 
     def trainable(self) -> list[nn.Parameter]:
@@ -309,21 +320,22 @@ class EncoderBlock:
         linear = [p for projection in projections for p in projection.trainable()]
         return linear + [p for norm in self.norms for p in (norm.weight, norm.bias) if p.requires_grad]
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, list[Any]]:
+    def forward(self, x: Tensor, mask: Tensor | None, packing: Packing | None) -> tuple[Tensor, list[Any]]:
         """The states behind the block, (B, T, D), and what `backward` needs."""
         batch, tokens, width = x.shape
         per_head = width // self.heads
-        flat = x.to(self.dtype).reshape(-1, width)  # (N, D)
+        pack, spread = (_same, _same) if packing is None else (packing.pack, packing.spread)
+        flat = pack(x.to(self.dtype).reshape(-1, width))  # (N, D)
         joined, kept_qkv = self.qkv.forward(flat)  # (N, 3 D)
-        heads = joined.view(batch, tokens, 3, self.heads, per_head).permute(2, 0, 3, 1, 4)
+        heads = spread(joined).view(batch, tokens, 3, self.heads, per_head).permute(2, 0, 3, 1, 4)
         q, k, v = heads.reshape(3, batch * self.heads, tokens, per_head)  # (B H, T, d) each
         scale = per_head**-0.5
         scores = torch.baddbmm(
             _none(q) if mask is None else mask, q, k.transpose(1, 2), beta=float(mask is not None), alpha=scale
         )
         shares = scores.float().softmax(-1).to(self.dtype)  # (B H, T, T)
-        context = (shares @ v).view(batch, self.heads, tokens, per_head).transpose(1, 2).reshape(-1, width)  # (N, D)
-        attended, kept_output = self.output.forward(context)
+        context = (shares @ v).view(batch, self.heads, tokens, per_head).transpose(1, 2).reshape(-1, width)
+        attended, kept_output = self.output.forward(pack(context))
         middle = attended.add_(flat)
         y, *moments_y = self._norm(0, middle)
         inner, kept_up = self.up.forward(y)  # (N, I)
@@ -332,14 +344,17 @@ class EncoderBlock:
         last.add_(y)
         z, *moments_z = self._norm(1, last)
         kept = [(q, k, v, shares), kept_qkv, kept_output, kept_up, kept_down, middle, moments_y, inner, last, moments_z]
-        return z.view(batch, tokens, width), kept
+        return spread(z).view(batch, tokens, width), kept
 
-    def backward(self, dz: Tensor, kept: list[Any], need_dx: bool) -> tuple[Tensor | None, list[Tensor]]:
+    def backward(
+        self, dz: Tensor, kept: list[Any], packing: Packing | None, need_dx: bool
+    ) -> tuple[Tensor | None, list[Tensor]]:
         """dx (B, T, D), and the gradients of `trainable`."""
         (q, k, v, shares), kept_qkv, kept_output, kept_up, kept_down, middle, moments_y, inner, last, moments_z = kept
         batch, tokens, width = dz.shape
         per_head = width // self.heads
-        dlast, norm_z = self._norm_backward(1, dz.to(self.dtype).reshape(-1, width), last, moments_z)
+        pack, spread = (_same, _same) if packing is None else (packing.pack, packing.spread)
+        dlast, norm_z = self._norm_backward(1, pack(dz.to(self.dtype).reshape(-1, width)), last, moments_z)
         dactive, grads_down = self.down.backward(dlast, kept_down, True)
         assert dactive is not None
         dinner = torch.ops.aten.gelu_backward(dactive, inner)
@@ -351,9 +366,9 @@ class EncoderBlock:
         context = kept_output[0]
         split = (batch, tokens, self.heads, per_head)
         # rowsum(dP ∘ P) without P: the product of the context and its gradient, (B H, T, 1).
-        row = (dcontext * context).view(split).sum(-1, dtype=torch.float32)
-        row = row.transpose(1, 2).reshape(-1, tokens, 1).to(self.dtype)
-        dheads = dcontext.view(split).transpose(1, 2).reshape(-1, tokens, per_head)  # (B H, T, d)
+        row = (dcontext * context).view(-1, self.heads, per_head).sum(-1, dtype=torch.float32)  # (N, H)
+        row = spread(row).view(batch, tokens, self.heads).transpose(1, 2).reshape(-1, tokens, 1).to(self.dtype)
+        dheads = spread(dcontext).view(split).transpose(1, 2).reshape(-1, tokens, per_head)  # (B H, T, d)
         joined = torch.empty(3, *dheads.shape, dtype=self.dtype, device=dz.device)
         torch.bmm(shares.transpose(1, 2), dheads, out=joined[2])
         dscores = torch.baddbmm(row, dheads, v.transpose(1, 2), beta=-1).mul_(shares)  # (B H, T, T)
@@ -361,9 +376,9 @@ class EncoderBlock:
         torch.baddbmm(_none(q), dscores, k, beta=0, alpha=scale, out=joined[0])
         torch.baddbmm(_none(q), dscores.transpose(1, 2), q, beta=0, alpha=scale, out=joined[1])
         djoined = joined.view(3, batch, self.heads, tokens, per_head).permute(1, 3, 0, 2, 4).reshape(-1, 3 * width)
-        dx, grads_qkv = self.qkv.backward(djoined, kept_qkv, need_dx)
+        dx, grads_qkv = self.qkv.backward(pack(djoined), kept_qkv, need_dx)
         if dx is not None:
-            dx = dx.add_(dmiddle).view(batch, tokens, width)
+            dx = spread(dx.add_(dmiddle)).view(batch, tokens, width)
         return dx, [*grads_qkv, *grads_output, *grads_up, *grads_down, *norm_y, *norm_z]
 
     def _norm(self, index: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -387,27 +402,34 @@ class _Node(torch.autograd.Function):
     """The autograd node of a block."""
 
     @staticmethod
-    def forward(ctx: Any, block: EncoderBlock, x: Tensor, mask: Tensor | None, *trainable: Tensor) -> Tensor:
-        out, kept = block.forward(x, mask)
+    def forward(
+        ctx: Any, block: EncoderBlock, x: Tensor, mask: Tensor | None, packing: Packing | None, *trainable: Tensor
+    ) -> Tensor:
+        out, kept = block.forward(x, mask, packing)
         if any(ctx.needs_input_grad):
-            ctx.block, ctx.kept, ctx.dtype = block, kept, x.dtype
+            ctx.block, ctx.kept, ctx.packing, ctx.dtype = block, kept, packing, x.dtype
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         kept, ctx.kept = ctx.kept, None
-        dx, found = ctx.block.backward(grads[0], kept, ctx.needs_input_grad[1])
-        return (None, None if dx is None else dx.to(ctx.dtype), None, *found)
+        dx, found = ctx.block.backward(grads[0], kept, ctx.packing, ctx.needs_input_grad[1])
+        return (None, None if dx is None else dx.to(ctx.dtype), None, None, *found)
 
 
-def additive(mask: Tensor | None, heads: int, dtype: torch.dtype) -> Tensor | None:
-    """Transformers' mask, (B, 1, T or 1, T) of booleans or of what is added to the scores, as (B H, 1, T)."""
+def additive(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """Transformers' mask, (B, 1, T or 1, T) of booleans or of what is added to the scores, as (B, 1, T)."""
     if mask is None:
         return None
     row = mask[:, 0, :1, :]  # (B, 1, T): padding is the same for every query
     if row.dtype == torch.bool:
         row = torch.zeros_like(row, dtype=dtype).masked_fill_(~row, _FAR_BELOW)
-    return row.clamp_min(_FAR_BELOW).to(dtype).repeat_interleave(heads, 0)
+    return row.clamp_min(_FAR_BELOW).to(dtype)
+
+
+def _same(x: Tensor) -> Tensor:
+    """A batch without padding is computed as it is."""
+    return x
 
 
 def _none(like: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ class Runner:
         self._limit = position_limit(base.config) or sys.maxsize
         if self.device.type == "cpu":
             heap.keep_blocks()
-            fuse_blocks(tuned, precision)
+            fuse_blocks(tuned, precision, pack=True)
         self._last = None if self.cut.pooled else pool_last_block(self.view)
 
     @property

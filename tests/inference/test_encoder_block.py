@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lora_clf.inference.attention import EAGER_TOKENS, set_attention
-from lora_clf.inference.encoder_block import fuse_blocks
+from lora_clf.inference.encoder_block import Projection, fuse_blocks
+from lora_clf.inference.padding import ROWS, Packer, packing
 from lora_clf.tuners import create
 from lora_clf.tuners.base import Tuned
 from lora_clf.tuners.lora_scratch import LoRALinear
@@ -59,16 +60,32 @@ def answer(tuned: Tuned, precision: str = "fp32") -> tuple[Tensor, dict[str, Ten
     return logits.detach(), found
 
 
+def widths_of(kind: type[Projection], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many positions each product of a block is computed for, in a list that fills."""
+    found: list[int] = []
+    usual = kind.forward
+
+    def counted(self: Projection, x: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
+        found.append(len(x))
+        return usual(self, x)
+
+    monkeypatch.setattr(kind, "forward", counted)
+    return found
+
+
+@pytest.mark.parametrize("pack", [False, True])
 @pytest.mark.parametrize("architecture", FUSED)
 @pytest.mark.parametrize(("strategy", "settings"), SETTINGS)
 def test_logits_and_gradients_are_those_of_the_modules(
-    architecture: str, strategy: str, settings: dict[str, Any]
+    architecture: str, strategy: str, settings: dict[str, Any], pack: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usual, tuned = (prepared(architecture, strategy, settings) for _ in range(2))
     names = list(dict(tuned.view.named_parameters()))
-    assert fuse_blocks(tuned, "fp32") == BLOCKS
+    assert fuse_blocks(tuned, "fp32", pack=pack) == BLOCKS
+    widths = widths_of(Projection, monkeypatch)
     assert list(dict(tuned.view.named_parameters())) == names
     (logits, gradients), (ours, mine) = answer(usual), answer(tuned)
+    assert set(widths) == {ROWS if pack else 44}  # 30 tokens stand at 44 positions
     torch.testing.assert_close(ours, logits, rtol=1e-5, atol=1e-5)
     for name, gradient in gradients.items():
         if name.endswith(("key.bias", "k_lin.bias")):  # zero but for rounding: the softmax does not see it
@@ -152,3 +169,33 @@ def test_long_texts_go_through_the_modules(monkeypatch: pytest.MonkeyPatch) -> N
     torch.testing.assert_close(tuned.view(*batch(11)), usual.view(*batch(11)), rtol=0, atol=0)
     with pytest.raises(TypeError):
         tuned.view(*batch(10))
+
+
+def test_a_packing_holds_every_token_and_all_else_is_padding() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sizes = set()
+    for _ in range(50):
+        tokens = int(torch.randint(1, 60, (), generator=generator))
+        lengths = torch.randint(1, tokens + 1, (7,), generator=generator)
+        real = torch.arange(tokens) < lengths[:, None]
+        found = packing(real)
+        if found is None:
+            assert (int(lengths.sum()) // ROWS + 1) * ROWS >= real.numel()
+            continue
+        sizes.add(len(found.rows))
+        assert len(found.rows) % ROWS == 0 and len(set(found.rows.tolist())) == len(found.rows)
+        x = torch.randn(real.numel(), 3, generator=generator)
+        again = found.spread(found.pack(x))
+        assert torch.equal(again[real.flatten()], x[real.flatten()])
+        assert not real.flatten()[found.rows[found.slots[~real.flatten()]]].any()
+    assert len(sizes) > 3
+    assert packing(torch.ones(8, 32, dtype=torch.bool)) is None
+
+
+def test_a_packing_is_worked_out_once_for_a_batch_and_anew_for_the_next() -> None:
+    packer, real = Packer(), torch.arange(32) < torch.tensor([[5], [32], [7]])
+    masks = [torch.zeros(3, 1, 32, 32) for _ in range(2)]
+    first = packer.of(masks[0], real)
+    assert first is not None and packer.of(masks[0], real) is first
+    assert packer.of(masks[1], real) is not first
+    assert packer.of(None, None) is None

@@ -1,0 +1,67 @@
+"""Padding left out: what a block does with each token by itself runs over the tokens alone.
+
+Texts of one batch are padded to one length, and without care every product is computed for the padding as well: on the
+book's split, 16 texts a batch, 1.17 positions for each token. Only attention needs the padded form. Between its parts
+the states are *packed*: the tokens of all texts, one behind the other, and as much padding as makes their number a
+multiple, since every new shape costs a CPU's matrix library something.
+
+Shapes: B batch, T tokens of a padded text, N positions that are computed, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ROWS = 32  # N is a multiple of it
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Which positions of a padded batch are computed.
+
+    Attributes:
+        rows: (N,) their places among the B T: all tokens in their order, then some padding.
+        slots: (B T,) where each position stands among them; what is left out stands where the last padding does. Nobody
+            attends to padding and nobody pools it, so its gradients are zeros, whichever position it is.
+    """
+
+    rows: Tensor
+    slots: Tensor
+
+    def pack(self, x: Tensor) -> Tensor:
+        """What is computed: (B T, D) -> (N, D)."""
+        return x.index_select(0, self.rows)
+
+    def spread(self, x: Tensor) -> Tensor:
+        """The padded form: (N, D) -> (B T, D)."""
+        return x.index_select(0, self.slots)
+
+
+def packing(real: Tensor) -> Packing | None:
+    """The packing of a batch, given where it has tokens (B, T); None where leaving out the rest would save nothing."""
+    flat = real.flatten()
+    kept = (int(flat.sum()) // ROWS + 1) * ROWS  # one padding at least
+    if kept >= len(flat):
+        return None
+    rows = torch.argsort(flat, descending=True, stable=True)[:kept]
+    slots = torch.full_like(flat, kept - 1, dtype=torch.int64)
+    slots[rows] = torch.arange(kept, device=rows.device)
+    return Packing(rows, slots)
+
+
+class Packer:
+    """The packing of the batch that is on its way: worked out once for all blocks, which are given the same mask."""
+
+    def __init__(self) -> None:
+        self._mask: Tensor | None = None
+        self._found: Packing | None = None
+
+    def of(self, mask: Tensor | None, real: Tensor | None) -> Packing | None:
+        """The packing of the batch with this ``mask``, whose tokens are where ``real`` (B, T) says."""
+        if mask is not self._mask or mask is None:
+            self._mask = mask
+            self._found = None if real is None else packing(real)
+        return self._found
