@@ -33,7 +33,7 @@ class BOFT(PeftLayers):
 
     name: ClassVar[str] = "boft"
     summary: ClassVar[str] = "orthogonal blocks and output scales of linear layers (peft library) and the head"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 3e-3
     order: ClassVar[int] = 92
     method: ClassVar[str] = "BOFT"
     peft_ending: ClassVar[str] = ".boft_R"

@@ -31,7 +31,7 @@ class PTuning(VirtualTokens):
 
     name: ClassVar[str] = "p-tuning"
     summary: ClassVar[str] = "a network that makes vectors before the text (peft library), and the head"
-    learning_rate: ClassVar[float] = 3e-3
+    learning_rate: ClassVar[float] = 3e-2
     order: ClassVar[int] = 86
     method: ClassVar[str] = "P_TUNING"
     search: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": rates_around(learning_rate), "virtual_tokens": (5, 10, 20)}

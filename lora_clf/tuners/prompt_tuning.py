@@ -21,7 +21,7 @@ class PromptTuning(VirtualTokens):
 
     name: ClassVar[str] = "prompt-tuning"
     summary: ClassVar[str] = "embeddings before the text (peft library) and the head"
-    learning_rate: ClassVar[float] = 1e-2
+    learning_rate: ClassVar[float] = 3e-2
     order: ClassVar[int] = 84
     method: ClassVar[str] = "PROMPT_TUNING"
     search: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": rates_around(learning_rate), "virtual_tokens": (5, 10, 20)}
