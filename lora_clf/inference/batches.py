@@ -19,7 +19,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-WINDOW = 20  # batches; on the book's split, 16 texts a batch, 1.10 computed tokens for each real one
+WINDOW = 20  # batches; what other windows compute and learn: benchmarks/batching.py
 
 
 @dataclass(frozen=True)

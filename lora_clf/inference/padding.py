@@ -1,9 +1,9 @@
 """Padding left out: what a block does with each token by itself runs over the tokens alone.
 
-Texts of one batch are padded to one length, and without care every product is computed for the padding as well: on the
-book's split, 16 texts a batch, 1.17 positions for each token. Only attention needs the padded form. Between its parts
-the states are *packed*: the tokens of all texts, one behind the other, and as much padding as makes their number a
-multiple, since every new shape costs a CPU's matrix library something.
+Texts of one batch are padded to one length, and without care every product is computed for the padding as well. Only
+attention needs the padded form. Around it the states are *packed*: the tokens of all texts, one behind the other, and
+as much padding as makes their number a multiple, since every new shape costs a CPU's matrix library something
+(benchmarks/batching.py counts what is computed).
 
 Shapes: B batch, T tokens of a padded text, N positions that are computed, D width.
 """
@@ -40,11 +40,16 @@ class Packing:
         return x.index_select(0, self.slots)
 
 
+def packed_rows(tokens: int, positions: int) -> int:
+    """N for a batch of so many tokens at so many positions, B T."""
+    return min(positions, (tokens // ROWS + 1) * ROWS)  # one padding at least
+
+
 def packing(real: Tensor) -> Packing | None:
     """The packing of a batch, given where it has tokens (B, T); None where leaving out the rest would save nothing."""
     flat = real.flatten()
-    kept = (int(flat.sum()) // ROWS + 1) * ROWS  # one padding at least
-    if kept >= len(flat):
+    kept = packed_rows(int(flat.sum()), len(flat))
+    if kept == len(flat):
         return None
     rows = torch.argsort(flat, descending=True, stable=True)[:kept]
     slots = torch.full_like(flat, kept - 1, dtype=torch.int64)

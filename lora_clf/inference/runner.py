@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TRAINED_TOKENS = 1536  # that a CPU keeps for the backward pass at once: what it needs is most of the memory of a run
-WIDTHS = 8  # batches are padded to a multiple: a new shape costs a CPU's matrix library more than some padding
+WIDTHS = 4  # batches are padded to a multiple: a new shape costs a CPU's matrix library more than some padding
 
 
 class Runner:

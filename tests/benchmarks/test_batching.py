@@ -23,8 +23,10 @@ def test_a_larger_window_pads_less_and_mixes_less() -> None:
     alike = [row["one_label"] for row in found]
     assert padding == sorted(padding, reverse=True) and 1 < padding[-1] < 1.1 < padding[0]
     assert alike[0] < 0.01 and alike[-1] > 0.8
-    equal = batching.layout(np.full(32, 7), labels[:32], 1, 1)
-    assert equal["computed_over_real"] == 1
+    packed = [row["packed_over_real"] for row in found]
+    assert all(1 <= less <= more for less, more in zip(packed, padding, strict=True)) and max(packed) < 1.1
+    equal = batching.layout(np.full(32, 8), labels[:32], 1, 1)
+    assert equal["computed_over_real"] == equal["packed_over_real"] == 1
 
 
 def test_gaps_are_taken_seed_by_seed() -> None:
