@@ -49,6 +49,8 @@ def parts() -> dict[str, Pair]:
     import torch
     from torch.nn import functional as F
 
+    from lora_clf.inference.products import linear, onednn
+
     generator = torch.Generator().manual_seed(0)
 
     def drawn(*shape: int) -> torch.Tensor:
@@ -63,6 +65,7 @@ def parts() -> dict[str, Pair]:
     scale = (WIDTH // HEADS) ** -0.5
     a, up = drawn(RANK, WIDTH), drawn(4 * WIDTH, WIDTH)
     stacked, bias = torch.cat([up, a]), drawn(4 * WIDTH)
+    whole = tuple(each.float() for each in (x, up, bias))
     found = {
         "softmax": Pair(
             "softmax in fp32, casts included",
@@ -102,6 +105,10 @@ def parts() -> dict[str, Pair]:
             "what follows would read rows that do not lie side by side",
         ),
     }
+    if onednn() is not None:
+        found["fp32"] = Pair(
+            "a product of fp32 numbers by oneDNN", "by MKL", lambda: linear(*whole), lambda: F.linear(*whole)
+        )
     # How PyTorch's compiler keeps frozen weights: laid out for the library's kernels once, not at every call.
     packed = _packed(up, rows)
     if packed is not None:
@@ -137,10 +144,10 @@ def steps(base: Base) -> dict[str, Pair]:
     texts = load_data("demo").train.texts[: 8 * TEXTS]
     tokens = base.encode(texts)
 
-    def side(precision: str, batch_size: int, *, nodes: bool = True, strategy: Any = None) -> Work:
+    def side(precision: str, batch_size: int, *, nodes: bool = True, pack: bool = True, strategy: Any = None) -> Work:
         room: Any = import_module("lora_clf.inference.runner")
-
-        kept, room.fuse_blocks = room.fuse_blocks, room.fuse_blocks if nodes else lambda *_: 0
+        kept = room.fuse_blocks
+        room.fuse_blocks = lambda tuned, precision, **_: kept(tuned, precision, pack=pack) if nodes else 0
         try:
             tuned = (strategy or LoRAScratch(rank=RANK)).prepare(base.view(2))
             runner = Runner(base, tuned, precision, {"train": tokens})
@@ -163,6 +170,9 @@ def steps(base: Base) -> dict[str, Pair]:
             "the modules' own forward and autograd",
             side(half, 16),
             side(half, 16, nodes=False),
+        ),
+        "packed-texts": Pair(
+            f"LoRA, padding left out ({half})", "computed like any token", side(half, 16), side(half, 16, pack=False)
         ),
         "batch-4": Pair("LoRA, 16 texts a step", "4 texts a step", side(half, 16), side(half, 4)),
         "batch-8": Pair("LoRA, 16 texts a step", "8 texts a step", side(half, 16), side(half, 8)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 from lora_clf.base.view import View
+from lora_clf.inference.products import onednn
 
 REFERENCE = "eager"
 FUSED = "sdpa"
@@ -23,7 +24,10 @@ def choose_attention(view: View, tokens: int, *, training: bool) -> None:
 
 def kernel_rule(device: torch.device) -> str:
     """The rule in words, for the record: what the bytes of a run depend on."""
-    return f"eager blocks to {EAGER_TOKENS} tokens, else {FUSED}" if device.type == "cpu" else FUSED
+    if device.type != "cpu":
+        return FUSED
+    products = "" if onednn() is None else "; fp32 products by oneDNN"
+    return f"eager blocks to {EAGER_TOKENS} tokens, else {FUSED}{products}"
 
 
 def set_attention(view: View, name: str) -> None:

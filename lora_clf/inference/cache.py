@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import platform
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -29,6 +27,7 @@ from lora_clf.base.base import Base, position_limit
 from lora_clf.base.tokenizer import Tokens
 from lora_clf.inference.attention import FUSED
 from lora_clf.inference.prefix import CANONICAL_TOKENS, Cut, chunk_threads, compute_states, held_bytes
+from lora_clf.inference.processor import processor
 from lora_clf.inference.state_file import KEY_BYTES, Kept, file_bytes
 from lora_clf.inference.state_folder import StateFolder, canonical, state_folder
 
@@ -203,23 +202,12 @@ def _machine(device: torch.device) -> dict[str, Any]:
         }
     return {
         "device": device.type,
-        "processor": _processor(),
+        "processor": processor(),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "matmul": torch.get_float32_matmul_precision(),
         "mkldnn": torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled,
         "switches": {name: value for name in _SWITCHES if (value := os.environ.get(name))},
     }
-
-
-@lru_cache(maxsize=1)
-def _processor() -> str:
-    """The processor's model: libraries choose their kernels by more than the instruction set."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return found.group(1).strip() if found else platform.processor() or platform.machine()
 
 
 @lru_cache(maxsize=1)

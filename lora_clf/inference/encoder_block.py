@@ -33,6 +33,7 @@ from torch.nn import functional as F
 from lora_clf.base.architecture import PostNorm
 from lora_clf.inference.attention import EAGER_TOKENS
 from lora_clf.inference.padding import Packer, Packing
+from lora_clf.inference.products import linear, outer, times
 from lora_clf.tuners.base import Tuned
 from lora_clf.tuners.lora_scratch import LoRALinear
 from lora_clf.tuners.low_rank import LowRankTuned
@@ -231,7 +232,7 @@ class Projection:
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
         """y of x: (N, I) -> (N, O); and what `backward` needs."""
         self.refresh()
-        y = torch.addmm(self.bias, x, self.weight.t())
+        y = linear(x, self.weight, self.bias)
         inner = None
         if self.a is not None and self.b is not None:
             inner = (x @ self.a.t()).mul_(self.scaling)  # (N, R): R numbers a token to scale in place of O
@@ -241,7 +242,7 @@ class Projection:
     def backward(self, dy: Tensor, kept: tuple[Any, ...], need_dx: bool) -> tuple[Tensor | None, list[Tensor]]:
         """dx (N, I), and the gradients of `trainable`, from dy (N, O)."""
         x, inner = kept
-        dx = dy @ self.weight if need_dx else None
+        dx = times(dy, self.weight) if need_dx else None
         da = db = None
         if self.a is not None and self.b is not None:
             dinner = (dy @ self.b).mul_(self.scaling)  # (N, R)
@@ -249,7 +250,7 @@ class Projection:
                 dx.addmm_(dinner, self.a)
             da = (dinner.t() @ x).float()  # (R, I)
             db = (inner.t() @ dy).float()  # (R, O): the thin one transposed, which costs least
-        dweight = (dy.t() @ x).float() if any(layer.weight.requires_grad for layer in self.layers) else None
+        dweight = outer(dy, x).float() if any(layer.weight.requires_grad for layer in self.layers) else None
         dbias = dy.float().sum(0) if any(layer.bias.requires_grad for layer in self.layers) else None
         return dx, list(self._shares(dweight, dbias, da, db))
 

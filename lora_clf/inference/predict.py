@@ -27,6 +27,7 @@ from lora_clf.inference.documents import Joined, combine, join
 from lora_clf.inference.encoder_block import fuse_blocks
 from lora_clf.inference.one_position import LastBlock, masked, pool_last_block
 from lora_clf.inference.precision import autocast, cast_frozen
+from lora_clf.inference.products import quicken
 from lora_clf.tuners.base import Tuned
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def answering(tuned: Tuned, precision: str, texts: int) -> Answering:
     assert isinstance(copy, View)
     if precision == "bf16" and view.device.type == "cpu":
         fuse_blocks(Tuned(tuned.tuner, copy), precision)
+    quicken(copy.blocks)
     cast_frozen(copy.requires_grad_(False), precision)
     return Answering(copy.eval(), pool_last_block(copy))
 

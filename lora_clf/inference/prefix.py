@@ -32,6 +32,7 @@ from lora_clf.inference.attention import FUSED, set_attention
 from lora_clf.inference.batches import collate
 from lora_clf.inference.encoder_block import fuse_blocks
 from lora_clf.inference.precision import autocast, cast_frozen
+from lora_clf.inference.products import quicken
 from lora_clf.tuners.base import Tuned
 from lora_clf.tuners.head_only import HeadOnly
 
@@ -220,6 +221,7 @@ def compute_states(
     view = unprompted(base).view(1, pooling)
     if precision == "bf16" and base.device.type == "cpu":  # in fp32 it is no faster
         fuse_blocks(Tuned(HeadOnly(), view), precision)
+    quicken(view.blocks)
     cast_frozen(view, precision)
     set_attention(view, FUSED)
     if not cut.pooled:

@@ -29,6 +29,7 @@ from lora_clf.inference.one_position import masked, pool_last_block
 from lora_clf.inference.precision import autocast, cast_frozen
 from lora_clf.inference.predict import BATCH_TOKENS, CPU_BATCH_TOKENS, answers
 from lora_clf.inference.prefix import NOTHING, Cut, find_cut, resume, skip_prefix, why_no_cut
+from lora_clf.inference.products import quicken
 from lora_clf.tuners.base import Tuned
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Runner:
         if self.device.type == "cpu":
             heap.keep_blocks()
             fuse_blocks(tuned, precision, pack=True)
+            quicken(self.view.blocks)
         self._last = None if self.cut.pooled else pool_last_block(self.view)
 
     @property
