@@ -147,7 +147,7 @@ def steps(base: Base) -> dict[str, Pair]:
     def side(precision: str, batch_size: int, *, nodes: bool = True, pack: bool = True, strategy: Any = None) -> Work:
         room: Any = import_module("lora_clf.inference.runner")
         kept = room.fuse_blocks
-        room.fuse_blocks = lambda tuned, precision, **_: kept(tuned, precision, pack=pack) if nodes else 0
+        room.fuse_blocks = lambda *given: kept(*given[: 3 if pack else 2]) if nodes else 0
         try:
             tuned = (strategy or LoRAScratch(rank=RANK)).prepare(base.view(2))
             runner = Runner(base, tuned, precision, {"train": tokens})

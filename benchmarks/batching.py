@@ -58,15 +58,18 @@ def layout(lengths: NDArray[np.int64], labels: NDArray[np.int64], window: int, s
     """
     from lora_clf.inference.batches import padded_lengths, training_rows
     from lora_clf.inference.padding import packed_rows
-    from lora_clf.inference.runner import WIDTHS
+    from lora_clf.inference.runner import PACKED_WIDTHS, WIDTHS
 
     computed = packed = alike = batches = 0
     for seed in range(seeds):
         for epoch in range(EPOCHS):
             for rows in training_rows(lengths, BATCH, seed, epoch, window):
-                positions = int(padded_lengths(lengths[rows], WIDTHS, sys.maxsize).max()) * len(rows)
-                computed += positions
-                packed += packed_rows(int(lengths[rows].sum()), positions)
+                padded, nodes = (
+                    int(padded_lengths(lengths[rows], multiple, sys.maxsize).max()) * len(rows)
+                    for multiple in (WIDTHS, PACKED_WIDTHS)
+                )
+                computed += padded
+                packed += packed_rows(int(lengths[rows].sum()), nodes)
                 if len(rows) > 1:
                     batches += 1
                     alike += len(set(labels[rows].tolist())) == 1

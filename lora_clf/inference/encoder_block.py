@@ -42,7 +42,7 @@ Factors = tuple[nn.Parameter, nn.Parameter]
 _FAR_BELOW = -1e30  # added to the scores of padding; in range of bf16
 
 
-def fuse_blocks(tuned: Tuned, precision: str, *, pack: bool = False) -> int:
+def fuse_blocks(tuned: Tuned, precision: str, packer: Packer | None = None) -> int:
     """Let every block that is exactly the function above compute itself as one node; how many there are.
 
     The modules, their names and parameters stay what they are; frozen weights of query, key and value move into one
@@ -51,8 +51,8 @@ def fuse_blocks(tuned: Tuned, precision: str, *, pack: bool = False) -> int:
     Args:
         tuned: the prepared view.
         precision: "fp32" or "bf16", in which the blocks will run.
-        pack: leave padding out. What a block returns for padding means nothing then, and the last bits of a text's
-            states depend on how many tokens the others of its batch have.
+        packer: what says how padding is left out; by default it is computed like any token. What a block returns for
+            padding means nothing then, and the last bits of a text's states depend on how many tokens are packed.
     """
     view = tuned.view
     names = view.architecture.post_norm
@@ -64,7 +64,6 @@ def fuse_blocks(tuned: Tuned, precision: str, *, pack: bool = False) -> int:
         factors, scaling = tuned.factors, tuned.scaling
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     heads = int(view.config.num_attention_heads)
-    packer = Packer() if pack else None
     fused = 0
     for index, block in enumerate(view.blocks):
         if not isinstance(block, type(view.original_blocks[index])):  # one that was taken out

@@ -2,8 +2,8 @@
 
 Texts of one batch are padded to one length, and without care every product is computed for the padding as well. Only
 attention needs the padded form. Around it the states are *packed*: the tokens of all texts, one behind the other, and
-as much padding as makes their number a multiple, since every new shape costs a CPU's matrix library something
-(benchmarks/batching.py counts what is computed).
+as much padding as makes their number one of few, since every new shape costs a CPU's matrix library time, and memory
+(32 in place of 128 saves a twentieth of the products and takes twice the memory; benchmarks/batching.py counts).
 
 Shapes: B batch, T tokens of a padded text, N positions that are computed, D width.
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-ROWS = 32  # N is a multiple of it
+ROWS = 128  # N is a multiple of it
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,16 @@ def packed_rows(tokens: int, positions: int) -> int:
     return min(positions, (tokens // ROWS + 1) * ROWS)  # one padding at least
 
 
-def packing(real: Tensor) -> Packing | None:
-    """The packing of a batch, given where it has tokens (B, T); None where leaving out the rest would save nothing."""
+def packing(real: Tensor, kept: int | None = None) -> Packing | None:
+    """The packing of a batch, given where it has tokens (B, T); None where leaving out the rest would save nothing.
+
+    Args:
+        real: where there are tokens that count.
+        kept: N, where it is not for this to say; at least as many as there are tokens.
+    """
     flat = real.flatten()
-    kept = packed_rows(int(flat.sum()), len(flat))
-    if kept == len(flat):
+    kept = packed_rows(int(flat.sum()), len(flat)) if kept is None else kept
+    if kept >= len(flat):
         return None
     rows = torch.argsort(flat, descending=True, stable=True)[:kept]
     slots = torch.full_like(flat, kept - 1, dtype=torch.int64)
@@ -70,3 +75,13 @@ class Packer:
             self._mask = mask
             self._found = None if real is None else packing(real)
         return self._found
+
+
+class Given(Packer):
+    """A packing that is worked out elsewhere, for batches that do not say by their mask what counts."""
+
+    packing: Packing | None = None
+
+    def of(self, mask: Tensor | None, real: Tensor | None) -> Packing | None:
+        """The packing that was given, whatever the mask."""
+        return self.packing

@@ -7,7 +7,8 @@ evaluation mode, and later epochs, other seeds, other strategies and other label
 A state is a function of the base, the cut, the precision and the text's ids alone, bit for bit: texts run in
 *canonical batches*, whose shape depends on the text's length only and which are filled up where texts are few. In a
 batch of given shape the last bits of a row do not depend on its place or its neighbours (tests/inference/
-test_prefix.py), so it does not matter who computed it, with which split, in which order.
+test_prefix.py), so it does not matter who computed it, with which split, in which order. Where blocks can leave padding
+out, a batch is filled by tokens and not by texts: as many of like length as have `CANONICAL_TOKENS` together.
 
 Shapes: B batch, T tokens, D width.
 """
@@ -29,8 +30,9 @@ from lora_clf.base.tokenizer import Tokens
 from lora_clf.base.verbalizer import unprompted
 from lora_clf.base.view import View
 from lora_clf.inference.attention import FUSED, set_attention
-from lora_clf.inference.batches import collate
+from lora_clf.inference.batches import Batch, collate
 from lora_clf.inference.encoder_block import fuse_blocks
+from lora_clf.inference.padding import Given, Packing, packing
 from lora_clf.inference.precision import autocast, cast_frozen
 from lora_clf.inference.products import quicken
 from lora_clf.tuners.base import Tuned
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 CANONICAL_TOKENS = 480  # of a canonical batch, padding included: a number of many divisors, to which texts are padded
 _WIDTHS = tuple(width for width in range(8, CANONICAL_TOKENS + 1) if CANONICAL_TOKENS % width == 0)
+_PACKED_WIDTHS = (16, 24, 32, 48, 64, 96, 128, 192, 240)  # fewer, since padding costs attention alone
 
 
 @dataclass(frozen=True)
@@ -151,30 +154,53 @@ def resume(
         entrance.states = None
 
 
-def canonical_width(length: int, limit: int | None = None) -> int:
-    """The padded length of a canonical batch for texts of ``length`` tokens: a divisor of `CANONICAL_TOKENS`.
+def canonical_width(length: int, limit: int | None = None, *, packed: bool = False) -> int:
+    """The padded length of a canonical batch for texts of ``length`` tokens.
 
-    So products of matrices have the same number of rows in every batch, and kernels are made for one shape. Longer
-    texts stand alone, padded in steps of half of that. The width is more than ``length``, so that every row has padding
-    and the attention always runs with a mask: a kernel without one gives other last bits. A text of ``limit`` tokens,
-    all the positions there are, is the exception.
+    Without packing it is a divisor of `CANONICAL_TOKENS`, so products of matrices have the same number of rows in every
+    batch, and kernels are made for one shape. Longer texts stand alone, padded in steps of half of that. The width is
+    more than ``length``, so that every row has padding and the attention always runs with a mask: a kernel without one
+    gives other last bits. A text of ``limit`` tokens, all the positions there are, is the exception.
     """
     step = CANONICAL_TOKENS // 2
-    width = next((width for width in _WIDTHS if width > length), (length // step + 1) * step)
+    widths = _PACKED_WIDTHS if packed else _WIDTHS
+    width = next((width for width in widths if width > length), (length // step + 1) * step)
     return width if limit is None else min(width, limit)
 
 
 def canonical_batches(
-    lengths: NDArray[np.int64], rows: NDArray[np.int64], limit: int | None = None
+    lengths: NDArray[np.int64], rows: NDArray[np.int64], limit: int | None = None, *, packed: bool = False
 ) -> Iterator[tuple[NDArray[np.int64], int, int]]:
     """(rows, batch size, padded length) of each canonical batch: the shape depends on the texts' lengths only."""
-    widths = np.array([canonical_width(int(length), limit) for length in lengths[rows]], dtype=np.int64)
+    widths = np.array([canonical_width(int(length), limit, packed=packed) for length in lengths[rows]], dtype=np.int64)
     full = widths <= lengths[rows]
     for width, without_padding in sorted(set(zip(widths.tolist(), full.tolist(), strict=True))):
-        size = max(1, CANONICAL_TOKENS // width)
         members = rows[(widths == width) & (full == without_padding)]
-        for start in range(0, len(members), size):
-            yield members[start : start + size], size, width
+        if packed and packs(width) and not without_padding:
+            shortest = max((each for each in _PACKED_WIDTHS if each < width), default=width // 2)
+            size = CANONICAL_TOKENS // shortest
+            for bin_ in _bins(lengths, members, size):
+                yield bin_, size, width
+        else:
+            size = max(1, CANONICAL_TOKENS // width)
+            for start in range(0, len(members), size):
+                yield members[start : start + size], size, width
+
+
+def packs(width: int) -> bool:
+    """Whether canonical batches of this width are filled by tokens, where blocks can leave padding out."""
+    return width <= _PACKED_WIDTHS[-1]
+
+
+def _bins(lengths: NDArray[np.int64], rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    """``rows`` in parts of at most ``size`` texts with at most `CANONICAL_TOKENS` tokens."""
+    start = tokens = 0
+    for end, row in enumerate(rows):
+        tokens += int(lengths[row])
+        if end - start == size or tokens > CANONICAL_TOKENS:
+            yield rows[start:end]
+            start, tokens = end, int(lengths[row])
+    yield rows[start:]
 
 
 def chunk_threads() -> int:
@@ -219,8 +245,9 @@ def compute_states(
             on the CPU and its own, and the seconds it took.
     """
     view = unprompted(base).view(1, pooling)
+    given, packed = Given(), False
     if precision == "bf16" and base.device.type == "cpu":  # in fp32 it is no faster
-        fuse_blocks(Tuned(HeadOnly(), view), precision)
+        packed = fuse_blocks(Tuned(HeadOnly(), view), precision, given) == len(view.blocks)
     quicken(view.blocks)
     cast_frozen(view, precision)
     set_attention(view, FUSED)
@@ -228,10 +255,12 @@ def compute_states(
         _cut_off(view, cut)
     limit = position_limit(base.config)
     with whole_chunks(), torch.inference_mode(False), torch.no_grad(), autocast(precision, base.device):
-        for members, size, width in canonical_batches(tokens.lengths, rows, limit):
+        for members, size, width in canonical_batches(tokens.lengths, rows, limit, packed=packed):
             started = time.perf_counter()
             filled = np.resize(members, size)  # Repeats the texts up to the canonical number of rows.
             batch = collate(tokens.ids, filled, width=width).to(base.device)
+            if packed:
+                given.packing = _packing(batch, len(members))
             hidden = view.hidden(batch.input_ids, batch.attention_mask)  # (B, T, D)
             if cut.pooled:
                 with torch.autocast(hidden.device.type, enabled=False):
@@ -241,6 +270,15 @@ def compute_states(
             for index, row in enumerate(members):
                 state = hidden[index] if cut.pooled else hidden[index, : len(tokens.ids[row])]
                 keep(int(row), state.clone(), share)
+
+
+def _packing(batch: Batch, members: int) -> Packing | None:
+    """The packing of a canonical batch whose first ``members`` texts count; None where it is not filled by tokens."""
+    if not packs(batch.input_ids.shape[1]) or bool(batch.attention_mask.all()):
+        return None
+    real = batch.attention_mask.bool()
+    real[members:] = False
+    return packing(real, CANONICAL_TOKENS)
 
 
 def _cut_off(view: View, cut: Cut) -> None:

@@ -26,6 +26,7 @@ from lora_clf.inference.cache import States, prefix_cache, too_large
 from lora_clf.inference.documents import join, padded
 from lora_clf.inference.encoder_block import fuse_blocks
 from lora_clf.inference.one_position import masked, pool_last_block
+from lora_clf.inference.padding import Packer
 from lora_clf.inference.precision import autocast, cast_frozen
 from lora_clf.inference.predict import BATCH_TOKENS, CPU_BATCH_TOKENS, answers
 from lora_clf.inference.prefix import NOTHING, Cut, find_cut, resume, skip_prefix, why_no_cut
@@ -35,8 +36,10 @@ from lora_clf.tuners.base import Tuned
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# Batches are padded to a multiple: a new shape costs a CPU's matrix library more time than some padding, and memory.
+WIDTHS = 4
+PACKED_WIDTHS = 8  # where padding costs attention alone
 TRAINED_TOKENS = 1536  # that a CPU keeps for the backward pass at once: what it needs is most of the memory of a run
-WIDTHS = 4  # batches are padded to a multiple: a new shape costs a CPU's matrix library more than some padding
 
 
 class Runner:
@@ -82,10 +85,10 @@ class Runner:
         cast_frozen(self.view, precision)
         if self.cut and not self.cut.pooled:
             skip_prefix(self.view, self.cut)
-        self._limit = position_limit(base.config) or sys.maxsize
+        self._limit, self._widths = position_limit(base.config) or sys.maxsize, WIDTHS
         if self.device.type == "cpu":
             heap.keep_blocks()
-            fuse_blocks(tuned, precision, pack=True)
+            self._widths = PACKED_WIDTHS if fuse_blocks(tuned, precision, Packer()) else WIDTHS
             quicken(self.view.blocks)
         self._last = None if self.cut.pooled else pool_last_block(self.view)
 
@@ -123,7 +126,7 @@ class Runner:
         self, part: str, rows: NDArray[np.int64], *, training: bool, call: Callable[[Tensor, Tensor], Tensor]
     ) -> Tensor:
         """What ``call`` of the view makes of ids and mask of some rows."""
-        widths = padded_lengths(self.tokens[part].lengths[rows], WIDTHS, self._limit)
+        widths = padded_lengths(self.tokens[part].lengths[rows], self._widths, self._limit)
         batch = collate(self.tokens[part].ids, rows, int(widths.max())).to(self.device)
         tokens = batch.input_ids.shape[1]
         choose_attention(self.view, tokens, training=training)

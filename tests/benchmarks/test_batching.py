@@ -21,10 +21,10 @@ def test_a_larger_window_pads_less_and_mixes_less() -> None:
     assert len(found) == 7
     padding = [row["computed_over_real"] for row in found]
     alike = [row["one_label"] for row in found]
-    assert padding == sorted(padding, reverse=True) and 1 < padding[-1] < 1.1 < padding[0]
+    assert padding == sorted(padding, reverse=True) and 1 < padding[-1] < 1.2 < padding[0]
     assert alike[0] < 0.01 and alike[-1] > 0.8
     packed = [row["packed_over_real"] for row in found]
-    assert all(1 <= less <= more for less, more in zip(packed, padding, strict=True)) and max(packed) < 1.1
+    assert all(1 <= each < 1.2 for each in packed)  # however long the longest is
     equal = batching.layout(np.full(32, 8), labels[:32], 1, 1)
     assert equal["computed_over_real"] == equal["packed_over_real"] == 1
 

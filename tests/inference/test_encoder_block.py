@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lora_clf.inference import padding
 from lora_clf.inference.attention import EAGER_TOKENS, set_attention
 from lora_clf.inference.encoder_block import Projection, fuse_blocks
-from lora_clf.inference.padding import ROWS, Packer, packing
+from lora_clf.inference.padding import Packer, packing
 from lora_clf.tuners import create
 from lora_clf.tuners.base import Tuned
 from lora_clf.tuners.lora_scratch import LoRALinear
@@ -79,13 +80,14 @@ def widths_of(kind: type[Projection], monkeypatch: pytest.MonkeyPatch) -> list[i
 def test_logits_and_gradients_are_those_of_the_modules(
     architecture: str, strategy: str, settings: dict[str, Any], pack: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(padding, "ROWS", 32)
     usual, tuned = (prepared(architecture, strategy, settings) for _ in range(2))
     names = list(dict(tuned.view.named_parameters()))
-    assert fuse_blocks(tuned, "fp32", pack=pack) == BLOCKS
+    assert fuse_blocks(tuned, "fp32", Packer() if pack else None) == BLOCKS
     widths = widths_of(Projection, monkeypatch)
     assert list(dict(tuned.view.named_parameters())) == names
     (logits, gradients), (ours, mine) = answer(usual), answer(tuned)
-    assert set(widths) == {ROWS if pack else 44}  # 30 tokens stand at 44 positions
+    assert set(widths) == {32 if pack else 44}  # 30 tokens stand at 44 positions
     torch.testing.assert_close(ours, logits, rtol=1e-5, atol=1e-5)
     for name, gradient in gradients.items():
         if name.endswith(("key.bias", "k_lin.bias")):  # zero but for rounding: the softmax does not see it
@@ -171,7 +173,8 @@ def test_long_texts_go_through_the_modules(monkeypatch: pytest.MonkeyPatch) -> N
         tuned.view(*batch(10))
 
 
-def test_a_packing_holds_every_token_and_all_else_is_padding() -> None:
+def test_a_packing_holds_every_token_and_all_else_is_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(padding, "ROWS", 32)
     generator = torch.Generator().manual_seed(0)
     sizes = set()
     for _ in range(50):
@@ -180,10 +183,10 @@ def test_a_packing_holds_every_token_and_all_else_is_padding() -> None:
         real = torch.arange(tokens) < lengths[:, None]
         found = packing(real)
         if found is None:
-            assert (int(lengths.sum()) // ROWS + 1) * ROWS >= real.numel()
+            assert (int(lengths.sum()) // 32 + 1) * 32 >= real.numel()
             continue
         sizes.add(len(found.rows))
-        assert len(found.rows) % ROWS == 0 and len(set(found.rows.tolist())) == len(found.rows)
+        assert len(found.rows) % 32 == 0 and len(set(found.rows.tolist())) == len(found.rows)
         x = torch.randn(real.numel(), 3, generator=generator)
         again = found.spread(found.pack(x))
         assert torch.equal(again[real.flatten()], x[real.flatten()])
@@ -193,7 +196,7 @@ def test_a_packing_holds_every_token_and_all_else_is_padding() -> None:
 
 
 def test_a_packing_is_worked_out_once_for_a_batch_and_anew_for_the_next() -> None:
-    packer, real = Packer(), torch.arange(32) < torch.tensor([[5], [32], [7]])
+    packer, real = Packer(), torch.arange(128) < torch.tensor([[5], [32], [7]])
     masks = [torch.zeros(3, 1, 32, 32) for _ in range(2)]
     first = packer.of(masks[0], real)
     assert first is not None and packer.of(masks[0], real) is first
