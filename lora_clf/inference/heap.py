@@ -19,7 +19,7 @@ from functools import cache
 _TRIM, _MAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of <malloc.h>
 _TRIM_BYTES = 64 << 20  # free at the top of the heap before it shrinks
 _MAP_BYTES = 8 << 20  # from which on a block comes from the system and goes back to it
-RELEASED_STEPS = 10  # training steps after which freed memory is given back
+RELEASED_STEPS = 25  # training steps after which freed memory is given back
 _SET_BY_USER = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 

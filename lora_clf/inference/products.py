@@ -96,13 +96,13 @@ class _Linear:
         module: Any = self._module()
         weight, bias = module.weight, module.bias
         own = torch.float32 == x.dtype == weight.dtype and x.is_cpu and not torch.is_autocast_enabled("cpu")
-        if not own:
+        if not own or not x.numel():
             usual: Tensor = type(module).forward(module, x)
             return usual
         if self._transposed:
             weight = weight.t()
         found: Tensor = _Product.apply(x.reshape(-1, x.shape[-1]), weight, bias)  # type: ignore[no-untyped-call]
-        return found.view(*x.shape[:-1], -1)
+        return found.view(*x.shape[:-1], found.shape[-1])
 
 
 class _Product(torch.autograd.Function):

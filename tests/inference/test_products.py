@@ -72,6 +72,7 @@ def test_other_numbers_and_autocast_go_the_usual_way(by_onednn: list[tuple[int, 
     products.quicken(nn.ModuleList([layer]))
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(drawn(4, 7)).dtype == torch.bfloat16
+    assert layer(drawn(0, 3, 7)).shape == (0, 3, 5)
     assert layer.double()(drawn(4, 7).double()).dtype == torch.float64
     weight, bias = drawn(5, 7).bfloat16(), drawn(5).bfloat16()
     assert products.linear(drawn(4, 7).bfloat16(), weight, bias).dtype == torch.bfloat16
