@@ -2,8 +2,8 @@
 
 Texts of one batch are padded to one length, and without care every product is computed for the padding as well. Only
 attention needs the padded form. Around it the states are *packed*: the tokens of all texts, one behind the other, and
-as much padding as makes their number one of few, since every new shape costs a CPU's matrix library time, and memory
-(32 in place of 128 saves a twentieth of the products and takes twice the memory; benchmarks/batching.py counts).
+as much padding as makes their number one of few, since every new shape costs a CPU's matrix library time and memory
+(benchmarks/batching.py counts what is computed).
 
 Shapes: B batch, T tokens of a padded text, N positions that are computed, D width.
 """
