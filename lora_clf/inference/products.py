@@ -1,9 +1,9 @@
 """Products of fp32 matrices on a CPU, by the quicker of the two libraries that PyTorch carries.
 
-PyTorch gives them to MKL, which on other makers' processors keeps to narrower vectors than they have; oneDNN, which
-multiplies PyTorch's bf16 matrices, goes by the instructions alone. On a processor with AVX-512 that is not Intel's it
-takes less than half of the time (benchmarks/alternatives.py), and differs in the last bits. There is no public name for
-it: where PyTorch has no such operator, or elsewhere than on such a processor, all is as PyTorch does it.
+PyTorch gives them to MKL, Intel's own; oneDNN multiplies PyTorch's bf16 matrices and can do these. On an AMD processor
+with AVX-512 it took less than half of MKL's time (benchmarks/alternatives.py), with other last bits, so it is taken on
+processors with AVX-512 that are not Intel's. There is no public name for it: where PyTorch has no such operator, or on
+any other processor, all is as PyTorch does it.
 
 Shapes: N rows, I inputs, O outputs.
 """

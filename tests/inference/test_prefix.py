@@ -146,6 +146,17 @@ def test_canonical_shapes_depend_on_the_length_alone() -> None:
     assert {size * width for _, size, width in canonical_batches(np.arange(1, 480), np.arange(479))} == {480}
 
 
+def test_batches_that_are_filled_by_tokens_hold_every_text_once_in_shapes_of_its_length_alone() -> None:
+    lengths = np.random.default_rng(0).integers(1, 300, 500)
+    batches = list(canonical_batches(lengths, np.arange(500), packed=True))
+    assert sorted(row for rows, _, _ in batches for row in rows) == list(range(500))
+    assert all(lengths[rows].sum() <= 480 and len(rows) <= size for rows, size, _ in batches)
+    assert all((lengths[rows] < width).all() for rows, _, width in batches)
+    shapes = {(size, width) for _, size, width in batches}
+    assert len(shapes) == 10 and len({width for _, width in shapes}) == 10
+    assert len(batches) < len(list(canonical_batches(lengths, np.arange(500))))
+
+
 def test_equal_texts_are_computed_once() -> None:
     base = tiny_base("bert")
     cache = PrefixCache()
