@@ -74,7 +74,11 @@ class BookLoop:
         """Evaluations of the whole job, each of ``eval_batches`` batches of training and of validation."""
         return -(-self.total_steps // self.eval_every) + self.epochs
 
-    def build(self, seed: int = 123) -> tuple[nn.Module, nn.Linear]:
+    def shorten(self) -> None:
+        """Run a few steps and an evaluation from now on: all batches are alike."""
+        self.steps = min(3, self.total_steps)
+
+    def load(self, seed: int = 123) -> tuple[nn.Module, nn.Linear]:
         """The backbone with what trains unfrozen, and a fresh head with a bias."""
         import torch
         from torch import nn
@@ -89,11 +93,15 @@ class BookLoop:
 
     def __call__(self) -> float:
         """Seconds of the whole job, from ``steps`` of it where that is not None."""
+        seed = 123 + self._calls
+        return self.run(self.load(seed), seed)
+
+    def run(self, model: tuple[nn.Module, nn.Linear], seed: int) -> float:
+        """As a call, of a model that is loaded already."""
         import torch
 
-        seed = 123 + self._calls
         self._calls += 1
-        backbone, head = self.build(seed)
+        backbone, head = model
         synchronise(self.base.device)
         started = time.perf_counter()
         parameters = [p for module in (backbone, head) for p in module.parameters()]

@@ -89,6 +89,12 @@ class OurTraining:
         self.result: Result | None = None
         self._calls = 0
 
+    def shorten(self) -> None:
+        """Run one epoch from now on: it has every batch that there is; a warm run starts from what it finds then."""
+        self.epochs = self.timed_epochs = 1
+        if self.warm and not remembers(self.base):
+            self._train_once()
+
     def start_at(self, seed: int) -> None:
         """Let the next call run with ``seed``."""
         self._calls = seed

@@ -77,7 +77,7 @@ class Bench:
 
 def opened(name: str, flags: argparse.Namespace, folder: Path) -> Bench:
     """The base "minilm" or "gpt2" and the data, ready for a job."""
-    child = [f"--{flag}={getattr(flags, flag)}" for flag in ("data", "device", "lora")]
+    child = [f"--{flag}={getattr(flags, flag)}" for flag in ("data", "device", "lora", "gpt2")]
     if flags.quick:
         from quick import quick_base, quick_data
 

@@ -205,7 +205,7 @@ def _forward_flops(bench: Bench) -> tuple[float, float]:
 
 
 class Memory:
-    """The peak memory of a side above the loaded base, in a process of its own."""
+    """The peak memory of a side, JOB/SIDE, above the loaded base, in a process of its own."""
 
     def __init__(self, side: str, flags: Sequence[str]) -> None:
         self.side, self.flags = side, flags
@@ -218,20 +218,32 @@ class Memory:
         return float(self.found["above_bytes"])
 
 
-MEMORY_SIDES = {"ours": "auto", "ours-fp32": "fp32", "theirs": None, "theirs-tuned": None}
+MEMORY_SIDES = {
+    "ours": "lora-auto/ours", "ours-fp32": "lora-fp32/ours", "theirs": "lora-auto/theirs",
+    "theirs-tuned": "lora-tuned/theirs",
+}  # fmt: skip
 
 
 def _memory(bench: Bench) -> Sides:
-    return {name: Memory(name, bench.child) for name in MEMORY_SIDES}
+    return {name: Memory(side, bench.child) for name, side in MEMORY_SIDES.items()}
+
+
+def memory_sides(job: Job, bench: Bench) -> dict[str, Memory]:
+    """What measures the memory of both sides of a job; nothing for the job that is about memory itself."""
+    if job.unit != "seconds":
+        return {}
+    ours = f"ours-{job.precision}" if job.within else "ours"
+    name = job.within or job.name
+    return {"ours": Memory(f"{name}/{ours}", bench.child), "theirs": Memory(f"{name}/theirs", bench.child)}
 
 
 def memory_side(name: str, bench: Bench) -> Side:
-    """The side that a child of the memory job runs: one epoch, which holds every batch size there is."""
-    if (precision := MEMORY_SIDES[name]) is not None:
-        return _ours(bench, bench.lora_tuner(), precision, 1)
-    native = resolve_precision("auto", bench.base.device) == "bf16"
-    tuned = name == "theirs-tuned"
-    return TrainerRecipe(bench.base, bench.data, "lora", tuned=tuned, steps=None, epochs=1, bf16=tuned and native)
+    """The side JOB/SIDE that a child runs: one epoch, which holds every batch there is, or steps that are all alike."""
+    job, _, side = name.partition("/")
+    found = JOBS[job].sides(bench)[side]
+    if isinstance(found, OurTraining | TrainerRecipe | BookLoop):
+        found.shorten()
+    return found
 
 
 _BOOK = "the book's loop: fp32, batch 8, padded to 120, last slot, no mask, evaluation every 50 steps"

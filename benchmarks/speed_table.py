@@ -14,6 +14,7 @@ from lora_clf.comparison.table import bytes_text, markdown_table, seconds_text
 
 HEADINGS = [
     "job", "base", "ours", "theirs", "theirs is", "ratio", "95 % interval", "target", "reached", "ceiling", "quality",
+    "memory",
 ]  # fmt: skip
 DASH = "–"
 
@@ -74,6 +75,7 @@ def line(value: dict[str, Any]) -> list[str]:
         DASH if target is None else ("yes" if target["met"] else "no"),
         DASH if ceiling is None else f"{ceiling['ratio']:.3g}",
         quality(value.get("quality")),
+        memory(value.get("memory")),
     ]
 
 
@@ -86,6 +88,11 @@ def quality(value: dict[str, Any] | None) -> str:
     part = value["all" if value["kind"] == "equal" else "unseen"]
     flips = f"{part['net_flips'] * 100:+.2f} ({part['low'] * 100:+.2f} to {part['high'] * 100:+.2f})"
     return f"{part['ours'] * 100:.2f} % against {part['theirs'] * 100:.2f} %, net flips {flips} points"
+
+
+def memory(value: dict[str, Any] | None) -> str:
+    """What --memory found, in a cell: the peaks above the loaded base."""
+    return DASH if value is None else f"{figure(value['ours'], 'B')}, {figure(value['theirs'], 'B')}"
 
 
 def bound(target: float | None, at_most: bool) -> str:

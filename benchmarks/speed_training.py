@@ -4,6 +4,7 @@
     python benchmarks/speed_training.py --job lora-auto --budget 360    # again until it says that it is done
     python benchmarks/speed_training.py --job lora-auto --complete      # one whole run of each side, as a check
     python benchmarks/speed_training.py --job lora-auto --quality       # do both sides predict the same?
+    python benchmarks/speed_training.py --job lora-auto --memory        # peak memory of both sides
     python benchmarks/speed_training.py --table
 
 Both sides run in turn in at least seven blocks, in shuffled order; what counts is the median of the ratios inside the
@@ -74,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def one(job: Job, flags: argparse.Namespace, folder: Path) -> None:
     """Measure one job, or check it, as the flags say."""
     from speed_bench import all_rows, opened
+    from speed_jobs import memory_sides
 
     from lora_clf.inference.precision import has_native_bf16
 
@@ -83,6 +85,12 @@ def one(job: Job, flags: argparse.Namespace, folder: Path) -> None:
         return
     if flags.complete:
         put(flags.out, job, {"complete": complete(job, bench)})
+    elif flags.memory:
+        if not (sides := memory_sides(job, bench)):
+            print(f"{job.name}: its blocks are the memory already.")
+            return
+        peaks = {name: side() for name, side in sides.items()}
+        put(flags.out, job, {"memory": {**peaks, "commit": provenance(bench.base.device)["commit"]}})
     elif flags.quality:
         from speed_quality import checked
 
@@ -97,7 +105,9 @@ def one(job: Job, flags: argparse.Namespace, folder: Path) -> None:
 def put(out: Path, job: Job, value: dict[str, Any]) -> None:
     """Merge ``value`` into the job's entry, and say so in a line."""
     merge_result(out, job.name, {**read_json(out).get(job.name, {}), **value})
-    print(f"{job.name}: {json.dumps({k: v for k, v in value.items() if k in ('ratio', 'complete', 'quality')})}")
+    print(
+        f"{job.name}: {json.dumps({k: v for k, v in value.items() if k in ('ratio', 'complete', 'quality', 'memory')})}"
+    )
     print(f"Written: {os.path.relpath(out)}", flush=True)
 
 
@@ -229,19 +239,23 @@ def complete(job: Job, bench: Bench) -> dict[str, Any]:
 
 def memory(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """What one side of the memory job needs above the loaded base, in this process: for a child."""
+    from book_loop import BookLoop
     from quick import quick_base, quick_data
     from speed_bench import Bench, opened
-    from speed_jobs import memory_side
+    from speed_jobs import JOBS, memory_side
     from trainer_recipe import TrainerRecipe
 
+    job = JOBS[flags.memory_of.partition("/")[0]]
     # What is imported and built on first use is no cost of the job, so a tiny one comes first.
-    tiny = Bench(quick_base("bert", folder), quick_data(), lora=flags.lora)
-    memory_side(flags.memory_of, tiny)()
-    side = memory_side(flags.memory_of, opened("minilm", flags, folder))
+    base = quick_base({"minilm": "bert"}.get(job.base, job.base), folder)
+    memory_side(flags.memory_of, Bench(base, quick_data(), lora=flags.lora, width=base.max_length))()
+    side = memory_side(flags.memory_of, opened(job.base, flags, folder))
     work: Any = side
-    if isinstance(side, TrainerRecipe):
-        model = side.load()
-        sum(float(parameter.detach().sum()) for parameter in model.parameters())  # pages that are only mapped come in
+    if isinstance(side, TrainerRecipe | BookLoop):
+        model: Any = side.load()
+        parts = model if isinstance(model, tuple) else (model,)
+        for parameter in (parameter for part in parts for parameter in part.parameters()):
+            parameter.detach().sum()  # pages that are only mapped come in
         work = lambda: side.run(model, 0)  # noqa: E731
     import torch
 
@@ -297,6 +311,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the order inside the blocks")
     parser.add_argument("--complete", action="store_true", help="one whole run of each side instead of blocks")
     parser.add_argument("--quality", action="store_true", help="train both sides and compare what they predict")
+    parser.add_argument("--memory", action="store_true", help="peak memory of both sides instead of times")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each side for --quality")
     parser.add_argument("--quick", action="store_true", help="tiny random bases: to see that it runs, not for figures")
     parser.add_argument("--table", action="store_true", help="print targets beside results; measure and write nothing")

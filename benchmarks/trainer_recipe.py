@@ -62,10 +62,10 @@ class TrainerRecipe:
         self.batch_size = 32 if tuned else 8
         self.tokenizer: Any = AutoTokenizer.from_pretrained(str(base.folder), local_files_only=True)
         self.rows = encoded(base, data.train.texts, data.label_ids(data.train))
-        steps_per_epoch = -(-len(self.rows) // self.batch_size)
-        self.total_steps = steps_per_epoch * epochs
+        self.steps_per_epoch = -(-len(self.rows) // self.batch_size)
+        self.total_steps = self.steps_per_epoch * epochs
         if steps is not None and tuned:
-            steps = -(-steps // steps_per_epoch) * steps_per_epoch
+            steps = -(-steps // self.steps_per_epoch) * self.steps_per_epoch
         self.steps = self.total_steps if steps is None else min(steps, self.total_steps)
         self.timing: Timing | None = None
         self.trainer: Any = None
@@ -96,6 +96,10 @@ class TrainerRecipe:
             target_modules=ENCODER_LINEARS,
         )
         return get_peft_model(model, config)
+
+    def shorten(self) -> None:
+        """Run one epoch from now on: it has every batch that there is."""
+        self.epochs, self.steps, self.total_steps = 1, self.steps_per_epoch, self.steps_per_epoch
 
     def start_at(self, seed: int) -> None:
         """Let the next call run with ``seed``."""

@@ -28,6 +28,7 @@ from lora_clf.base.tokenizer import Tokens
 from lora_clf.inference.attention import FUSED
 from lora_clf.inference.prefix import CANONICAL_TOKENS, Cut, chunk_threads, compute_states, held_bytes
 from lora_clf.inference.processor import processor
+from lora_clf.inference.products import onednn
 from lora_clf.inference.state_file import KEY_BYTES, Kept, file_bytes
 from lora_clf.inference.state_folder import StateFolder, canonical, state_folder
 
@@ -206,6 +207,7 @@ def _machine(device: torch.device) -> dict[str, Any]:
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "matmul": torch.get_float32_matmul_precision(),
         "mkldnn": torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled,
+        "fp32_by_onednn": onednn() is not None,
         "switches": {name: value for name in _SWITCHES if (value := os.environ.get(name))},
     }
 

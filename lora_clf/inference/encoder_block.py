@@ -305,9 +305,7 @@ class EncoderBlock:
             states: Tensor = type(block).forward(block, hidden_states, attention_mask, *rest, **more)
             return states
         row = additive(attention_mask, self.dtype)
-        packing = None
-        if self.packer is not None:
-            packing = self.packer.of(attention_mask, None if row is None else row[:, 0] == 0)
+        packing = None if self.packer is None else self.packer.of(attention_mask, row)
         mask = None if row is None else row.repeat_interleave(self.heads, 0)
         with torch.autocast(hidden_states.device.type, enabled=False):
             inputs = (self, hidden_states, mask, packing, *self.trainable())
@@ -317,10 +315,20 @@ class EncoderBlock:
     def trainable(self) -> list[nn.Parameter]:
         """What trains, in the order of the gradients that `backward` returns."""
         projections = (self.qkv, self.output, self.up, self.down)
-        linear = [p for projection in projections for p in projection.trainable()]
-        return linear + [p for norm in self.norms for p in (norm.weight, norm.bias) if p.requires_grad]
+        layers = [p for projection in projections for p in projection.trainable()]
+        return layers + [p for norm in self.norms for p in (norm.weight, norm.bias) if p.requires_grad]
 
-    def forward(self, x: Tensor, mask: Tensor | None, packing: Packing | None) -> tuple[Tensor, list[Any]]:
+    def __deepcopy__(self, memo: dict[int, Any]) -> EncoderBlock:
+        """Refused: the copy of a block would go on computing with the weights of the first.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("A block that was made ready for a run belongs to it and cannot be copied.")
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None, packing: Packing | None
+    ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         """The states behind the block, (B, T, D), and what `backward` needs."""
         batch, tokens, width = x.shape
         per_head = width // self.heads
@@ -343,14 +351,17 @@ class EncoderBlock:
         last, kept_down = self.down.forward(active)
         last.add_(y)
         z, *moments_z = self._norm(1, last)
-        kept = [(q, k, v, shares), kept_qkv, kept_output, kept_up, kept_down, middle, moments_y, inner, last, moments_z]
+        attention, projections = (q, k, v, shares), (*kept_qkv, *kept_output, *kept_up, *kept_down)
+        kept = (*attention, *projections, middle, *moments_y, inner, last, *moments_z)
         return spread(z).view(batch, tokens, width), kept
 
     def backward(
-        self, dz: Tensor, kept: list[Any], packing: Packing | None, need_dx: bool
+        self, dz: Tensor, kept: tuple[Any, ...], packing: Packing | None, need_dx: bool
     ) -> tuple[Tensor | None, list[Tensor]]:
         """dx (B, T, D), and the gradients of `trainable`."""
-        (q, k, v, shares), kept_qkv, kept_output, kept_up, kept_down, middle, moments_y, inner, last, moments_z = kept
+        q, k, v, shares, *rest = kept
+        projections, (middle, *moments_y), (inner, last, *moments_z) = rest[:8], rest[8:11], rest[11:]
+        kept_qkv, kept_output, kept_up, kept_down = zip(projections[::2], projections[1::2], strict=True)
         batch, tokens, width = dz.shape
         per_head = width // self.heads
         pack, spread = (_same, _same) if packing is None else (packing.pack, packing.spread)
@@ -407,13 +418,13 @@ class _Node(torch.autograd.Function):
     ) -> Tensor:
         out, kept = block.forward(x, mask, packing)
         if any(ctx.needs_input_grad):
-            ctx.block, ctx.kept, ctx.packing, ctx.dtype = block, kept, packing, x.dtype
+            ctx.block, ctx.packing, ctx.dtype = block, packing, x.dtype
+            ctx.save_for_backward(*kept)  # and not as attributes: checkpoints let go of what is saved
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        kept, ctx.kept = ctx.kept, None
-        dx, found = ctx.block.backward(grads[0], kept, ctx.packing, ctx.needs_input_grad[1])
+        dx, found = ctx.block.backward(grads[0], ctx.saved_tensors, ctx.packing, ctx.needs_input_grad[1])
         return (None, None if dx is None else dx.to(ctx.dtype), None, None, *found)
 
 
@@ -428,7 +439,7 @@ def additive(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 
 
 def _same(x: Tensor) -> Tensor:
-    """A batch without padding is computed as it is."""
+    """Every position is computed: there is no padding, or none is left out."""
     return x
 
 

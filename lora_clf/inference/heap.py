@@ -4,8 +4,8 @@ Every batch has another shape, and what one leaves behind rarely fits the next. 
 blocks from its heap instead of from the system once one such block was freed (``mallopt(3)``, M_MMAP_THRESHOLD), so a
 training run would hold some times what it needs. If on the other hand each block comes from the system, as at the
 threshold that glibc begins with, every page of it is mapped anew in every step, which takes a large part of a training
-run's time. So only the largest come from there, and every few steps the free parts of the heap are given back. Other C
-libraries are left as they are.
+run's time: gradients of a large layer, too. So only the largest come from there, and every few steps the free parts of
+the heap are given back. Other C libraries are left as they are.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from functools import cache
 
 _TRIM, _MAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of <malloc.h>
 _TRIM_BYTES = 64 << 20  # free at the top of the heap before it shrinks
-_MAP_BYTES = 8 << 20  # from which on a block comes from the system and goes back to it
+_MAP_BYTES = 16 << 20  # from which on a block comes from the system and goes back to it
 RELEASED_STEPS = 25  # training steps after which freed memory is given back
 _SET_BY_USER = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 

@@ -2,7 +2,8 @@
 
 With last or first pooling nobody reads what the last block says of the other tokens. Of them it needs key and value,
 since the pooled token attends to them; query, output projection and feed-forward part run for one token a text. Of
-the 12 D² products a token of a GPT-2 block 2 D² are left, and the result is the same.
+the 12 D² products a token of a block 2 D² are left, and where query, key and value are one layer, as in GPT-2, not
+even those. The result is the same.
 
 The pooled token sees every token of its text (the last one of a causal model, any of a bidirectional one), so the
 only mask is the padding's. Blocks of GPT-2, BERT, RoBERTa, DistilBERT and Llama families; others stay as they are.
@@ -25,6 +26,7 @@ from transformers.pytorch_utils import Conv1D
 from lora_clf.base.pooling import last_position
 from lora_clf.base.view import View
 from lora_clf.inference.encoder_block import plain_encoder, same_around
+from lora_clf.inference.products import affine
 
 
 class LastBlock:
@@ -84,34 +86,64 @@ class LastBlock:
         chosen = x[rows, places].unsqueeze(1)
         states = norm_1(x)
         one = states[rows, places].unsqueeze(1)
-        if len(projections) == 1:
-            query, key, value = _fused(projections[0], states, one, rows, places)
-            width = x.shape[-1] // self.heads
+        width = x.shape[-1] // self.heads
+        if type(projections[0]) is Conv1D:
+            context = self._attend_states(projections[0], states, one)
+        elif len(projections) == 1:
+            context = self._attend(*_joined(projections[0], states, rows, places), width)
         else:
             query, key, value = projections[0](one), projections[1](states), projections[2](states)
-            width = query.shape[-1] // self.heads
-        if rotary is not None:
-            cos, sin = rotary  # (B or 1, T, d)
-            cos, sin = (table.expand(len(x), -1, -1) for table in (cos, sin))
-            key = _rotated(key, cos, sin)
-            query = _rotated(query, cos[rows, places].unsqueeze(1), sin[rows, places].unsqueeze(1))
+            if rotary is not None:
+                cos, sin = rotary  # (B or 1, T, d)
+                cos, sin = (table.expand(len(x), -1, -1) for table in (cos, sin))
+                key = _rotated(key, cos, sin)
+                query = _rotated(query, cos[rows, places].unsqueeze(1), sin[rows, places].unsqueeze(1))
+            context = self._attend(query, key, value, query.shape[-1] // self.heads)
         output = self.block.get_submodule(architecture.attention_output[0])
-        after = chosen + output(self._attend(query, key, value, width))
+        after = chosen + output(context)
         found: Tensor = after + feed_forward(norm_2(after))
         return found
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, width: int) -> Tensor:
         """Attention of one token over its text: (B, 1, H d), (B, T, G d), (B, T, G d) -> (B, 1, H d), G groups."""
-        assert self.mask is not None
         batch, tokens = key.shape[:2]
         groups = key.shape[-1] // width
         q = query.view(batch, groups, -1, width)  # (B, G, H / G, d)
         k = key.view(batch, tokens, groups, width).permute(0, 2, 3, 1)  # (B, G, d, T)
         v = value.view(batch, tokens, groups, width).transpose(1, 2)  # (B, G, T, d)
-        scores = ((q * width**-0.5) @ k).float()  # (B, G, H / G, T); scaled first: fp16 ends at 65,504
-        scores = scores.masked_fill((self.mask == 0)[:, None, None, :], float("-inf"))
-        context: Tensor = scores.softmax(-1).to(v.dtype) @ v  # (B, G, H / G, d)
+        # (B, G, H / G, T); scaled first: fp16 ends at 65,504
+        context: Tensor = self._shares((q * width**-0.5) @ k).to(v.dtype) @ v  # (B, G, H / G, d)
         return context.reshape(batch, 1, -1)
+
+    def _attend_states(self, projection: Conv1D, states: Tensor, one: Tensor) -> Tensor:
+        """Attention of one token over its text without its keys and values: (B, T, D), (B, 1, D) -> (B, 1, D).
+
+        A key is W x + b and the score q (W x + b), which is (Wᵀ q) x and a number that is the same for all tokens of
+        the text, so the softmax does not see it. And the mean of the values is the value of the mean of the states. So
+        with one query a text two products of D² for every token become two for the text, and 2 H D for a token.
+
+        Args:
+            projection: query, key and value as one layer, (D, 3 D), as the base has it.
+            states: what it reads.
+            one: that of the token that asks.
+        """
+        batch, _, width = states.shape
+        per_head = width // self.heads
+        weights, biases = projection.weight.split(width, dim=1), projection.bias.split(width)
+        query = affine(one, weights[0], biases[0], transposed=True) * per_head**-0.5  # scaled first, as above
+        key, value = (each.view(width, self.heads, per_head).transpose(0, 1) for each in weights[1:])  # (H, D, d)
+        asked = key @ query.view(batch, self.heads, per_head).permute(1, 2, 0)  # (H, D, B)
+        scores = asked.permute(2, 0, 1) @ states.transpose(1, 2)  # (B, H, T)
+        means = self._shares(scores.unsqueeze(1)).squeeze(1).to(asked.dtype) @ states.to(asked.dtype)  # (B, H, D)
+        context = means.transpose(0, 1) @ value  # (H, B, d)
+        found: Tensor = context.transpose(0, 1).reshape(batch, 1, width) + biases[2].to(context.dtype)
+        return found
+
+    def _shares(self, scores: Tensor) -> Tensor:
+        """What each token of a text gets of the attention: (B, G, H / G, T), none of it for padding, in fp32."""
+        assert self.mask is not None
+        padding = (self.mask == 0)[:, None, None, :]
+        return scores.float().masked_fill(padding, float("-inf")).softmax(-1)
 
 
 @contextmanager
@@ -166,19 +198,9 @@ def last_block_for(view: View, pooling: str) -> LastBlock | None:
     return LastBlock(view, pooling)
 
 
-def _fused(
-    module: nn.Module, states: Tensor, one: Tensor, rows: Tensor, places: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Query (B, 1, D) of one token, key and value (B, T, D) of all, from one projection for the three."""
-    width = states.shape[-1]
-    if type(module) is Conv1D:
-        weight, bias = module.weight, module.bias  # (D, 3 D), (3 D)
-        query = torch.addmm(bias[:width], one[:, 0], weight[:, :width]).unsqueeze(1)
-        both = torch.addmm(bias[width:], states.flatten(0, 1), weight[:, width:]).view(*states.shape[:2], 2 * width)
-        key, value = both.split(width, dim=-1)
-        return query, key, value
-    joined = module(states)  # whatever a strategy made of it
-    query, key, value = joined.split(width, dim=-1)
+def _joined(module: nn.Module, states: Tensor, rows: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Query (B, 1, D) of one token, key and value (B, T, D) of all, from one projection that a strategy changed."""
+    query, key, value = module(states).split(states.shape[-1], dim=-1)
     return query[rows, places].unsqueeze(1), key, value
 
 

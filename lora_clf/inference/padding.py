@@ -24,8 +24,8 @@ class Packing:
 
     Attributes:
         rows: (N,) their places among the B T: all tokens in their order, then some padding.
-        slots: (B T,) where each position stands among them; what is left out stands where the last padding does. Nobody
-            attends to padding and nobody pools it, so its gradients are zeros, whichever position it is.
+        slots: (B T,) where each position stands among them; what is left out stands where the last of them does. Nobody
+            attends to padding and nobody pools it, so its gradients are zeros, as long as that last one is padding too.
     """
 
     rows: Tensor
@@ -50,7 +50,8 @@ def packing(real: Tensor, kept: int | None = None) -> Packing | None:
 
     Args:
         real: where there are tokens that count.
-        kept: N, where it is not for this to say; at least as many as there are tokens.
+        kept: N, where it is not for this to say: at least as many as there are tokens, or more where a backward pass
+            follows, which would add the padding's share to the last of them.
     """
     flat = real.flatten()
     kept = packed_rows(int(flat.sum()), len(flat)) if kept is None else kept
@@ -69,11 +70,11 @@ class Packer:
         self._mask: Tensor | None = None
         self._found: Packing | None = None
 
-    def of(self, mask: Tensor | None, real: Tensor | None) -> Packing | None:
-        """The packing of the batch with this ``mask``, whose tokens are where ``real`` (B, T) says."""
+    def of(self, mask: Tensor | None, row: Tensor | None) -> Packing | None:
+        """The packing of the batch with this ``mask``; ``row`` (B, 1, T) of it is added to the scores: 0 at tokens."""
         if mask is not self._mask or mask is None:
             self._mask = mask
-            self._found = None if real is None else packing(real)
+            self._found = None if row is None else packing(row[:, 0] == 0)
         return self._found
 
 
@@ -82,6 +83,6 @@ class Given(Packer):
 
     packing: Packing | None = None
 
-    def of(self, mask: Tensor | None, real: Tensor | None) -> Packing | None:
+    def of(self, mask: Tensor | None, row: Tensor | None) -> Packing | None:
         """The packing that was given, whatever the mask."""
         return self.packing

@@ -41,7 +41,8 @@ from lora_clf.tuners.head_only import HeadOnly
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CANONICAL_TOKENS = 480  # of a canonical batch, padding included: a number of many divisors, to which texts are padded
+# Of a canonical batch, padding included where blocks compute it: a number of many divisors, to which texts are padded.
+CANONICAL_TOKENS = 480
 _WIDTHS = tuple(width for width in range(8, CANONICAL_TOKENS + 1) if CANONICAL_TOKENS % width == 0)
 _PACKED_WIDTHS = (16, 24, 32, 48, 64, 96, 128, 192, 240)  # fewer, since padding costs attention alone
 

@@ -3,7 +3,8 @@
 PyTorch gives them to MKL, Intel's own; oneDNN multiplies PyTorch's bf16 matrices and can do these. On an AMD processor
 with AVX-512 it took less than half of MKL's time (benchmarks/alternatives.py), with other last bits, so it is taken on
 processors with AVX-512 that are not Intel's. There is no public name for it: where PyTorch has no such operator, or on
-any other processor, all is as PyTorch does it.
+any other processor, all is as PyTorch does it. `linear`, `times` and `outer` are for the inside of autograd functions:
+oneDNN's operator has no gradient of its own. `affine` has one.
 
 Shapes: N rows, I inputs, O outputs.
 """
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from lora_clf.inference.processor import processor
+from lora_clf.tuners.linear_layer import SameConv1D, SameLinear
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -44,9 +46,59 @@ def outer(dy: Tensor, x: Tensor) -> Tensor:
     return times(dy.t(), x)
 
 
-@cache
+def affine(x: Tensor, weight: Tensor, bias: Tensor | None, *, transposed: bool = False) -> Tensor:
+    """x Wᵀ + b with its gradients: (..., I), (O, I), (O) -> (..., O); with ``transposed`` W is (I, O), as in Conv1D."""
+    flat = x.reshape(-1, x.shape[-1])  # (N, I)
+    own = torch.float32 == x.dtype == weight.dtype and x.is_cpu and not torch.is_autocast_enabled("cpu")
+    found: Tensor
+    if own and x.numel() and onednn() is not None:
+        found = _Product.apply(flat, weight.t() if transposed else weight, bias)  # type: ignore[no-untyped-call]
+    elif transposed and bias is not None:
+        found = torch.addmm(bias, flat, weight)
+    else:
+        return F.linear(x, weight.t() if transposed else weight, bias)
+    return found.view(*x.shape[:-1], found.shape[-1])
+
+
+class _Product(torch.autograd.Function):
+    """x Wᵀ + b: (N, I), (O, I), (O) -> (N, O). An input is kept only where a gradient needs it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        need_x, need_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x if need_weight else None, weight if need_x else None)
+        ctx.columns = weight.stride(0) == 1
+        return linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        dy, (need_x, need_weight, need_bias) = grads[0], ctx.needs_input_grad
+        return (
+            times(dy, weight) if need_x else None,
+            _outer_as(ctx.columns, dy, x) if need_weight else None,
+            dy.sum(0) if need_bias else None,
+        )
+
+
+def _outer_as(columns: bool, dy: Tensor, x: Tensor) -> Tensor:
+    """dyᵀ x (O, I), column by column in memory where its weight lies so, or it would be copied into that order."""
+    return outer(x, dy).t() if columns else outer(dy, x)
+
+
 def onednn() -> Callable[[Tensor, Tensor, Tensor | None], Tensor] | None:
-    """oneDNN's x Wᵀ + b of fp32 numbers, where it is the quicker one; None elsewhere."""
+    """oneDNN's x Wᵀ + b of fp32 numbers, where it is the quicker one and switched on; None elsewhere."""
+    return _quicker() if _switched_on() else None
+
+
+def _switched_on() -> bool:
+    """Whether the caller lets PyTorch use oneDNN."""
+    return bool(torch.backends.mkldnn.enabled)
+
+
+@cache
+def _quicker() -> Callable[[Tensor, Tensor, Tensor | None], Tensor] | None:
+    """oneDNN's product on a processor where it is the quicker one."""
     if torch.backends.cpu.get_cpu_capability() != "AVX512" or "Intel" in processor():
         return None
     return _onednn()
@@ -64,61 +116,49 @@ def _onednn() -> Callable[[Tensor, Tensor, Tensor | None], Tensor] | None:
         return found
 
     try:
-        good = product(torch.ones(2, 3), torch.ones(3, 4).t(), torch.ones(4)).tolist() == [[4.0] * 4] * 2
+        x, weight, bias = (
+            torch.ones(shape, device="cpu", dtype=torch.float32)  # whatever the caller's defaults are
+            for shape in ((2, 3), (3, 4), (4,))
+        )
+        good = product(x, weight.t(), bias).tolist() == [[4.0] * 4] * 2
     except (RuntimeError, TypeError):
         return None
     return product if good else None
 
 
 def quicken(blocks: nn.Module) -> int:
-    """Let plain linear layers multiply fp32 numbers the quicker way; how many will.
+    """Let linear layers, the base's own and those of strategies, multiply fp32 numbers the quicker way; how many will.
 
     Modules, names and parameters stay what they are. Call it when the view is ready to run and belongs to the caller.
     """
     if onednn() is None:
         return 0
-    found = [module for module in blocks.modules() if type(module) in (nn.Linear, Conv1D)]
-    for module in found:
+    found = 0
+    for module in blocks.modules():
+        method = "product" if isinstance(module, SameLinear | SameConv1D) else "forward"
+        if method in vars(module) or (method == "forward" and type(module) not in (nn.Linear, Conv1D)):
+            continue
         # An attribute of the object goes before the class's method.
-        object.__setattr__(module, "forward", _Linear(module))
-    return len(found)
+        object.__setattr__(module, method, _Linear(module))
+        found += 1
+    return found
 
 
 class _Linear:
-    """A linear layer, called in place of the module's own ``forward``."""
+    """The product of a linear layer, called in place of the module's own method."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = weakref.ref(module)  # which holds this: a circle would outlive its run
-        self._transposed = type(module) is Conv1D
 
     def __call__(self, x: Tensor) -> Tensor:
         """(..., I) -> (..., O)."""
         module: Any = self._module()
-        weight, bias = module.weight, module.bias
-        own = torch.float32 == x.dtype == weight.dtype and x.is_cpu and not torch.is_autocast_enabled("cpu")
-        if not own or not x.numel():
-            usual: Tensor = type(module).forward(module, x)
-            return usual
-        if self._transposed:
-            weight = weight.t()
-        found: Tensor = _Product.apply(x.reshape(-1, x.shape[-1]), weight, bias)  # type: ignore[no-untyped-call]
-        return found.view(*x.shape[:-1], found.shape[-1])
+        return affine(x, module.weight, module.bias, transposed=isinstance(module, Conv1D))
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Linear:
+        """Refused: the copy of a layer would go on computing with the weights of the first.
 
-class _Product(torch.autograd.Function):
-    """x Wᵀ + b with its gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return linear(x, weight, bias)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        dy, (need_x, need_weight, need_bias) = grads[0], ctx.needs_input_grad
-        return (
-            times(dy, weight) if need_x else None,
-            outer(dy, x) if need_weight else None,
-            dy.sum(0) if need_bias else None,
-        )
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("A layer that was made ready for a run belongs to it and cannot be copied.")

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 # Batches are padded to a multiple: a new shape costs a CPU's matrix library more time than some padding, and memory.
 WIDTHS = 4
 PACKED_WIDTHS = 8  # where padding costs attention alone
+GPU_WIDTHS = 8  # tensor cores multiply in tiles
 TRAINED_TOKENS = 1536  # that a CPU keeps for the backward pass at once: what it needs is most of the memory of a run
 
 
@@ -85,7 +86,7 @@ class Runner:
         cast_frozen(self.view, precision)
         if self.cut and not self.cut.pooled:
             skip_prefix(self.view, self.cut)
-        self._limit, self._widths = position_limit(base.config) or sys.maxsize, WIDTHS
+        self._limit, self._widths = position_limit(base.config) or sys.maxsize, GPU_WIDTHS
         if self.device.type == "cpu":
             heap.keep_blocks()
             self._widths = PACKED_WIDTHS if fuse_blocks(tuned, precision, Packer()) else WIDTHS

@@ -1,16 +1,14 @@
-"""A linear layer of the base with something of a strategy's in front of it or behind it.
+"""A linear layer of the base with something of a strategy's beside it, in front of it or behind it.
 
-Each *is* the layer it adapts, as in `lora_clf.tuners.lora_scratch`: it takes over the base's own parameters, so that
-names, precision and fast paths find a linear layer where one was. A strategy mixes its own `Around` into the two.
+Each *is* the layer it adapts: it takes over the base's own parameters, so that names, precision and fast paths find a
+linear layer where one was. A strategy mixes what is its own into the two kinds of layers that there are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from lora_clf.base.targets import Coverage, expand_targets
@@ -29,6 +27,33 @@ def layers_of(view: View, names: Sequence[str], blocks: int | None) -> Coverage:
     return Coverage(modules, found.available, found.blocks, found.total_blocks)
 
 
+class SameLinear(nn.Linear):
+    """An ``nn.Linear`` with the very parameters of another."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = base.in_features, base.out_features
+        self.weight, self.bias = base.weight, base.bias
+
+    def product(self, x: Tensor) -> Tensor:
+        """What the base's layer computes: (B, T, in) -> (B, T, out)."""
+        return nn.Linear.forward(self, x)
+
+
+class SameConv1D(Conv1D):
+    """A transformers ``Conv1D`` with the very parameters of another."""
+
+    def __init__(self, base: Conv1D) -> None:
+        nn.Module.__init__(self)
+        self.nx, self.nf = base.nx, base.nf
+        self.weight, self.bias = base.weight, base.bias
+
+    def product(self, x: Tensor) -> Tensor:
+        """What the base's layer computes: (B, T, in) -> (B, T, out)."""
+        found: Tensor = Conv1D.forward(self, x)
+        return found
+
+
 class Around(nn.Module):
     """What a strategy does around a linear layer: nothing, until it says so."""
 
@@ -41,28 +66,17 @@ class Around(nn.Module):
         return y
 
 
-class AroundLinear(Around, nn.Linear):
+class AroundLinear(Around, SameLinear):
     """An ``nn.Linear`` with something around it."""
 
-    def __init__(self, base: nn.Linear) -> None:
-        nn.Module.__init__(self)
-        self.in_features, self.out_features = base.in_features, base.out_features
-        self.weight, self.bias = base.weight, base.bias
-
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, in) -> (B, T, out)."""
-        return self.behind(F.linear(self.before(x), self.weight, self.bias))
+        return self.behind(self.product(self.before(x)))
 
 
-class AroundConv1D(Around, Conv1D):
+class AroundConv1D(Around, SameConv1D):
     """A transformers ``Conv1D`` with something around it."""
 
-    def __init__(self, base: Conv1D) -> None:
-        nn.Module.__init__(self)
-        self.nx, self.nf = base.nx, base.nf
-        self.weight, self.bias = base.weight, base.bias
-
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, in) -> (B, T, out)."""
-        x = self.before(x)
-        return self.behind(torch.addmm(self.bias, x.flatten(0, -2), self.weight).view(*x.shape[:-1], self.nf))
+        return self.behind(self.product(self.before(x)))

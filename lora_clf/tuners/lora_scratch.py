@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from lora_clf.base.targets import linear_shape
 from lora_clf.base.view import View
 from lora_clf.tuners.base import rates_around
+from lora_clf.tuners.linear_layer import SameConv1D, SameLinear
 from lora_clf.tuners.low_rank import RANKS, LowRank, LowRankTuned
 
 
@@ -48,32 +49,28 @@ class _Factors(nn.Module):
         return F.linear(inner * self.scaling, self.lora_B.weight)  # (B, T, out)
 
 
-class LoRALinear(_Factors, nn.Linear):
+class LoRALinear(_Factors, SameLinear):
     """An ``nn.Linear`` with low-rank factors beside its weight (out, in)."""
 
     def __init__(self, base: nn.Linear, rank: int, scaling: float, dropout: float) -> None:
-        nn.Module.__init__(self)
-        self.in_features, self.out_features = base.in_features, base.out_features
-        self.weight, self.bias = base.weight, base.bias
+        super().__init__(base)
         self.add_factors(self.in_features, self.out_features, rank, scaling, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, in) -> (B, T, out)."""
-        return F.linear(x, self.weight, self.bias) + self.change(x)
+        return self.product(x) + self.change(x)
 
 
-class LoRAConv1D(_Factors, Conv1D):
+class LoRAConv1D(_Factors, SameConv1D):
     """A transformers ``Conv1D`` with low-rank factors beside its weight (in, out)."""
 
     def __init__(self, base: Conv1D, rank: int, scaling: float, dropout: float) -> None:
-        nn.Module.__init__(self)
-        self.nx, self.nf = base.nx, base.nf
-        self.weight, self.bias = base.weight, base.bias
+        super().__init__(base)
         self.add_factors(self.nx, self.nf, rank, scaling, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, in) -> (B, T, out)."""
-        return torch.addmm(self.bias, x.flatten(0, -2), self.weight).view(*x.shape[:-1], self.nf) + self.change(x)
+        return self.product(x) + self.change(x)
 
 
 def _empty_linear(inputs: int, outputs: int, device: torch.device) -> nn.Linear:

@@ -45,7 +45,7 @@ def test_the_book_trains_as_many_parameters_as_it_says(trains: str, count: int, 
     with torch.device("meta"):
         small = replace(gpt2, backbone=GPT2Model(GPT2Config()).requires_grad_(False), config=GPT2Config())
     loop = book_loop.BookLoop(small, data, trains, steps=None)
-    backbone, head = loop.build()
+    backbone, head = loop.load()
     parameters = [*backbone.parameters(), *head.parameters()]
     assert sum(p.numel() for p in parameters if p.requires_grad) == count
     assert head.bias is not None
@@ -54,7 +54,7 @@ def test_the_book_trains_as_many_parameters_as_it_says(trains: str, count: int, 
 def test_the_books_loop_pads_to_one_width_and_reads_the_last_slot(gpt2: Base, data: Dataset) -> None:
     loop = book_loop.BookLoop(gpt2, data, "last-block", steps=None, width=60)
     assert loop.inputs["train"].shape == (21, 60) and loop.inputs["validation"].shape == (8, 60)
-    backbone, head = loop.build()
+    backbone, head = loop.load()
     shortest = int((loop.inputs["train"] == gpt2.tokenizer.pad_id).sum(1).argmax())
     ids = loop.inputs["train"][shortest]
     assert ids[-1] == gpt2.tokenizer.pad_id

@@ -153,11 +153,19 @@ def test_kept_states_change_neither_losses_nor_logits(bases: Path) -> None:
 
 
 def test_each_side_of_the_memory_job_is_made_in_its_child(bases: Path) -> None:
-    made = bench("bert", bases)
-    for name in ("ours", "theirs"):
-        side = speed_jobs.memory_side(name, made)
+    made = {kind: bench(kind, bases) for kind in ("bert", "gpt2")}
+    assert set(speed_jobs.JOBS["memory"].sides(made["bert"])) == set(speed_jobs.MEMORY_SIDES)
+    assert speed_jobs.memory_sides(speed_jobs.JOBS["memory"], made["bert"]) == {}
+    shortened = {"head-forward/theirs": "bert", "last-block-fp32/ours-auto": "gpt2", "last-block-warm/ours": "gpt2",
+                 **dict.fromkeys(speed_jobs.MEMORY_SIDES.values(), "bert")}  # fmt: skip
+    for name, kind in shortened.items():
+        side = speed_jobs.memory_side(name, made[kind])
         assert side() > 0 and side.timing is not None and side.timing.complete
-    assert set(speed_jobs.JOBS["memory"].sides(made)) == set(speed_jobs.MEMORY_SIDES)
+    peer = speed_jobs.memory_side("last-block-fp32/theirs", made["gpt2"])
+    assert peer() > 0 and peer.timing is not None and peer.timing.steps == 3
+    wanted = [memory.side for job in speed_jobs.JOBS.values()
+              for memory in speed_jobs.memory_sides(job, made["bert"]).values()]  # fmt: skip
+    assert len(wanted) == 2 * (len(speed_jobs.JOBS) - 1) and "last-block-fp32/ours-auto" in wanted
 
 
 def test_what_cannot_be_measured_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils.checkpoint import checkpoint
 
 from lora_clf.inference import padding
 from lora_clf.inference.attention import EAGER_TOKENS, set_attention
-from lora_clf.inference.encoder_block import Projection, fuse_blocks
+from lora_clf.inference.encoder_block import EncoderBlock, Projection, fuse_blocks
 from lora_clf.inference.padding import Packer, packing
 from lora_clf.tuners import create
 from lora_clf.tuners.base import Tuned
@@ -173,6 +176,33 @@ def test_long_texts_go_through_the_modules(monkeypatch: pytest.MonkeyPatch) -> N
         tuned.view(*batch(10))
 
 
+def test_a_checkpoint_keeps_nothing_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a block keeps for its backward pass goes at once, and is computed again when it is needed."""
+    kept: list[StorageWeakRef] = []
+    usual = EncoderBlock.forward
+
+    def watched(self: EncoderBlock, *inputs: Any) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        out, found = usual(self, *inputs)
+        kept.extend(StorageWeakRef(each.untyped_storage()) for each in found if each is not None)
+        return out, found
+
+    monkeypatch.setattr(EncoderBlock, "forward", watched)
+    found = []
+    for recomputed in (False, True):
+        kept.clear()
+        tuned = prepared("bert", "lora-scratch", {"rank": 3, "alpha": 7.0})
+        assert fuse_blocks(tuned, "fp32", Packer()) == BLOCKS
+        run = partial(tuned.view.classify, *batch())
+        logits = checkpoint(run, use_reentrant=False) if recomputed else run()
+        assert len(kept) == 19 * BLOCKS and all(each.expired() for each in kept) == recomputed
+        logits.square().sum().backward()
+        found.append({name: p.grad for name, p in tuned.trainable().items()})
+    assert len(found[0]) > 10
+    for name, gradient in found[0].items():
+        assert gradient is not None
+        torch.testing.assert_close(found[1][name], gradient, rtol=0, atol=0)
+
+
 def test_a_packing_holds_every_token_and_all_else_is_padding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(padding, "ROWS", 32)
     generator = torch.Generator().manual_seed(0)
@@ -197,8 +227,9 @@ def test_a_packing_holds_every_token_and_all_else_is_padding(monkeypatch: pytest
 
 def test_a_packing_is_worked_out_once_for_a_batch_and_anew_for_the_next() -> None:
     packer, real = Packer(), torch.arange(128) < torch.tensor([[5], [32], [7]])
+    row = torch.zeros(3, 1, 128).masked_fill_(~real[:, None], -1e30)
     masks = [torch.zeros(3, 1, 32, 32) for _ in range(2)]
-    first = packer.of(masks[0], real)
-    assert first is not None and packer.of(masks[0], real) is first
-    assert packer.of(masks[1], real) is not first
+    first = packer.of(masks[0], row)
+    assert first is not None and packer.of(masks[0], row) is first
+    assert packer.of(masks[1], row) is not first
     assert packer.of(None, None) is None
