@@ -87,12 +87,13 @@ class OurTraining:
         self.settings = settings
         self.timing: Timing | None = None
         self.result: Result | None = None
+        self._remembered = False
         self._calls = 0
 
     def shorten(self) -> None:
         """Run one epoch from now on: it has every batch that there is; a warm run starts from what it finds then."""
         self.epochs = self.timed_epochs = 1
-        if self.warm and not remembers(self.base):
+        if self.warm:
             self._train_once()
 
     def start_at(self, seed: int) -> None:
@@ -106,7 +107,7 @@ class OurTraining:
 
         if not self.warm:
             forget(self.base)
-        elif not remembers(self.base):
+        elif not self._remembered:  # of all texts: another side may have left those of some
             self._train_once()
         settings = TrainSettings(epochs=self.timed_epochs, seed=self._calls, precision=self.precision, **self.settings)
         self._calls += 1
@@ -132,6 +133,7 @@ class OurTraining:
         from lora_clf.training.settings import TrainSettings
 
         train(self.base, self.data, self.tuner, TrainSettings(epochs=1, precision=self.precision, **self.settings))
+        self._remembered = True
 
     def predict(self, texts: Sequence[str]) -> NDArray[Any]:
         """The classes of ``texts`` by the last trained adapter, as `predict` of the command line gives them: (N,)."""
@@ -183,10 +185,3 @@ def forget(base: Base) -> None:
     from lora_clf.inference.cache import prefix_cache
 
     prefix_cache(base).clear()
-
-
-def remembers(base: Base) -> bool:
-    """Whether there are prefix states in memory."""
-    from lora_clf.inference.cache import prefix_cache
-
-    return len(prefix_cache(base)) > 0

@@ -21,5 +21,5 @@ def test_this_machine_is_within_reach() -> None:
         pass
 
 
-def test_the_cache_is_empty_and_temporary(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_cache_is_temporary(tmp_path_factory: pytest.TempPathFactory) -> None:
     assert Path(os.environ["LORA_CLF_CACHE"]).is_relative_to(tmp_path_factory.getbasetemp())

@@ -154,16 +154,10 @@ def test_the_public_face_is_whole_and_lazy() -> None:
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
-    """Measured inside one child process: its own start is not ours."""
-    program = (
-        "import sys, time; start = time.perf_counter(); import lora_clf; print(time.perf_counter() - start);"
-        "print(*{name.split('.')[0] for name in sys.modules})"
-    )
-    runs = [
-        subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY
-        ).stdout.splitlines()
-        for _ in range(3)
-    ]
-    assert min(float(seconds) for seconds, _ in runs) < 0.05
-    assert not {"numpy", "torch", "transformers", "pandas", "typer"} & set(runs[0][1].split())
+    program = "import sys, lora_clf; print(*{name.split('.')[0] for name in sys.modules})"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    heavy = {
+        *("numpy", "torch", "transformers", "pandas", "typer", "peft", "sklearn", "scipy", "matplotlib"),
+        "huggingface_hub",
+    }
+    assert "lora_clf" in ran.stdout.split() and not heavy & set(ran.stdout.split())

@@ -133,8 +133,9 @@ class LastBlock:
         query = affine(one, weights[0], biases[0], transposed=True) * per_head**-0.5  # scaled first, as above
         key, value = (each.view(width, self.heads, per_head).transpose(0, 1) for each in weights[1:])  # (H, D, d)
         asked = key @ query.view(batch, self.heads, per_head).permute(1, 2, 0)  # (H, D, B)
+        states = states.to(asked.dtype)  # once for both products
         scores = asked.permute(2, 0, 1) @ states.transpose(1, 2)  # (B, H, T)
-        means = self._shares(scores.unsqueeze(1)).squeeze(1).to(asked.dtype) @ states.to(asked.dtype)  # (B, H, D)
+        means = self._shares(scores.unsqueeze(1)).squeeze(1).to(asked.dtype) @ states  # (B, H, D)
         context = means.transpose(0, 1) @ value  # (H, B, d)
         found: Tensor = context.transpose(0, 1).reshape(batch, 1, width) + biases[2].to(context.dtype)
         return found

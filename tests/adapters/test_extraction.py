@@ -64,13 +64,11 @@ def test_a_file_of_it_loads_and_names_only_what_changed(tmp_path: Path) -> None:
 
 def test_more_rank_is_nearer() -> None:
     adapter = make("gpt2", "full", "family")
-    expected = adapter.logits(TEXTS)
     found = [extract(adapter, rank) for rank in (1, 4, 16, 32)]
     kept = [each.kept for each in found]
     assert kept == sorted(kept) and kept[0] < 0.5 < kept[-1]
     assert [each.rank for each in found] == [1, 4, 16, 32]
     assert "rank" not in found[-1].left_out or found[-1].left_out["rank"] < 1e-6
-    assert np.isfinite(expected).all()
 
 
 def test_a_low_rank_change_comes_back_exactly() -> None:

@@ -27,7 +27,7 @@ from lora_clf.errors import (
     WrongBaseError,
 )
 from tests.adapters.making import make, shared_base
-from tests.adapters.peft_making import LABELS, agree, saved_by_peft
+from tests.adapters.peft_making import LABELS, agree, peft_logits, saved_by_peft
 
 FUSED = ("gpt2", "gpt_neox", "modernbert")
 TEXTS = ("Are you there?", "WIN a prize " * 3, "ok")
@@ -130,7 +130,7 @@ def test_a_file_with_three_comes_onto_a_fused_base(tmp_path: Path) -> None:
     fused_adapter = load_foreign(tmp_path / "adapter", base, labels=LABELS, fuse_qkv=True)
     assert fused_adapter.header.settings["rank"] == 12 and fused_adapter.header.settings["alpha"] == 30.0
     agree(fused_adapter.logits(TEXTS), plain.logits(TEXTS))
-    assert model is not None
+    agree(plain.logits(TEXTS), peft_logits(model, plain.encode(TEXTS).ids))
 
 
 @pytest.mark.parametrize("name", FUSED)

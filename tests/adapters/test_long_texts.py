@@ -17,11 +17,13 @@ from lora_clf.adapters.header import read_text
 from lora_clf.adapters.plain import export, merge
 from lora_clf.adapters.pool import AdapterPool
 from lora_clf.adapters.provenance import make_header
+from lora_clf.base.base import Base, load_base
 from lora_clf.base.reading import Reading
 from lora_clf.errors import AdapterFormatError, UsageError
 from lora_clf.tuners import create
 from tests.adapters.making import LABELS, shared_base
 from tests.adapters.making import make as plain_adapter
+from tests.adapters.whole_bases import whole_base
 from tests.bases import randomise
 from tests.data.test_transcript import MEETING
 
@@ -38,8 +40,14 @@ READINGS = (
 TEXTS = ("Are you there?", "WIN a prize. " * 20, "", MEETING)
 
 
-def make(reading: Reading, strategy: str = "lora-scratch", pooling: str = "mean", seed: int = 7) -> Adapter:
-    base = shared_base("bert")
+def make(
+    reading: Reading,
+    strategy: str = "lora-scratch",
+    pooling: str = "mean",
+    seed: int = 7,
+    base: Base | None = None,
+) -> Adapter:
+    base = base or shared_base("bert")
     settings = {"rank": 3, "alpha": 7.0} if strategy.startswith("lora") else {}
     tuned = create(strategy, **settings).prepare(base.view(2, pooling, 3, reading.combiner))
     randomise(tuned, seed)
@@ -110,8 +118,8 @@ def test_an_answer_explains_itself(reading: Reading) -> None:
             "start", "end", "share", "label", "probability",
         }  # fmt: skip
     counts = [len(each.chunks) for each in found]
-    assert (counts[0] == counts[2] == 1 and (counts[3] > 1) == (reading.whole and reading.segment != "minutes")) or True
-    if reading.long == "chunk" and reading.aggregate in ("mean", "vote") and counts[1] > 1:
+    assert counts[0] == counts[2] == 1 and (counts[1] > 1) == (counts[3] > 1) == reading.whole
+    if reading.long == "chunk" and reading.aggregate in ("mean", "vote"):
         each = found[1]
         own = np.mean([chunk.probability for chunk in each.chunks])
         if reading.aggregate == "mean":  # the answer's probability is the mean of the chunks' own
@@ -157,15 +165,14 @@ def test_averages_and_extracts_read_as_their_parts(reading: Reading, tmp_path: P
     assert found.header.how == reading and found.header.strategy == "lora"
 
 
-def test_a_merged_adapter_reads_as_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from lora_clf.adapters.plain import _head_on
-
-    for reading in (READINGS[0], READINGS[4]):
-        adapter = make(reading, "head-only")
-        head = _head_on(adapter.base, adapter)
-        assert head.header.how == reading
-        np.testing.assert_allclose(head.logits(TEXTS), adapter.logits(TEXTS), atol=1e-5)
-    assert callable(merge)
+def test_a_merged_adapter_reads_as_before(tmp_path: Path) -> None:
+    base = whole_base("bert", tmp_path / "base")
+    for number, reading in enumerate((READINGS[0], READINGS[4])):
+        adapter, out = make(reading, base=base), tmp_path / f"merged-{number}"
+        _, head = merge(adapter, out)
+        again = load_adapter(out / "head", load_base(out, device="cpu"), verify=True)
+        assert head.header.how == again.header.how == reading
+        np.testing.assert_allclose(again.logits(TEXTS), adapter.logits(TEXTS), atol=1e-4)
 
 
 def test_cards_say_how_it_reads(tmp_path: Path) -> None:

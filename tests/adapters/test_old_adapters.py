@@ -41,7 +41,7 @@ def test_they_load_with_their_stored_canaries(version: tuple[Path, Base]) -> Non
         steps = verify_folder(folder / name, lambda header: base)
         assert len(steps) == 7 and all(step.passed for step in steps), steps
         (answer,) = adapter.predict(["win a prize"])
-        assert answer.label in adapter.labels
+        assert (answer.label == "spam") == (answer.probabilities["spam"] >= 0.4)
 
 
 @pytest.mark.parametrize("name", LATER)

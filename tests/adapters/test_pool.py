@@ -517,7 +517,8 @@ def test_all_of_them_are_those_of_one_moment() -> None:
     finally:
         stop.set()
         thread.join()
-    assert len(found) == 60 and all("lora-0" in each for each in found)
+    found.append(pool.predict_all(["x"]))  # when both are there
+    assert len(found) == 61 and all("lora-0" in each for each in found) and "lora-1" in found[-1]
     expected = adapters["lora-1"].predict(["x"])
     assert all(near(each["lora-1"], expected) for each in found if "lora-1" in each)
 

@@ -506,7 +506,11 @@ def test_the_exchange_is_there_on_linux(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).touch()
-    if disk._exchange(tmp_path / "a", tmp_path / "b"):
-        assert (tmp_path / "a" / "b").exists() and (tmp_path / "b" / "a").exists()
     assert not disk._exchange(tmp_path / "a", tmp_path / "no")
+    if not disk._exchange(tmp_path / "a", tmp_path / "b"):
+        pytest.skip("this file system exchanges no folders")
+    assert (tmp_path / "a" / "b").exists() and (tmp_path / "b" / "a").exists()
+
+
+def test_the_digest_is_of_the_numbers_too() -> None:
     assert digest_of(make().header, b"") != digest_of(make().header, b"x")

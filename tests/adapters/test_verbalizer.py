@@ -101,8 +101,8 @@ def test_a_run_is_resumed_with_the_same_words_only(base: Base, data: Dataset, tm
     resumed = replace(kept, resume=True)
     from lora_clf.errors import CheckpointError
 
+    other = replace(words(data), template="{text} so?")
     with pytest.raises(CheckpointError, match="--template"):
-        other = replace(words(data), template="{text} so?")
         train(base, data, create("bitfit"), FAST, verbalizer=other, checkpoints=resumed)
     whole = train(base, data, create("bitfit"), FAST, verbalizer=words(data))
     again = train(base, data, create("bitfit"), FAST, verbalizer=words(data), checkpoints=resumed)

@@ -64,7 +64,7 @@ def test_windows_hold_the_whole_text_between_special_tokens(words: Tokenizer) ->
     covered = np.zeros(len(LONG_TEXT), dtype=int)
     for start, end in found.spans[1:-1]:
         covered[start:end] += 1
-    assert (covered.min() == 1 and covered.max() == 2) or covered.max() == 1
+    assert covered.min() == 1 and covered.max() <= 2
     assert found.text_lengths.tolist() == [len(found.ids[0]), found.lengths[1:-1].sum(), 2]
     assert found.owners.tolist() == [0, *[1] * int(found.chunks[1]), 2]
     assert found.rows_of(np.array([2, 0])).tolist() == [len(found) - 1, 0]
@@ -181,7 +181,7 @@ def test_windows_need_no_tokenizer() -> None:
         return [len(text.split()) for text in texts]
 
     found = windows(["a b. C d. E f g h i j.", "short"], count, room=4, characters=100, overlap=2)
-    assert found == [[(0, 10), (5, 17), (17, 22)], [(0, 5)]] or found[1] == [(0, 5)]
+    assert found == [[(0, 10), (5, 14), (10, 18), (14, 22)], [(0, 5)]]
     assert all(len("a b. C d. E f g h i j."[s:e].split()) <= 4 for s, e in found[0])
 
 
@@ -214,7 +214,7 @@ def test_settings_go_to_the_header_and_back() -> None:
         Reading.restored({"long": "chunk", "stride": 5})
 
 
-def test_whole_pages_are_read_quickly(words: Tokenizer) -> None:
+def test_whole_pages_are_read_to_their_end(words: Tokenizer) -> None:
     page = "\u0301" * 5_000 + LONG_TEXT * 20 + " " * 5_000 + "item" * 2_000
     found = documents(words, [page], 64)
     assert len(found) > 100 and found.spans[-1].end == len(page)

@@ -122,13 +122,13 @@ def test_gpt2_gives_the_ids_of_transformers_on_every_sms(gpt2: Tokenizer, shared
     lines = (shared / "data" / "sms_spam" / "SMSSpamCollection").read_text(encoding="utf-8").split("\n")
     texts = [line.split("\t", 1)[1] for line in lines if line]
     assert len(texts) == 5574
-    start = time.perf_counter()
+    start = time.process_time()
     tokens = gpt2.encode(texts, 1024)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     reference = GPT2TokenizerFast.from_pretrained(shared / "tokenizers" / "gpt2")
     assert [row.tolist() for row in tokens.ids] == reference(texts)["input_ids"]
     assert not tokens.truncated.any() and len(tokens) == 5574 and tokens.lengths.sum() == sum(map(len, tokens.ids))
-    assert seconds < 5  # 0.15 s on a free core
+    assert seconds < 5  # of the processor: 0.15 on a free core
 
 
 def test_byte_pairs_run_by_tiktoken_equal_the_tokenizers_library(tmp_path: Path) -> None:

@@ -96,9 +96,12 @@ def test_scores_are_those_of_the_language_model(folder: Path, base: Base) -> Non
 
 def test_padding_and_company_change_nothing(base: Base) -> None:
     seen = prompt_of(base)
-    view = create("lora-scratch", rank=2).prepare(seen.view(3)).view
+    tuned = create("lora-scratch", rank=2).prepare(seen.view(3))
+    randomise(tuned)
+    view = tuned.view
     tokens = seen.encode(TEXTS, 96)
     together = logits(view, tokens)
+    assert together.std(axis=0).min() > 1e-3
     for place in range(len(TEXTS)):
         batch = collate(tokens.ids, np.array([place]), 96)
         left = torch.roll(batch.input_ids, 5, dims=1), torch.roll(batch.attention_mask, 5, dims=1)

@@ -18,6 +18,8 @@ import speed_quality
 import speed_table
 import speed_training
 
+from lora_clf.inference.cache import prefix_cache
+from lora_clf.training import loop as training_loop
 from lora_clf.tuners.last_block import LastBlock
 
 # The targets of the median ratio, as they were set.
@@ -71,14 +73,35 @@ def test_ours_pays_for_its_prefix_every_time_but_when_it_is_warm(bases: Path) ->
     held = []
     for _ in range(2):
         assert side() > 0
-        assert side.result is not None and our_training.remembers(made.base)
+        assert side.result is not None and len(prefix_cache(made.base)) > 0
         held.append(side.result.prefix_seconds)
     assert held[0] != held[1] > 0  # computed again, not taken over
     assert side.timing is not None and side.timing.complete and side.timing.steps == 2 * 2
     warm = our_training.OurTraining(made.base, made.data, LastBlock(), precision="fp32", epochs=2, warm=True)
     assert warm() > 0 and warm.result is not None and warm.result.prefix_seconds == held[1]
     our_training.forget(made.base)
-    assert not our_training.remembers(made.base)
+    assert len(prefix_cache(made.base)) == 0
+
+
+def test_a_warm_run_is_warm_where_another_side_left_the_states_of_some_texts(
+    bases: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the small sides do, that are run for what a process pays at first."""
+    made = bench("gpt2", bases)
+    few = replace(made, data=replace(made.data, train=made.data.train.take(range(4))))
+    speed_jobs.JOBS["last-block-warm"].sides(few)["theirs"]()
+    some = len(prefix_cache(made.base))
+    side = speed_jobs.JOBS["last-block-warm"].sides(made)["ours"]
+    seen: list[int] = []
+    real = training_loop.train
+
+    def watched(*given: Any, **more: Any) -> Any:
+        seen.append(len(prefix_cache(made.base)))
+        return real(*given, **more)
+
+    monkeypatch.setattr(training_loop, "train", watched)
+    side()
+    assert len(seen) == 2 and 0 < some == seen[0] < seen[1] == len(prefix_cache(made.base))
 
 
 def test_the_clock_starts_at_the_call_and_ends_with_the_last_evaluation(bases: Path) -> None:

@@ -124,7 +124,7 @@ def test_what_is_converted_is_not_replaced(
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
-def test_convert_finds_the_base_by_name(cli: Cli, peft_folder: Path, base: Path, tmp_path: Path) -> None:
+def test_convert_finds_the_base_by_name(cli: Cli, peft_folder: Path, there: Path, tmp_path: Path) -> None:
     moved = tmp_path / "theirs"
     moved.mkdir()
     for file in (peft_folder / "theirs").iterdir():
@@ -137,6 +137,10 @@ def test_convert_finds_the_base_by_name(cli: Cli, peft_folder: Path, base: Path,
         (moved / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": name}))
         ran = cli("adapters", "convert", moved, "--labels", "a,b", "--out", tmp_path / "x", *base_flag)
         assert ran.code in (1, 2) and message in ran.err and "--base" in ran.err
+    (moved / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": there.name}))
+    args = ("adapters", "convert", moved, "--labels", "a,b", "--out", tmp_path / "ours", "--device", "cpu", "--json")
+    found = cli(*args).ok().json()
+    assert found["base"] == there.name and found["base_name_check"] == "equal"
 
 
 def test_convert_names_the_revision_that_was_not_compared() -> None:

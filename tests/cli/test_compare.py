@@ -105,7 +105,9 @@ def test_folds_are_cut_by_groups(table: Path, tmp_path: Path) -> None:
     # Blocks of twelve rows, each with both labels.
     file.write_text("\n".join([f"{head},sender", *(f"{row},s{place // 12}" for place, row in enumerate(lines))]) + "\n")
     settings = fold_settings(DataFlags(group_column="sender", positive_label="ham"))
-    for data in DataArguments(str(file), settings, 3).load_all(0):
+    found = DataArguments(str(file), settings, 3).load_all(0)
+    assert len(found) == 3
+    for data in found:
         assert data.positive_label == "ham"
         of = [set(part.columns["sender"]) for part in data.parts.values()]
         assert not of[0] & of[1] and not of[0] & of[2] and not of[1] & of[2]

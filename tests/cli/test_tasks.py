@@ -71,7 +71,7 @@ def test_a_number(cli: Cli, base: Path, tables: Path, tmp_path: Path) -> None:
         "evaluate", out, scores, *flags, "--base", base, "--by", "source", "--drop-rows", "source=s1", "--json"
     ).json()
     report = told["reports"]["test"]
-    assert told["same_split_as_training"] is False or told["dropped"]["test"] > 0
+    assert told["same_split_as_training"] is True and told["dropped"]["test"] > 0
     assert told["primary"] == "mae" and report["overall"]["low"] <= told["test"]["mae"] <= report["overall"]["high"]
     assert [each["value"] for each in report["by"]["source"]] == ["s0"]
     costs = [each["cost"] for each in report["errors"]]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lora_clf.adapters.adapter import read_header
 from lora_clf.errors import TrainingError
 
 Cli = Callable[..., Any]
@@ -158,19 +159,22 @@ def test_a_threshold_for_a_precision(cli: Cli, base: Path, table: Path, tmp_path
     assert again["test"]["threshold"] == found["value"] and again["validation"]["recall"] == found["recall"]
 
 
-def test_a_threshold_that_nothing_reaches_is_told_and_not_stored(cli: Cli, base: Path, tmp_path: Path) -> None:
-    """Labels that have nothing to do with the texts: no threshold is always right."""
+def test_the_threshold_that_is_told_is_the_one_that_is_stored(cli: Cli, base: Path, tmp_path: Path) -> None:
+    """Labels that have nothing to do with the texts: where no threshold is always right, none is stored."""
     file = tmp_path / "noise.csv"
     lines = [f"{number * 7919 % 100_003} {number * 31 % 97},{'spam' if number % 3 else 'ham'}" for number in range(90)]
     file.write_text("\n".join(["text,label", *lines]), encoding="utf-8")
     args = ("train", file, "--base", base, "--strategy", "head-only", "--precision", "fp32", "--split", "30/50/20")
     ran = cli(*args, "--target-precision", 1, "--positive-label", "ham", "--out", tmp_path / "a", "--json").ok()
-    if ran.json()["threshold"] is None:
+    told = ran.json()["threshold"]
+    if told is None:
         assert "No threshold has a precision of 1 for ham" in ran.err
     else:  # the surest row happened to be right
         assert "no number of rows would lift it to 1" in ran.err
+    assert read_header(tmp_path / "a").threshold == (None if told is None else told["value"])
     free = cli(*args, "--threshold", 0.3, "--no-temperature", "--out", tmp_path / "b", "--json").ok().json()
-    assert free["threshold"]["value"] == 0.3 and free["temperature"] is None
+    header = read_header(tmp_path / "b")
+    assert free["threshold"]["value"] == header.threshold == 0.3 and free["temperature"] is header.temperature is None
 
 
 def test_evaluate_repeats_what_training_said(cli: Cli, trained: tuple[Path, Any], base: Path, table: Path) -> None:

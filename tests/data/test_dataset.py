@@ -338,7 +338,9 @@ def test_folds(sms_file: Path) -> None:
 def test_folds_with_groups_and_wrong_folds(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", rows(90, speaker=lambda n: f"s{n % 15}"))
     part = load_table(path, columns=["speaker"])
-    for dataset in folds(part, 3, 0, "random", group_column="speaker"):
+    cut = folds(part, 3, 0, "random", group_column="speaker")
+    assert len(cut) == 3
+    for dataset in cut:
         sides = [set(side.columns["speaker"]) for side in dataset.parts.values()]
         assert sum(map(len, sides)) == 15
     with pytest.raises(UsageError, match="Unknown protocol for folds 'book'"):

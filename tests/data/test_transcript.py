@@ -130,7 +130,7 @@ def test_places_are_those_of_the_original() -> None:
 
 
 def test_storms_take_linear_time() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     for storm in (
         "um " * 20_000,
         " " * 60_000,
@@ -143,4 +143,4 @@ def test_storms_take_linear_time() -> None:
         clean(storm)
         for kind in SEGMENTS:
             segmenter(kind)(storm)
-    assert time.perf_counter() - began < 30
+    assert time.process_time() - began < 30

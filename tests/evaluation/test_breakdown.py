@@ -77,6 +77,7 @@ def test_errors_are_worst_first_and_follow_the_threshold() -> None:
 def test_the_sweep_agrees_with_the_scores_at_each_threshold() -> None:
     answered = made(temperature=1.7)
     found = thresholds(answered)
+    assert len(found) == 12
     for each in found:
         scores = assess(
             answered.truth, answered.logits, answered.names, "spam", temperature=1.7, threshold=each["threshold"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,14 +114,31 @@ def test_cached_and_uncached_losses_agree() -> None:
         assert plain.prefix_seconds == 0
 
 
-def test_the_least_recently_used_go_first_and_the_budget_holds() -> None:
+def test_the_least_recently_used_go_first_and_the_budget_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[int] = []
+
+    def counted(*args: Any) -> None:
+        computed.append(len(args[5]))
+        compute_states(*args)
+
+    monkeypatch.setattr(cache_module, "compute_states", counted)
     base = tiny_base("bert")
-    cache = PrefixCache(budget=4000)
-    first, second = base.encode(TEXTS[:3]), base.encode(TEXTS[3:20])
-    cache.states(base, "mean", Cut(3, True), "fp32", first)
-    assert len(cache) == 3 and cache.bytes == 3 * 32 * 4
-    cache.states(base, "mean", Cut(1, False), "fp32", second)
-    assert cache.bytes <= 4000
+    cache = PrefixCache(budget=5 * 32 * 4)
+    one, two, three = (base.encode(TEXTS[start : start + 2]) for start in (0, 2, 4))
+
+    def ask(tokens: Tokens) -> None:
+        cache.states(base, "mean", Cut(3, True), "fp32", tokens)
+
+    for tokens in (one, two, one, three):
+        ask(tokens)
+    assert computed == [2, 2, 2] and len(cache) == 5 and cache.bytes == cache.budget
+    ask(one)  # used after the second, so all of it is still there
+    assert computed == [2, 2, 2]
+    ask(two)
+    assert computed == [2, 2, 2, 1] and len(cache) == 5 and cache.bytes == cache.budget
+    cache.states(base, "mean", Cut(1, False), "fp32", base.encode(TEXTS[3:20]))  # more than the budget alone
+    assert cache.bytes <= cache.budget
+    ask(one)
     cache.clear()
     assert len(cache) == 0 and cache.bytes == 0
 
@@ -162,7 +180,6 @@ def test_equal_texts_are_computed_once() -> None:
     cache = PrefixCache()
     states = cache.states(base, "mean", Cut(3, True), "fp32", base.encode(["same"] * 5))
     assert len(cache) == 1 and len(states.rows) == 5
-    assert isinstance(base.encode(["same"]), Tokens)
 
 
 @pytest.mark.parametrize("threads", [3, 5])

@@ -102,6 +102,7 @@ def test_both_kernels_give_equal_results(name: str) -> None:
     answers = []
     for kernel in ("eager", "sdpa"):
         set_attention(view, kernel)
+        assert view.config._attn_implementation == (kernel if view.architecture.fused else "eager")
         with torch.no_grad():
             answers.append(view(*batch()))
     torch.testing.assert_close(*answers, rtol=1e-5, atol=1e-5)
@@ -147,8 +148,12 @@ def test_bf16_casts_only_what_is_frozen_and_keeps_the_head_in_fp32() -> None:
 
 def test_prediction_leaves_the_view_as_it_was() -> None:
     base = tiny_base("bert")
-    view = create("lora", dropout=0.5).prepare(base.view(2)).view
+    tuned = create("lora", dropout=0.5).prepare(base.view(2))
+    randomise(tuned)
+    view = tuned.view
     view.train()
+    with torch.no_grad():
+        assert not torch.equal(view(*batch()), view(*batch()))
     tokens = base.encode(["hello", "you"])
     assert np.array_equal(logits(view, tokens), logits(view, tokens))  # No dropout while predicting.
     assert view.training

@@ -94,7 +94,7 @@ def test_ten_megabytes_are_answered(kind: str, adapters: list[Adapter]) -> None:
 
 
 @pytest.fixture(scope="module")
-def spam(request: pytest.FixtureRequest) -> Adapter:
+def spam() -> Adapter:
     """The adapter for SMS spam that lies in the repository, where its base is in the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         import tests.conftest as every

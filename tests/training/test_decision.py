@@ -80,9 +80,9 @@ def test_same_seed_same_bytes_with_a_decision(tmp_path: Path) -> None:
     data, decision = noisy(), Decision(target_precision=0.8)
     for name in ("one", "two"):
         train(tiny_base("bert"), data, create("head-only"), FAST, decision=decision).save(tmp_path / name)
-    files = [(tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("one", "two")]
-    assert files[0] == files[1]
-    assert json.loads((tmp_path / "one" / "adapter_config.json").read_text())["threshold"] is not None
+    one, two = ({file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    assert one == two and len(one) == 3
+    assert json.loads(one["adapter_config.json"])["threshold"] is not None
 
 
 def test_a_temperature_is_the_default_and_can_be_left_out() -> None:

@@ -36,6 +36,7 @@ def test_the_final_rank_is_the_budget(tmp_path: Path) -> None:
     for name, rank in ranks.items():
         change = merged.backbone.get_submodule(name).weight - base.backbone.get_submodule(name).weight  # type: ignore[operator]
         assert int(torch.linalg.matrix_rank(change.detach().double(), rtol=1e-4)) <= rank
+        assert rank == 0 or float(change.abs().max()) > 0
 
 
 def test_the_rank_goes_down_along_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:

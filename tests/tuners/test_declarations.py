@@ -106,11 +106,13 @@ def test_the_opposite_claims_hold_too() -> None:
 
 def test_hooks_are_called_and_nothing_is_solved_past_them() -> None:
     Hooked.made.clear()
-    data = toy()
-    result = train(tiny_base("bert"), data, Hooked(), replace(FAST, epochs=2))
+    data, base = toy(), tiny_base("bert")
+    free = replace(FAST, epochs=2, lr=None)  # without a rate of its own a head alone is solved for
+    result = train(base, data, Hooked(), free)
     run = Hooked.made[0]
     assert run.penalties == 12 and run.seen == [(step, 12, True) for step in range(1, 13)]
     assert "solver" not in result.adapter.header.training
+    assert "solver" in train(base, data, create("head-only"), free).adapter.header.training
     plain = train(tiny_base("bert"), data, create("head-only"), replace(FAST, epochs=2))
     sizes = [float(r.adapter.tuned.state_dict()["head.linear.weight"].norm()) for r in (result, plain)]
     assert sizes[0] < sizes[1]  # The penalty was in the loss.
@@ -204,7 +206,7 @@ def test_what_has_no_effect_and_what_was_cut_is_said() -> None:
     assert set(recipe) == {"solver", "l2", "precision", "seed"}
 
 
-def test_a_prefix_that_is_too_large_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prefix_that_is_too_large_is_not_kept() -> None:
     from lora_clf.inference.cache import prefix_cache
 
     base = tiny_base("bert")
