@@ -11,7 +11,7 @@ import numpy as np
 from lora_clf.adapters.adapter import Adapter, make_header
 from lora_clf.errors import TrainingError
 from lora_clf.inference.attention import kernel_rule
-from lora_clf.inference.predict import logits
+from lora_clf.inference.predict import answering, logits
 from lora_clf.training.decision import Decided, Decision, settle
 
 if TYPE_CHECKING:
@@ -72,10 +72,15 @@ class Ending:
     reading: Mapping[str, Any] = field(default_factory=dict)
     answers: Callable[[Tuned, str], NDArray[np.float32]] | None = None
 
-    def _answered(self, tuned: Tuned, part: str) -> NDArray[np.float32]:
-        if self.answers is not None:
-            return self.answers(tuned, part)
-        return logits(tuned.view, self.tokens[part], softmax=self.task.softmax)
+    def _answered(self, tuned: Tuned) -> dict[str, NDArray[np.float32]]:
+        """The logits (N, C) of both parts, as `Adapter.predict` would compute them for so many texts in fp32."""
+        if (answers := self.answers) is not None:
+            return {name: answers(tuned, name) for name in self.tokens}
+        made = answering(tuned, "fp32", sum(len(tokens) for tokens in self.tokens.values()))
+        return {
+            name: logits(made.view, tokens, last=made.last, softmax=self.task.softmax)
+            for name, tokens in self.tokens.items()
+        }
 
     def score(self, tuned: Tuned) -> Scored:
         """Score ``tuned``, and find its temperature and threshold.
@@ -83,7 +88,7 @@ class Ending:
         Raises:
             TrainingError: logits are not finite.
         """
-        answers = {name: self._answered(tuned, name) for name in ("validation", "test")}
+        answers = self._answered(tuned)
         if not all(np.isfinite(each).all() for each in answers.values()):
             raise TrainingError(
                 f"The trained weights give logits that are not finite, with a learning rate of {self.learning_rate:g}. "

@@ -72,6 +72,18 @@ def test_it_learns_and_reports() -> None:
     assert 0 < result.share < 1
 
 
+@pytest.mark.parametrize("strategy", ["lora-scratch", "last-block", "prefix-tuning"])
+def test_scores_of_many_rows_are_those_of_the_adapter(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For many rows a faster copy answers, which leaves the trained weights as they are."""
+    few = train(tiny_base("gpt2"), toy(), create(strategy), FAST)
+    monkeypatch.setattr("lora_clf.inference.predict.MANY", 1)
+    many = train(tiny_base("gpt2"), toy(), create(strategy), FAST)
+    assert few.test_logits.shape == (16, 2) and few.test_logits.std() > 1e-2
+    np.testing.assert_allclose(many.test_logits, few.test_logits, rtol=1e-5, atol=1e-5)
+    states = few.adapter.tuned.state_dict(), many.adapter.tuned.state_dict()
+    assert len(states[0]) > 2 and all(torch.equal(each, states[1][name]) for name, each in states[0].items())
+
+
 def test_the_adapter_scores_what_the_result_says() -> None:
     data = toy()
     result = train(tiny_base("bert"), data, create("last-block"), FAST)
