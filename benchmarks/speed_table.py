@@ -29,7 +29,8 @@ def table(results: dict[str, Any]) -> str:
         if "ratio" not in value:
             continue
         lines.append(line(value))
-        notes += [beside(name, side, value) for side in value["sides"] if side not in ("ours", "theirs")]
+        rows = {f"ours-{job.precision}" for job in JOBS.values() if job.within == name}  # which have a row of their own
+        notes += [beside(name, side, value) for side in value["sides"] if side not in ("ours", "theirs", *rows)]
         if (check := value.get("complete")) and "steps" in check:
             both = f"ours {figure(check['ours'], 's')}, theirs {figure(check['theirs'], 's')}"
             notes.append(f"One complete run of `{name}`: {both}, ratio {check['ratio']:.3g}.")
@@ -38,7 +39,10 @@ def table(results: dict[str, Any]) -> str:
     if left:
         notes.append(f"Not measured yet: {', '.join(left)}.")
     made = sorted({machine(value["provenance"]) for value in results.values() if "provenance" in value})
-    body = markdown_table(HEADINGS, lines, [True, True] + [False] * (len(HEADINGS) - 2)) if lines else ""
+    headings = HEADINGS
+    if all(cells[-1] == DASH for cells in lines):  # nobody has measured memory yet
+        headings, lines = headings[:-1], [cells[:-1] for cells in lines]
+    body = markdown_table(headings, lines, [True, True] + [False] * (len(headings) - 2)) if lines else ""
     return "\n\n".join(part for part in (body.rstrip("\n"), *notes, *made) if part)
 
 
