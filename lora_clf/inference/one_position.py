@@ -86,13 +86,13 @@ class LastBlock:
         chosen = x[rows, places].unsqueeze(1)
         states = norm_1(x)
         one = states[rows, places].unsqueeze(1)
-        width = x.shape[-1] // self.heads
-        if type(projections[0]) is Conv1D:
+        if len(projections) == 1 and type(projections[0]) is Conv1D and rotary is None:
             context = self._attend_states(projections[0], states, one)
-        elif len(projections) == 1:
-            context = self._attend(*_joined(projections[0], states, rows, places), width)
         else:
-            query, key, value = projections[0](one), projections[1](states), projections[2](states)
+            if len(projections) == 1:
+                query, key, value = _joined(projections[0], states, rows, places)
+            else:
+                query, key, value = projections[0](one), projections[1](states), projections[2](states)
             if rotary is not None:
                 cos, sin = rotary  # (B or 1, T, d)
                 cos, sin = (table.expand(len(x), -1, -1) for table in (cos, sin))
