@@ -49,7 +49,7 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.ids)
 
-    @property
+    @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
         """(N,) tokens of each text."""
         return np.fromiter((len(row) for row in self.ids), dtype=np.int64, count=len(self.ids))

@@ -244,3 +244,9 @@ class View(nn.Module):
         hidden = self.hidden(input_ids, attention_mask)
         with torch.autocast(hidden.device.type, enabled=False):  # The head and what follows stay in fp32.
             return self.pooled(hidden.float(), attention_mask)
+
+    def vectors_of_pooled(self, states: Tensor) -> Tensor:
+        """The head's inputs from what the last block says of the pooled token of each text: (B, 1, D) -> (B, D)."""
+        with torch.autocast(states.device.type, enabled=False):
+            hidden = states.float() if self.final_norm is None else self.final_norm(states.float())
+            return self.pooled(hidden, torch.ones_like(hidden[:, :, 0], dtype=torch.int64))

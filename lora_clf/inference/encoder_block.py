@@ -22,7 +22,7 @@ d = D / H, I inputs, O outputs, r rank, R the sum of the ranks; with padding lef
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,26 +33,29 @@ from torch.nn import functional as F
 from lora_clf.base.architecture import PostNorm
 from lora_clf.inference.attention import EAGER_TOKENS
 from lora_clf.inference.padding import Packer, Packing
-from lora_clf.inference.products import linear, outer, times
+from lora_clf.inference.products import linear, outer, packed, times
 from lora_clf.tuners.base import Tuned
 from lora_clf.tuners.lora_scratch import LoRALinear
 from lora_clf.tuners.low_rank import LowRankTuned
 
 Factors = tuple[nn.Parameter, nn.Parameter]
+_SPLIT = (slice(0, 3), slice(3, 4), slice(4, 5), slice(5, 6))  # q k v, output, up, down among the layers
 _FAR_BELOW = -1e30  # added to the scores of padding; in range of bf16
 
 
-def fuse_blocks(tuned: Tuned, precision: str, packer: Packer | None = None) -> int:
+def fuse_blocks(tuned: Tuned, precision: str, packer: Packer | None = None, longest: int | None = None) -> int:
     """Let every block that is exactly the function above compute itself as one node; how many there are.
 
-    The modules, their names and parameters stay what they are; frozen weights of query, key and value move into one
-    tensor. Call it when the view is ready to run and belongs to the caller.
+    The modules, their names and parameters stay what they are; frozen weights are kept in the form in which they are
+    multiplied. Call it when the view is ready to run and belongs to the caller.
 
     Args:
         tuned: the prepared view.
         precision: "fp32" or "bf16", in which the blocks will run.
         packer: what says how padding is left out; by default it is computed like any token. What a block returns for
             padding means nothing then, and the last bits of a text's states depend on how many tokens are packed.
+        longest: tokens of the longest text there will be, where that is known: if none is too long for the node,
+            frozen weights are kept in that form alone, and the parameters are the base's own again.
     """
     view = tuned.view
     names = view.architecture.post_norm
@@ -64,6 +67,7 @@ def fuse_blocks(tuned: Tuned, precision: str, packer: Packer | None = None) -> i
         factors, scaling = tuned.factors, tuned.scaling
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     heads = int(view.config.num_attention_heads)
+    alone = longest is not None and longest <= EAGER_TOKENS
     fused = 0
     for index, block in enumerate(view.blocks):
         if not isinstance(block, type(view.original_blocks[index])):  # one that was taken out
@@ -74,6 +78,9 @@ def fuse_blocks(tuned: Tuned, precision: str, packer: Packer | None = None) -> i
         if parts is None:
             continue
         body = EncoderBlock(block, *parts, scaling, heads, dtype, packer)
+        if alone:
+            original = view.original_blocks[index]
+            body.give_back([original.get_submodule(name) for name in names.linears])
         # An attribute of the object goes before the class's method; parameter names stay as they are.
         object.__setattr__(block, "forward", body)
         fused += 1
@@ -185,11 +192,24 @@ class Projection:
         weights = [layer.weight for layer in layers]
         biases = [layer.bias for layer in layers]
         self._copies: list[tuple[Tensor, nn.Parameter]] = []  # (place in one of the tensors below, what trains)
-        self.weight = self._joined(weights, dtype)
         self.bias = self._joined(biases, dtype)
+        self.weight: Tensor | None = self._joined(weights, dtype)  # none where it is packed
         self.a: Tensor | None
         self.b: Tensor | None
-        self.a, self.b = self._factors(dtype)
+        self.a, self.b = self._factors(self.weight)
+        trains = any(weight.requires_grad for weight in weights)
+        self._times = None if trains else packed(self.weight)  # x Wᵀ + b
+        self._times_back: Callable[[Tensor, Tensor | None], Tensor] | None = None  # dy W; made when it is asked for
+        if self._times is not None:
+            self.weight = None
+
+    def give_back(self, originals: Sequence[Any]) -> None:
+        """Let the storage of packed weights go where they are those of these layers, whose own then stands."""
+        if self._times is None:
+            return
+        for layer, original in zip(self.layers, originals, strict=True):
+            if torch.equal(layer.weight.data, original.weight.data.to(layer.weight.dtype)):
+                layer.weight.data = original.weight.data
 
     def _joined(self, parameters: Sequence[nn.Parameter], dtype: torch.dtype) -> Tensor:
         """The parameters as one tensor in the run's type; frozen ones live in it from now on."""
@@ -203,13 +223,13 @@ class Projection:
                 parameter.data = part
         return joined
 
-    def _factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    def _factors(self, weight: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
         """Room for A (R, I) and B (O, R) of all layers in the run's type; nothing without any."""
         ranks = [0 if layer.factors is None else len(layer.factors[0]) for layer in self.layers]
         if not any(ranks):
             return None, None
-        a = self.weight.new_empty(sum(ranks), self.weight.shape[1], dtype=dtype)
-        b = self.weight.new_zeros(sum(self.outputs), sum(ranks), dtype=dtype)
+        a = weight.new_empty(sum(ranks), weight.shape[1])
+        b = weight.new_zeros(sum(self.outputs), sum(ranks))
         row = column = 0
         for layer, outputs, rank in zip(self.layers, self.outputs, ranks, strict=True):
             if layer.factors is not None:
@@ -231,7 +251,11 @@ class Projection:
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
         """y of x: (N, I) -> (N, O); and what `backward` needs."""
         self.refresh()
-        y = linear(x, self.weight, self.bias)
+        if self._times is not None:
+            y = self._times(x, self.bias)
+        else:
+            assert self.weight is not None
+            y = linear(x, self.weight, self.bias)
         inner = None
         if self.a is not None and self.b is not None:
             inner = (x @ self.a.t()).mul_(self.scaling)  # (N, R): R numbers a token to scale in place of O
@@ -241,7 +265,7 @@ class Projection:
     def backward(self, dy: Tensor, kept: tuple[Any, ...], need_dx: bool) -> tuple[Tensor | None, list[Tensor]]:
         """dx (N, I), and the gradients of `trainable`, from dy (N, O)."""
         x, inner = kept
-        dx = times(dy, self.weight) if need_dx else None
+        dx = self._back(dy) if need_dx else None
         da = db = None
         if self.a is not None and self.b is not None:
             dinner = (dy @ self.b).mul_(self.scaling)  # (N, R)
@@ -252,6 +276,17 @@ class Projection:
         dweight = outer(dy, x).float() if any(layer.weight.requires_grad for layer in self.layers) else None
         dbias = dy.float().sum(0) if any(layer.bias.requires_grad for layer in self.layers) else None
         return dx, list(self._shares(dweight, dbias, da, db))
+
+    def _back(self, dy: Tensor) -> Tensor:
+        """dy W: (N, O) -> (N, I)."""
+        if self._times is None:
+            assert self.weight is not None
+            return times(dy, self.weight)
+        if self._times_back is None:
+            weight = torch.cat([layer.weight.data.to(dy.dtype) for layer in self.layers])
+            self._times_back = packed(weight.t().contiguous())
+            assert self._times_back is not None
+        return self._times_back(dy, None)
 
     def _shares(
         self, dweight: Tensor | None, dbias: Tensor | None, da: Tensor | None, db: Tensor | None
@@ -287,10 +322,7 @@ class EncoderBlock:
         dtype: torch.dtype,
         packer: Packer | None = None,
     ) -> None:
-        self.qkv = Projection(layers[:3], scaling, dtype)
-        self.output = Projection(layers[3:4], scaling, dtype)
-        self.up = Projection(layers[4:5], scaling, dtype)
-        self.down = Projection(layers[5:6], scaling, dtype)
+        self.qkv, self.output, self.up, self.down = (Projection(layers[part], scaling, dtype) for part in _SPLIT)
         self.norms = norms
         self.heads = heads
         self.dtype = dtype
@@ -311,6 +343,11 @@ class EncoderBlock:
             inputs = (self, hidden_states, mask, packing, *self.trainable())
             out: Tensor = _Node.apply(*inputs)  # type: ignore[no-untyped-call]
         return out
+
+    def give_back(self, originals: Sequence[nn.Module]) -> None:
+        """Keep frozen weights in packed form alone where they are those of these layers (q, k, v, output, up, down)."""
+        for projection, part in zip((self.qkv, self.output, self.up, self.down), _SPLIT, strict=True):
+            projection.give_back(originals[part])
 
     def trainable(self) -> list[nn.Parameter]:
         """What trains, in the order of the gradients that `backward` returns."""

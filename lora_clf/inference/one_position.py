@@ -2,8 +2,8 @@
 
 With last or first pooling nobody reads what the last block says of the other tokens. Of them it needs key and value,
 since the pooled token attends to them; query, output projection and feed-forward part run for one token a text. Of
-the 12 D² products a token of a block 2 D² are left, and where query, key and value are one layer, as in GPT-2, not
-even those. The result is the same.
+the 12 D² products a token of a block 2 D² are left, and in a block of GPT-2 that no strategy put anything into not
+even those (`pooled_block`). The result is the same.
 
 The pooled token sees every token of its text (the last one of a causal model, any of a bidirectional one), so the
 only mask is the padding's. Blocks of GPT-2, BERT, RoBERTa, DistilBERT and Llama families; others stay as they are.
@@ -21,12 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.pytorch_utils import Conv1D
 
 from lora_clf.base.pooling import last_position
 from lora_clf.base.view import View
 from lora_clf.inference.encoder_block import plain_encoder, same_around
-from lora_clf.inference.products import affine
+from lora_clf.inference.pooled_block import layers_of_gpt2, pooled_block
 
 
 class LastBlock:
@@ -47,6 +46,11 @@ class LastBlock:
         self.mask: Tensor | None = None
 
     @property
+    def alone(self) -> bool:
+        """Whether it needs nothing but states and mask: no positions that are turned into every block."""
+        return self.architecture.post_norm is not None or layers_of_gpt2(self.block) is not None
+
+    @property
     def block(self) -> Any:
         """The block itself."""
         return self._block()
@@ -57,13 +61,19 @@ class LastBlock:
             usual = self._fused or partial(type(self.block).forward, self.block)
             states: Tensor = usual(hidden_states, *rest, **more)
             return states
-        rows = torch.arange(len(hidden_states), device=hidden_states.device)
+        pooled = self.pooled(hidden_states, more.get("position_embeddings"))
+        return pooled.expand(-1, hidden_states.shape[1], -1)
+
+    def pooled(self, states: Tensor, rotary: Any = None) -> Tensor:
+        """What the block says of the pooled token of each text: (B, T, D) -> (B, 1, D)."""
+        assert self.mask is not None
+        rows = torch.arange(len(states), device=states.device)
         places = torch.zeros_like(rows) if self.first else last_position(self.mask)  # (B,)
         if self.architecture.post_norm is not None:
-            pooled = self._behind(hidden_states, rows, places)
-        else:
-            pooled = self._before(hidden_states, rows, places, more.get("position_embeddings"))
-        return pooled.expand(-1, hidden_states.shape[1], -1)
+            return self._behind(states, rows, places)
+        if (layers := layers_of_gpt2(self.block)) is not None:
+            return pooled_block(layers, self.heads, states, places, self.mask).unsqueeze(1)
+        return self._before(states, rows, places, rotary)
 
     def _behind(self, x: Tensor, rows: Tensor, places: Tensor) -> Tensor:
         """A block with its norms behind its parts: (B, T, D) -> (B, 1, D)."""
@@ -86,19 +96,16 @@ class LastBlock:
         chosen = x[rows, places].unsqueeze(1)
         states = norm_1(x)
         one = states[rows, places].unsqueeze(1)
-        if len(projections) == 1 and type(projections[0]) is Conv1D and rotary is None:
-            context = self._attend_states(projections[0], states, one)
+        if len(projections) == 1:
+            query, key, value = _joined(projections[0], states, rows, places)
         else:
-            if len(projections) == 1:
-                query, key, value = _joined(projections[0], states, rows, places)
-            else:
-                query, key, value = projections[0](one), projections[1](states), projections[2](states)
-            if rotary is not None:
-                cos, sin = rotary  # (B or 1, T, d)
-                cos, sin = (table.expand(len(x), -1, -1) for table in (cos, sin))
-                key = _rotated(key, cos, sin)
-                query = _rotated(query, cos[rows, places].unsqueeze(1), sin[rows, places].unsqueeze(1))
-            context = self._attend(query, key, value, query.shape[-1] // self.heads)
+            query, key, value = projections[0](one), projections[1](states), projections[2](states)
+        if rotary is not None:
+            cos, sin = rotary  # (B or 1, T, d)
+            cos, sin = (table.expand(len(x), -1, -1) for table in (cos, sin))
+            key = _rotated(key, cos, sin)
+            query = _rotated(query, cos[rows, places].unsqueeze(1), sin[rows, places].unsqueeze(1))
+        context = self._attend(query, key, value, query.shape[-1] // self.heads)
         output = self.block.get_submodule(architecture.attention_output[0])
         after = chosen + output(context)
         found: Tensor = after + feed_forward(norm_2(after))
@@ -114,31 +121,6 @@ class LastBlock:
         # (B, G, H / G, T); scaled first: fp16 ends at 65,504
         context: Tensor = self._shares((q * width**-0.5) @ k).to(v.dtype) @ v  # (B, G, H / G, d)
         return context.reshape(batch, 1, -1)
-
-    def _attend_states(self, projection: Conv1D, states: Tensor, one: Tensor) -> Tensor:
-        """Attention of one token over its text without its keys and values: (B, T, D), (B, 1, D) -> (B, 1, D).
-
-        A key is W x + b and the score q (W x + b), which is (Wᵀ q) x and a number that is the same for all tokens of
-        the text, so the softmax does not see it. And the mean of the values is the value of the mean of the states. So
-        with one query a text two products of D² for every token become two for the text, and 2 H D for a token.
-
-        Args:
-            projection: query, key and value as one layer, (D, 3 D), as the base has it.
-            states: what it reads.
-            one: that of the token that asks.
-        """
-        batch, _, width = states.shape
-        per_head = width // self.heads
-        weights, biases = projection.weight.split(width, dim=1), projection.bias.split(width)
-        query = affine(one, weights[0], biases[0], transposed=True) * per_head**-0.5  # scaled first, as above
-        key, value = (each.view(width, self.heads, per_head).transpose(0, 1) for each in weights[1:])  # (H, D, d)
-        asked = key @ query.view(batch, self.heads, per_head).permute(1, 2, 0)  # (H, D, B)
-        states = states.to(asked.dtype)  # once for both products
-        scores = asked.permute(2, 0, 1) @ states.transpose(1, 2)  # (B, H, T)
-        means = self._shares(scores.unsqueeze(1)).squeeze(1).to(asked.dtype) @ states  # (B, H, D)
-        context = means.transpose(0, 1) @ value  # (H, B, d)
-        found: Tensor = context.transpose(0, 1).reshape(batch, 1, width) + biases[2].to(context.dtype)
-        return found
 
     def _shares(self, scores: Tensor) -> Tensor:
         """What each token of a text gets of the attention: (B, G, H / G, T), none of it for padding, in fp32."""

@@ -135,22 +135,13 @@ def skip_prefix(view: View, cut: Cut) -> None:
         view.blocks[index] = Skipped(view.blocks[index])
 
 
-def resume(
-    view: View,
-    states: Tensor,
-    input_ids: Tensor,
-    attention_mask: Tensor,
-    call: Callable[[Tensor, Tensor], Tensor] | None = None,
-) -> Tensor:
-    """Logits from kept states of a view without its prefix: (B, T, D), (B, T), (B, T) -> (B, C).
-
-    ``call`` is what of the view is called with ids and mask, where that is not `View.classify`.
-    """
+def resume(view: View, states: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """The head's inputs from kept states of a view without its prefix: (B, T, D), (B, T), (B, T) -> (B, D)."""
     entrance = view.blocks[0]
     assert isinstance(entrance, Skipped)
     entrance.states = states
     try:
-        return (call or view.classify)(input_ids, attention_mask)
+        return view.vectors(input_ids, attention_mask)
     finally:
         entrance.states = None
 

@@ -24,21 +24,23 @@ from transformers.pytorch_utils import Conv1D
 from lora_clf.inference.processor import processor
 from lora_clf.tuners.linear_layer import SameConv1D, SameLinear
 
+_PACKED_FOR = 1024  # rows that the order of a weight is chosen for; it multiplies any number of them
+
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x Wᵀ + b: (N, I), (O, I), (O) -> (N, O)."""
     product = onednn()
-    if product is None or x.dtype != torch.float32 or not x.is_cpu or not (_dense(x) and _dense(weight)):
+    if product is None or x.dtype != torch.float32 or not x.is_cpu or not _dense(weight):
         return F.linear(x, weight, bias)
-    return product(x, weight, bias)
+    return product(x if _dense(x) else x.contiguous(), weight, bias)
 
 
 def times(x: Tensor, weight: Tensor) -> Tensor:
     """x W: (N, O), (O, I) -> (N, I)."""
     product = onednn()
-    if product is None or x.dtype != torch.float32 or not x.is_cpu or not (_dense(x) and _dense(weight)):
+    if product is None or x.dtype != torch.float32 or not x.is_cpu or not _dense(weight):
         return x @ weight
-    return product(x, weight.t(), None)
+    return product(x if _dense(x) else x.contiguous(), weight.t(), None)
 
 
 def outer(dy: Tensor, x: Tensor) -> Tensor:
@@ -92,6 +94,39 @@ class _Product(torch.autograd.Function):
 def _outer_as(columns: bool, dy: Tensor, x: Tensor) -> Tensor:
     """dyᵀ x (O, I), column by column in memory where its weight lies so, or it would be copied into that order."""
     return outer(x, dy).t() if columns else outer(dy, x)
+
+
+def packed(weight: Tensor) -> Callable[[Tensor, Tensor | None], Tensor] | None:
+    """x Wᵀ + b with a frozen bf16 W (O, I) in the order that oneDNN multiplies by, which it else makes at every call.
+
+    The weight is copied. None where it is not in bf16 on a CPU, or where PyTorch has no such operator.
+    """
+    operators = _packing()
+    if operators is None or weight.dtype != torch.bfloat16 or not weight.is_cpu or not _switched_on():
+        return None
+    reorder, multiply = operators
+    ordered = reorder(weight, _PACKED_FOR)
+
+    def product(x: Tensor, bias: Tensor | None) -> Tensor:
+        found: Tensor = multiply(x, ordered, bias, "none", [], "")
+        return found
+
+    return product
+
+
+@cache
+def _packing() -> tuple[Callable[..., Tensor], Callable[..., Tensor]] | None:
+    """oneDNN's operators for weights in its own order, where this PyTorch has them and they work as they are known."""
+    try:
+        reorder = torch.ops.mkldnn._reorder_linear_weight.default
+        multiply = torch.ops.mkldnn._linear_pointwise.default
+        x, weight, bias = (
+            torch.ones(shape, device="cpu", dtype=torch.bfloat16) for shape in ((2, 32), (32, 32), (32,))
+        )
+        good = multiply(x, reorder(weight, 2), bias, "none", [], "").tolist() == [[33.0] * 32] * 2
+    except (AttributeError, RuntimeError, TypeError):
+        return None
+    return (reorder, multiply) if good else None
 
 
 def onednn() -> Callable[[Tensor, Tensor, Tensor | None], Tensor] | None:

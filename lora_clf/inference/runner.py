@@ -6,7 +6,7 @@ Shapes: B batch, T tokens, D width, C classes.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -89,7 +89,8 @@ class Runner:
         self._limit, self._widths = position_limit(base.config) or sys.maxsize, GPU_WIDTHS
         if self.device.type == "cpu":
             heap.keep_blocks()
-            self._widths = PACKED_WIDTHS if fuse_blocks(tuned, precision, Packer()) else WIDTHS
+            longest = max(int(each.lengths.max()) for each in tokens.values())
+            self._widths = PACKED_WIDTHS if fuse_blocks(tuned, precision, Packer(), longest) else WIDTHS
             quicken(self.view.blocks)
         self._last = None if self.cut.pooled else pool_last_block(self.view)
 
@@ -117,25 +118,28 @@ class Runner:
         if self.cut.pooled:
             found: Tensor = self.view.head(self._kept(part, rows))
             return found
-        return self._run(part, rows, training=training, call=self.view.classify)
+        vectors = self._vectors(part, rows, training=training)
+        with torch.autocast(self.device.type, enabled=False):
+            logits: Tensor = self.view.head(vectors)
+        return logits
 
     def _kept(self, part: str, rows: NDArray[np.int64]) -> Tensor:
         """The kept pooled vectors of some rows: (B, D)."""
         return self._states[part].gather(rows, 0, self.device).float()
 
-    def _run(
-        self, part: str, rows: NDArray[np.int64], *, training: bool, call: Callable[[Tensor, Tensor], Tensor]
-    ) -> Tensor:
-        """What ``call`` of the view makes of ids and mask of some rows."""
+    def _vectors(self, part: str, rows: NDArray[np.int64], *, training: bool) -> Tensor:
+        """The head's inputs for some rows, from their ids or from kept states: (B, D)."""
         widths = padded_lengths(self.tokens[part].lengths[rows], self._widths, self._limit)
         batch = collate(self.tokens[part].ids, rows, int(widths.max())).to(self.device)
         tokens = batch.input_ids.shape[1]
         choose_attention(self.view, tokens, training=training)
         with masked(self._last, batch.attention_mask), autocast(self.precision, self.device):
             if not self.cut:
-                return call(batch.input_ids, batch.attention_mask)
+                return self.view.vectors(batch.input_ids, batch.attention_mask)
             states = self._states[part].gather(rows, tokens, self.device)
-            return resume(self.view, states, batch.input_ids, batch.attention_mask, call)
+            if self._last is not None and self._last.alone and self.cut.blocks == len(self.view.blocks) - 1:
+                return self.view.vectors_of_pooled(self._last.pooled(states))
+            return resume(self.view, states, batch.input_ids, batch.attention_mask)
 
     def _combined(self, part: str, texts: NDArray[np.int64], *, training: bool) -> Tensor:
         """The logits of some texts by the head over their chunks: (B, C).
@@ -152,7 +156,7 @@ class Runner:
             batches = inference_rows(documents.lengths[chunks], TRAINED_TOKENS)
             parts = []
             for places in batches:
-                run = partial(self._run, part, chunks[places], training=training, call=self.view.vectors)
+                run = partial(self._vectors, part, chunks[places], training=training)
                 parts.append(checkpoint(run, use_reentrant=False) if torch.is_grad_enabled() else run())
             order = torch.from_numpy(np.argsort(np.concatenate(batches)))
             vectors = torch.cat(parts)[order.to(self.device)]

@@ -331,7 +331,11 @@ class Run:
         """Random numbers of a step, which depend on the seed and the step alone, whatever was drawn before."""
         devices = [self.device] if self.device.type == "cuda" else []
         with GENERATOR, torch.random.fork_rng(devices=devices):
-            torch.manual_seed((self.settings.seed * 1_000_003 + self.step) % 2**63)
+            seed = (self.settings.seed * 1_000_003 + self.step) % 2**63
+            # torch.manual_seed would note down the stack every time, for devices that are not in use.
+            torch.default_generator.manual_seed(seed)
+            if devices:
+                torch.cuda.manual_seed_all(seed)
             yield
 
     def _backward(self, rows: NDArray[np.int64], weight: float) -> Tensor:

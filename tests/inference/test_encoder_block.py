@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.checkpoint import checkpoint
 
-from lora_clf.inference import padding
+from lora_clf.inference import padding, products
 from lora_clf.inference.attention import EAGER_TOKENS, set_attention
 from lora_clf.inference.encoder_block import EncoderBlock, Projection, fuse_blocks
 from lora_clf.inference.padding import Packer, packing
+from lora_clf.inference.precision import cast_frozen
 from lora_clf.tuners import create
 from lora_clf.tuners.base import Tuned
 from lora_clf.tuners.lora_scratch import LoRALinear
@@ -109,6 +110,37 @@ def test_a_step_is_seen_by_the_next_pass() -> None:
             torch.optim.SGD(each.trainable().values(), lr=0.1, fused=True).step()
         with torch.no_grad():
             torch.testing.assert_close(tuned.view(*batch()), usual.view(*batch()), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(products._packing() is None, reason="this processor or PyTorch has no packed weights")
+def test_frozen_weights_are_held_once_where_no_text_is_too_long() -> None:
+    found = {}
+    for longest in (None, EAGER_TOKENS, EAGER_TOKENS + 1):
+        tuned = prepared("bert", "lora-scratch", {"rank": 3, "alpha": 7.0})
+        cast_frozen(tuned.view, "bf16")
+        assert fuse_blocks(tuned, "bf16", None, longest) == BLOCKS
+        found[longest] = answer(tuned, "bf16")
+        places = [
+            (block.get_submodule(name).weight, original.get_submodule(name).weight)
+            for block, original in zip(tuned.view.blocks, tuned.view.original_blocks, strict=True)
+            for name in ("attention.self.query", "attention.output.dense", "output.dense")
+        ]
+        shared = [weight.data_ptr() == original.data_ptr() for weight, original in places]  # type: ignore[union-attr]
+        assert shared == [longest == EAGER_TOKENS] * 3 * BLOCKS
+    (logits, gradients), *others = found.values()
+    for ours, mine in others:
+        assert torch.equal(ours, logits)
+        assert len(mine) == len(gradients) > 10 and all(torch.equal(mine[name], g) for name, g in gradients.items())
+
+
+@pytest.mark.skipif(products._packing() is None, reason="this processor or PyTorch has no packed weights")
+def test_weights_that_are_not_the_bases_are_not_given_back() -> None:
+    tuned = prepared("bert", "lora-scratch", {"rank": 3, "alpha": 7.0})
+    changed = tuned.view.blocks[0].get_submodule("output.dense").weight
+    changed.data = changed.data * 1.5  # type: ignore[operator,union-attr]
+    assert fuse_blocks(tuned, "bf16", None, 8) == BLOCKS
+    original = tuned.view.original_blocks[0].get_submodule("output.dense").weight
+    torch.testing.assert_close(changed, original * 1.5, rtol=1e-2, atol=1e-4)  # type: ignore[operator]
 
 
 def test_in_bf16_it_is_as_near_to_fp32_as_autocast() -> None:

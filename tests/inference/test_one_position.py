@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lora_clf.inference import one_position
 from lora_clf.inference.attention import set_attention
 from lora_clf.inference.one_position import pool_last_block
+from lora_clf.inference.precision import autocast, cast_frozen
 from lora_clf.inference.runner import Runner
 from lora_clf.tuners import create
 from lora_clf.tuners.base import Tuned
@@ -51,6 +53,8 @@ STRATEGIES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("full", {}),
     ("lora", {"rank": 3, "alpha": 7.0}),
     ("lora-scratch", {"rank": 2, "alpha": 5.0, "blocks": 1}),
+    ("bitfit", {}),
+    ("layer-norm", {}),
 )
 
 
@@ -80,8 +84,10 @@ def batch() -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-@pytest.mark.parametrize(("base", "pooling"), CASES)
-@pytest.mark.parametrize(("strategy", "settings"), STRATEGIES)
+@pytest.mark.parametrize(
+    ("base", "pooling", "strategy", "settings"),
+    [(*case, *each) for case in CASES for each in STRATEGIES if (case[0], each[0]) != ("llama", "bitfit")],
+)
 def test_logits_and_gradients_are_those_of_every_position(
     base: str, pooling: str, strategy: str, settings: dict[str, Any]
 ) -> None:
@@ -98,6 +104,82 @@ def test_logits_and_gradients_are_those_of_every_position(
     assert mine.keys() == gradients.keys() and len(mine) > 2
     for name, gradient in gradients.items():
         torch.testing.assert_close(mine[name], gradient, rtol=1e-4, atol=float(gradient.abs().max()) * 1e-5 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "settings", "whole"), [(*each, each[0] not in ("lora", "lora-scratch")) for each in STRATEGIES]
+)
+def test_a_block_of_gpt2_is_one_node_where_nothing_was_put_into_it(
+    strategy: str, settings: dict[str, Any], whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = nodes(monkeypatch)
+    tuned = prepared("gpt2", "last", strategy, settings)
+    last = pool_last_block(tuned.view)
+    assert last is not None
+    ids, last.mask = batch()
+    answer(tuned, ids, last.mask)
+    assert seen == [(4, 12, 32)] * whole
+    assert last.alone == whole
+
+
+def nodes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shapes of the states that the node is called with from now on."""
+    seen: list[tuple[int, ...]] = []
+    kept = one_position.pooled_block
+
+    def noted(layers: Any, heads: int, states: Tensor, places: Tensor, mask: Tensor) -> Tensor:
+        seen.append(tuple(states.shape))
+        return kept(layers, heads, states, places, mask)
+
+    monkeypatch.setattr(one_position, "pooled_block", noted)
+    return seen
+
+
+@pytest.mark.parametrize("strategy", ["last-block", "bitfit"])
+def test_in_bf16_the_node_of_gpt2_is_as_near_to_fp32_as_autocast(strategy: str) -> None:
+    ids, mask = batch()
+    found = {}
+    for way in ("fp32", "autocast", "node"):
+        tuned = prepared("gpt2", "last", strategy, {})
+        if way != "fp32":
+            cast_frozen(tuned.view, "bf16")
+        last = pool_last_block(tuned.view)
+        assert last is not None
+        last.mask = mask if way == "node" else None
+        with autocast("fp32" if way == "fp32" else "bf16", torch.device("cpu")):
+            found[way] = answer(tuned, ids, mask)
+    exact, gradients = found["fp32"]
+
+    def error(way: str) -> float:
+        logits, mine = found[way]
+        assert mine.keys() == gradients.keys()
+        parts = [(mine[name] - gradient).norm() / gradient.norm() for name, gradient in gradients.items()]
+        return float(sum(parts) / len(parts) + (logits - exact).norm() / exact.norm())
+
+    assert 0 < error("node") <= 1.1 * error("autocast")
+
+
+@pytest.mark.parametrize(("base", "pooling"), [("gpt2", "last"), ("bert", "first"), ("llama", "last")])
+def test_from_kept_states_the_last_block_alone_answers(
+    base: str, pooling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["one text", "another text that is longer", "three"]
+    answers = []
+    for through in (True, False):
+        opened = tiny_base(base, 0)
+        tuned = create("last-block").prepare(opened.view(3, pooling))
+        runner = Runner(opened, tuned, "fp32", {"train": opened.encode(texts)})
+        assert runner.cut.blocks == len(tuned.view.blocks) - 1 > 0
+        assert runner._last is not None and runner._last.alone == (base != "llama")
+        if through:
+            monkeypatch.setattr(one_position.LastBlock, "alone", False)
+        logits = runner.logits("train", np.arange(3), training=True)
+        logits.square().sum().backward()
+        answers.append([logits.detach(), *(p.grad for p in tuned.trainable().values() if p.grad is not None)])
+        monkeypatch.undo()
+    assert len(answers[0]) == len(answers[1]) > 10
+    for usual, mine in zip(*answers, strict=True):
+        torch.testing.assert_close(mine, usual, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("base", "pooling"), USUAL)

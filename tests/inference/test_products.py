@@ -232,3 +232,38 @@ def test_states_are_kept_apart_by_the_library_that_multiplied(monkeypatch: pytes
         found.append(facts_of(tiny_base("bert"), "mean", Cut(1, False), "fp32")["machine"])
     assert found[0] != found[1]
     assert {**found[0], "fp32_by_onednn": True} == found[1]
+
+
+@pytest.mark.skipif(products._packing() is None, reason="this processor or PyTorch has no packed weights")
+def test_a_packed_weight_multiplies_any_number_of_rows() -> None:
+    weight, bias = drawn(96, 64).bfloat16(), drawn(96, seed=1).bfloat16()
+    product = products.packed(weight)
+    assert product is not None and products.packed(weight.float()) is None
+    for rows in (1, 5, 128, 1500):
+        x = drawn(rows, 64, seed=2).bfloat16()
+        torch.testing.assert_close(product(x, bias), nn.functional.linear(x, weight, bias))
+        torch.testing.assert_close(product(x, None), x @ weight.t())
+    before = product(x, bias)
+    weight.zero_()  # it is a copy
+    assert torch.equal(product(x, bias), before)
+
+
+def test_without_the_operator_nothing_is_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "_packing", lambda: None)
+    assert products.packed(torch.ones(2, 2, dtype=torch.bfloat16)) is None
+
+
+@pytest.mark.parametrize("part", [slice(0, 8), slice(8, 16)])
+def test_a_part_of_a_joined_layer_is_not_given_to_onednn(by_onednn: list[tuple[int, ...]], part: slice) -> None:
+    """Of columns with gaps between them it makes a slow copy first, every time."""
+    joined = drawn(8, 24).requires_grad_()
+    x = drawn(3, 8, seed=1).requires_grad_()
+    found = products.affine(x, joined[:, part], None, transposed=True)
+    found.square().sum().backward()
+    ours = [found.detach(), x.grad, joined.grad]
+    x.grad = joined.grad = None
+    usual = x @ joined[:, part]
+    usual.square().sum().backward()
+    for mine, other in zip(ours, (usual.detach(), x.grad, joined.grad), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-5)
+    assert by_onednn == [(8, 3, 8)] or by_onednn == [(3, 8, 8)]  # the gradient of the weight alone
