@@ -49,7 +49,7 @@ def parts() -> dict[str, Pair]:
     import torch
     from torch.nn import functional as F
 
-    from lora_clf.inference.products import linear, onednn
+    from lora_clf.inference.products import linear, onednn, packed
 
     generator = torch.Generator().manual_seed(0)
 
@@ -109,27 +109,15 @@ def parts() -> dict[str, Pair]:
         found["fp32"] = Pair(
             "a product of fp32 numbers by oneDNN", "by MKL", lambda: linear(*whole), lambda: F.linear(*whole)
         )
-    # How PyTorch's compiler keeps frozen weights: laid out for the library's kernels once, not at every call.
-    packed = _packed(up, rows)
-    if packed is not None:
+    product = packed(up)
+    if product is not None:
         found["packed"] = Pair(
-            "a frozen weight as it is",
-            "laid out for oneDNN beforehand",
+            "a frozen weight laid out for oneDNN beforehand",
+            "as it is",
+            lambda: product(x, bias),
             lambda: torch.addmm(bias, x, up.t()),
-            lambda: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], ""),
-            "a private operator, and every frozen weight twice in memory",
         )
     return found
-
-
-def _packed(weight: Any, rows: int) -> Any:
-    """The weight in oneDNN's own layout; None where this PyTorch has no such operator."""
-    import torch
-
-    try:
-        return torch.ops.mkldnn._reorder_linear_weight(weight, rows)
-    except (AttributeError, RuntimeError, NotImplementedError):
-        return None
 
 
 def steps(base: Base) -> dict[str, Pair]:
@@ -147,7 +135,11 @@ def steps(base: Base) -> dict[str, Pair]:
     def side(precision: str, batch_size: int, *, nodes: bool = True, pack: bool = True, strategy: Any = None) -> Work:
         room: Any = import_module("lora_clf.inference.runner")
         kept = room.fuse_blocks
-        room.fuse_blocks = lambda *given: kept(*given[: 3 if pack else 2]) if nodes else 0
+
+        def fuse(tuned: Any, precision: str, packer: Any, longest: int) -> int:
+            return kept(tuned, precision, packer if pack else None, longest) if nodes else 0
+
+        room.fuse_blocks = fuse
         try:
             tuned = (strategy or LoRAScratch(rank=RANK)).prepare(base.view(2))
             runner = Runner(base, tuned, precision, {"train": tokens})

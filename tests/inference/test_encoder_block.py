@@ -13,9 +13,10 @@ from torch.utils.checkpoint import checkpoint
 
 from lora_clf.inference import padding, products
 from lora_clf.inference.attention import EAGER_TOKENS, set_attention
-from lora_clf.inference.encoder_block import EncoderBlock, Projection, fuse_blocks
+from lora_clf.inference.encoder_block import EncoderBlock, fuse_blocks
 from lora_clf.inference.padding import Packer, packing
 from lora_clf.inference.precision import cast_frozen
+from lora_clf.inference.projection import Projection
 from lora_clf.tuners import create
 from lora_clf.tuners.base import Tuned
 from lora_clf.tuners.lora_scratch import LoRALinear
