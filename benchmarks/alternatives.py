@@ -136,8 +136,8 @@ def steps(base: Base) -> dict[str, Pair]:
         room: Any = import_module("lora_clf.inference.runner")
         kept = room.fuse_blocks
 
-        def fuse(tuned: Any, precision: str, packer: Any, longest: int) -> int:
-            return kept(tuned, precision, packer if pack else None, longest) if nodes else 0
+        def fuse(tuned: Any, precision: str, packer: Any, longest: int, *, last: bool) -> int:
+            return kept(tuned, precision, packer if pack else None, longest, last=last) if nodes else 0
 
         room.fuse_blocks = fuse
         try:

@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from lora_clf.base.architecture import PostNorm
@@ -41,19 +42,22 @@ _SPLIT = (slice(0, 3), slice(3, 4), slice(4, 5), slice(5, 6))  # q k v, output, 
 _FAR_BELOW = -1e30  # added to the scores of padding; in range of bf16
 
 
-def fuse_blocks(tuned: Tuned, precision: str, packer: Packer | None = None, longest: int | None = None) -> int:
+def fuse_blocks(
+    tuned: Tuned, precision: str, packer: Packer | None = None, longest: int | None = None, *, last: bool = True
+) -> int:
     """Let every block that is exactly the function above compute itself as one node; how many there are.
 
-    The modules, their names and parameters stay what they are; frozen weights are kept in the form in which they are
-    multiplied. Call it when the view is ready to run and belongs to the caller.
+    The modules, their names and parameters stay what they are; beside frozen bf16 weights stands a copy in the form in
+    which they are multiplied. Call it when the view is ready to run and belongs to the caller.
 
     Args:
         tuned: the prepared view.
         precision: "fp32" or "bf16", in which the blocks will run.
         packer: what says how padding is left out; by default it is computed like any token. What a block returns for
             padding means nothing then, and the last bits of a text's states depend on how many tokens are packed.
-        longest: tokens of the longest text there will be, where that is known: if none is too long for the node,
-            frozen weights are kept in that form alone, and the parameters are the base's own again.
+        longest: positions of the longest text there will be, padding and all, where that is known: if none is too long
+            for the node, those copies alone are kept, and the parameters are the base's own again.
+        last: whether the last block is one of them; not where something else answers for it (`one_position`).
     """
     view = tuned.view
     names = view.architecture.post_norm
@@ -69,6 +73,8 @@ def fuse_blocks(tuned: Tuned, precision: str, packer: Packer | None = None, long
     fused = 0
     for index, block in enumerate(view.blocks):
         if not isinstance(block, type(view.original_blocks[index])):  # one that was taken out
+            continue
+        if not last and index == len(view.blocks) - 1:
             continue
         if not same_around(block, view.original_blocks[index], (*names.linears, *names.norms)):
             continue
@@ -303,6 +309,7 @@ class _Node(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         dx, found = ctx.block.backward(grads[0], ctx.saved_tensors, ctx.packing, ctx.needs_input_grad[1])
         return (None, None if dx is None else dx.to(ctx.dtype), None, None, *found)

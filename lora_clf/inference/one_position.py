@@ -2,8 +2,8 @@
 
 With last or first pooling nobody reads what the last block says of the other tokens. Of them it needs key and value,
 since the pooled token attends to them; query, output projection and feed-forward part run for one token a text. Of
-the 12 D² products a token of a block 2 D² are left, and in a block of GPT-2 that no strategy put anything into not
-even those (`pooled_block`). The result is the same.
+the 12 D² products a token of a block 2 D² are left. In a block of GPT-2 not even those are (`pooled_block`), or 3 D²
+where a strategy put something into it. The result is the same.
 
 The pooled token sees every token of its text (the last one of a causal model, any of a bidirectional one), so the
 only mask is the padding's. Blocks of GPT-2, BERT, RoBERTa, DistilBERT and Llama families; others stay as they are.
@@ -48,7 +48,7 @@ class LastBlock:
     @property
     def alone(self) -> bool:
         """Whether it needs nothing but states and mask: no positions that are turned into every block."""
-        return self.architecture.post_norm is not None or layers_of_gpt2(self.block) is not None
+        return self.architecture.post_norm is not None or len(self.architecture.attention) == 1
 
     @property
     def block(self) -> Any:
@@ -182,7 +182,7 @@ def last_block_for(view: View, pooling: str) -> LastBlock | None:
 
 
 def _joined(module: nn.Module, states: Tensor, rows: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Query (B, 1, D) of one token, key and value (B, T, D) of all, from one projection that a strategy changed."""
+    """Query (B, 1, D) of one token, key and value (B, T, D) of all, from one projection."""
     query, key, value = module(states).split(states.shape[-1], dim=-1)
     return query[rows, places].unsqueeze(1), key, value
 

@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
@@ -47,6 +48,8 @@ def layers_of_gpt2(block: Any) -> tuple[nn.Module, ...] | None:
 def pooled_block(layers: tuple[Any, ...], heads: int, x: Tensor, places: Tensor, mask: Tensor) -> Tensor:
     """What the block makes of one token a text: (B, T, D), places (B,), mask (B, T) -> (B, D) in fp32."""
     parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
+    if not x.is_cpu:  # where a norm's input and its weights have one type
+        x = x.float()
     with torch.autocast(x.device.type, enabled=False):
         found: Tensor = _Node.apply(heads, layers[0].eps, x, places, mask == 0, *parameters)  # type: ignore[no-untyped-call]
     return found
@@ -83,6 +86,7 @@ class _Node(torch.autograd.Function):
         return _product(active, wd, bd) + y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         with torch.autocast(grads[0].device.type, enabled=False):
             dy, behind = _feed_forward_gradients(ctx, grads[0].contiguous())

@@ -25,7 +25,7 @@ from lora_clf.inference.attention import REFERENCE, choose_attention, set_attent
 from lora_clf.inference.batches import collate, inference_rows, padded_lengths
 from lora_clf.inference.documents import Joined, combine, join
 from lora_clf.inference.encoder_block import fuse_blocks
-from lora_clf.inference.one_position import LastBlock, masked, pool_last_block
+from lora_clf.inference.one_position import LastBlock, last_block_for, masked, pool_last_block
 from lora_clf.inference.precision import autocast, cast_frozen
 from lora_clf.inference.products import quicken
 from lora_clf.tuners.base import Tuned
@@ -78,7 +78,7 @@ def answering(tuned: Tuned, precision: str, texts: int) -> Answering:
     copy = tuned.merge() if beside and tuned.tuner.mergeable else share(view)
     assert isinstance(copy, View)
     if precision == "bf16" and view.device.type == "cpu":
-        fuse_blocks(Tuned(tuned.tuner, copy), precision)
+        fuse_blocks(Tuned(tuned.tuner, copy), precision, last=last_block_for(copy, copy.head.pooling) is None)
     quicken(copy.blocks)
     cast_frozen(copy.requires_grad_(False), precision)
     return Answering(copy.eval(), pool_last_block(copy))

@@ -11,6 +11,7 @@ Shapes: N rows, I inputs, O outputs.
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable
 from functools import cache
@@ -99,7 +100,8 @@ def _outer_as(columns: bool, dy: Tensor, x: Tensor) -> Tensor:
 def packed(weight: Tensor) -> Callable[[Tensor, Tensor | None], Tensor] | None:
     """x Wᵀ + b with a frozen bf16 W (O, I) in the order that oneDNN multiplies by, which it else makes at every call.
 
-    The weight is copied. None where it is not in bf16 on a CPU, or where PyTorch has no such operator.
+    The weight is copied. None where it is not in bf16 on a CPU, where PyTorch has no such operator, or where oneDNN is
+    switched off, which is asked here and not at every product.
     """
     operators = _packing()
     if operators is None or weight.dtype != torch.bfloat16 or not weight.is_cpu or not _switched_on():
@@ -120,10 +122,13 @@ def _packing() -> tuple[Callable[..., Tensor], Callable[..., Tensor]] | None:
     try:
         reorder = torch.ops.mkldnn._reorder_linear_weight.default
         multiply = torch.ops.mkldnn._linear_pointwise.default
-        x, weight, bias = (
-            torch.ones(shape, device="cpu", dtype=torch.bfloat16) for shape in ((2, 32), (32, 32), (32,))
+        rows, inputs, outputs = 3, 32, 48
+        x, weight, bias = (  # whole numbers whose sums bf16 has exactly
+            (torch.arange(math.prod(shape), device="cpu") * 7 % 5 - 2).reshape(shape).to(torch.bfloat16)
+            for shape in ((rows, inputs), (outputs, inputs), (outputs,))
         )
-        good = multiply(x, reorder(weight, 2), bias, "none", [], "").tolist() == [[33.0] * 32] * 2
+        found = multiply(x, reorder(weight, _PACKED_FOR), bias, "none", [], "")
+        good = torch.equal(found.float(), x.float() @ weight.float().t() + bias.float())
     except (AttributeError, RuntimeError, TypeError):
         return None
     return (reorder, multiply) if good else None

@@ -25,7 +25,7 @@ from lora_clf.inference.batches import collate, inference_rows, padded_lengths, 
 from lora_clf.inference.cache import States, prefix_cache, too_large
 from lora_clf.inference.documents import join, padded
 from lora_clf.inference.encoder_block import fuse_blocks
-from lora_clf.inference.one_position import masked, pool_last_block
+from lora_clf.inference.one_position import last_block_for, masked, pool_last_block
 from lora_clf.inference.padding import Packer
 from lora_clf.inference.precision import autocast, cast_frozen
 from lora_clf.inference.predict import BATCH_TOKENS, CPU_BATCH_TOKENS, answers
@@ -89,8 +89,11 @@ class Runner:
         self._limit, self._widths = position_limit(base.config) or sys.maxsize, GPU_WIDTHS
         if self.device.type == "cpu":
             heap.keep_blocks()
-            longest = max(int(each.lengths.max()) for each in tokens.values())
-            self._widths = PACKED_WIDTHS if fuse_blocks(tuned, precision, Packer(), longest) else WIDTHS
+            widest = max(padded_lengths(each.lengths, PACKED_WIDTHS, self._limit).max() for each in tokens.values())
+            longest = int(widest) + tuned.tuner.extra_tokens
+            whole = self.cut.pooled or last_block_for(self.view, self.view.head.pooling) is None
+            fused = fuse_blocks(tuned, precision, Packer(), longest, last=whole)
+            self._widths = PACKED_WIDTHS if fused else WIDTHS
             quicken(self.view.blocks)
         self._last = None if self.cut.pooled else pool_last_block(self.view)
 

@@ -334,8 +334,9 @@ class Run:
             seed = (self.settings.seed * 1_000_003 + self.step) % 2**63
             # torch.manual_seed would note down the stack every time, for devices that are not in use.
             torch.default_generator.manual_seed(seed)
-            if devices:
-                torch.cuda.manual_seed_all(seed)
+            if self.device.type != "cpu":
+                module = torch.get_device_module(self.device)
+                getattr(module, "manual_seed_all", module.manual_seed)(seed)
             yield
 
     def _backward(self, rows: NDArray[np.int64], weight: float) -> Tensor:

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.checkpoint import checkpoint
 
-from lora_clf.inference import padding, products
+from lora_clf.inference import padding, products, runner
 from lora_clf.inference.attention import EAGER_TOKENS, set_attention
 from lora_clf.inference.encoder_block import EncoderBlock, fuse_blocks
 from lora_clf.inference.padding import Packer, packing
 from lora_clf.inference.precision import cast_frozen
 from lora_clf.inference.projection import Projection
+from lora_clf.inference.runner import Runner
 from lora_clf.tuners import create
 from lora_clf.tuners.base import Tuned
 from lora_clf.tuners.lora_scratch import LoRALinear
@@ -132,6 +133,25 @@ def test_frozen_weights_are_held_once_where_no_text_is_too_long() -> None:
     for ours, mine in others:
         assert torch.equal(ours, logits)
         assert len(mine) == len(gradients) > 10 and all(torch.equal(mine[name], g) for name, g in gradients.items())
+
+
+@pytest.mark.parametrize(("pooling", "blocks"), [("mean", BLOCKS), ("first", BLOCKS - 1)])
+def test_the_last_block_is_not_made_ready_where_something_else_answers_for_it(pooling: str, blocks: int) -> None:
+    base = tiny_base("bert", 0)
+    tuned = create("lora-scratch", rank=2).prepare(base.view(2, pooling))
+    Runner(base, tuned, "fp32", {"train": base.encode(["a text"])})
+    ready = [isinstance(vars(block).get("forward"), EncoderBlock) for block in tuned.view.blocks]
+    assert ready == [index < blocks for index in range(BLOCKS)]
+
+
+def test_virtual_tokens_and_padding_count_among_the_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    base, told = tiny_base("bert", 0), []
+    monkeypatch.setattr(runner, "fuse_blocks", lambda *given, last: told.append(given[3]) or 0)
+    for strategy, more in (("lora-scratch", 0), ("prompt-tuning", 20)):
+        tuned = create(strategy).prepare(base.view(2, "mean"))
+        tokens = {"train": base.encode(["a text"]), "test": base.encode(["a text of more words than the other"])}
+        Runner(base, tuned, "fp32", tokens)
+        assert told.pop() == -(-int(tokens["test"].lengths.max()) // 8) * 8 + more
 
 
 @pytest.mark.skipif(products._packing() is None, reason="this processor or PyTorch has no packed weights")
