@@ -95,6 +95,7 @@ class Runner:
             fused = fuse_blocks(tuned, precision, Packer(), longest, last=whole)
             self._widths = PACKED_WIDTHS if fused else WIDTHS
             quicken(self.view.blocks)
+            heap.release()  # of weights in forms that nothing reads any more
         self._last = None if self.cut.pooled else pool_last_block(self.view)
 
     @property
