@@ -233,11 +233,10 @@ class EncoderBlock:
         middle = attended.add_(flat)
         y, *moments_y = self._norm(0, middle)
         inner, kept_up = self.up.forward(y)  # (N, I)
-        active = F.gelu(inner)
-        last, kept_down = self.down.forward(active)
+        last, (_, *kept_down) = self.down.forward(F.gelu(inner))  # what went in is worked out again: that is memory
         last.add_(y)
         z, *moments_z = self._norm(1, last)
-        attention, projections = (q, k, v, shares), (*kept_qkv, *kept_output, *kept_up, *kept_down)
+        attention, projections = (q, k, v, shares), (*kept_qkv, *kept_output, *kept_up, None, *kept_down)
         kept = (*attention, *projections, middle, *moments_y, inner, last, *moments_z)
         return spread(z).view(batch, tokens, width), kept
 
@@ -252,7 +251,8 @@ class EncoderBlock:
         per_head = width // self.heads
         pack, spread = (_same, _same) if packing is None else (packing.pack, packing.spread)
         dlast, norm_z = self._norm_backward(1, pack(dz.to(self.dtype).reshape(-1, width)), last, moments_z)
-        dactive, grads_down = self.down.backward(dlast, kept_down, True)
+        active = F.gelu(inner) if self.down.reads_input else None
+        dactive, grads_down = self.down.backward(dlast, (active, kept_down[1]), True)
         assert dactive is not None
         dinner = torch.ops.aten.gelu_backward(dactive, inner)
         dy, grads_up = self.up.backward(dinner, kept_up, True)

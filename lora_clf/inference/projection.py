@@ -102,6 +102,11 @@ class Projection:
             row, column = row + outputs, column + rank
         return a, b
 
+    @property
+    def reads_input(self) -> bool:
+        """Whether `backward` needs x: gradients of weights or of factors do."""
+        return self.a is not None or any(layer.weight.requires_grad for layer in self.layers)
+
     def trainable(self) -> list[nn.Parameter]:
         """What trains, in the order of the gradients that `backward` returns."""
         return [p for layer in self.layers for p in layer.trainable()]
