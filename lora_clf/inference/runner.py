@@ -89,9 +89,10 @@ class Runner:
         self._limit, self._widths = position_limit(base.config) or sys.maxsize, GPU_WIDTHS
         if self.device.type == "cpu":
             heap.keep_blocks()
-            widest = max(padded_lengths(each.lengths, PACKED_WIDTHS, self._limit).max() for each in tokens.values())
-            longest = int(widest) + tuned.tuner.extra_tokens
-            whole = self.cut.pooled or last_block_for(self.view, self.view.head.pooling) is None
+        if self.device.type == "cpu" and not self.cut.pooled:  # else no block is ever run
+            widths = (padded_lengths(each.lengths, PACKED_WIDTHS, self._limit) for each in tokens.values())
+            longest = max(int(each.max(initial=0)) for each in widths) + tuned.tuner.extra_tokens
+            whole = last_block_for(self.view, self.view.head.pooling) is None
             fused = fuse_blocks(tuned, precision, Packer(), longest, last=whole)
             self._widths = PACKED_WIDTHS if fused else WIDTHS
             quicken(self.view.blocks)
