@@ -7,11 +7,13 @@ product; all but the products is fp32 for so few rows.
 Nor are there keys and values. A key is W x + b and the score q (W x + b), which is (Wᵀ q) x and a number that is the
 same for all tokens of the text, so the softmax does not see it; b never gets a gradient. And the mean of the values is
 the value of the mean of the states. So with one query a text two products of D² for every token become two for the
-text, and 2 H D for a token. With s = norm(x), s₁ that of the pooled token, K_h and V_h (D, d) the columns of a head::
+text, and 2 H D for a token. Just so the norm's own weights leave the tokens: (g ∘ n + b)ᵀ a is nᵀ (g ∘ a) and another
+such number, so what a token has is n = (x - mean) / deviation, and gradients of g and b are sums over queries. With
+n₁ that of the pooled token, K_h and V_h (D, d) the columns of a head::
 
-    a_h = K_h q_h       q = c (s₁ Wq + bq), c = 1 / sqrt d         (D) each
-    p_h = softmax(s a_h)    m_h = p_hᵀ s                           (T), (D)
-    y = x₁ + [m_h V_h]_h Wo + bv Wo + bo                           (D)
+    a_h = K_h q_h       q = c ((g ∘ n₁ + b) Wq + bq), c = 1 / sqrt d       (D) each
+    p_h = softmax(n (g ∘ a_h))    m_h = p_hᵀ n                             (T), (D)
+    y = x₁ + [(g ∘ m_h + b) V_h]_h Wo + bv Wo + bo                         (D)
     z = y + gelu(norm(y) Wu + bu) Wd + bd
 
 The softmax's backward uses rowsum(dP ∘ P) = rowsum(dM ∘ M) (Dao et al. 2022, appendix B.4).
@@ -65,15 +67,16 @@ class _Node(torch.autograd.Function):
         g1, b1, wa, ba, wo, bo, g2, b2, wu, bu, wd, bd = parameters
         batch, _, width = x.shape
         rows = torch.arange(batch, device=x.device)
-        states, mean_1, deviation_1 = torch.native_layer_norm(x, (width,), g1, b1, eps)  # (B, T, D)
+        states, mean_1, deviation_1 = torch.native_layer_norm(x, (width,), None, None, eps)  # (B, T, D)
         one = states[rows, places].float()  # (B, D)
-        query = _product(one, wa[:, :width], ba[:width]) * (width // heads) ** -0.5
+        query = _product(one * g1 + b1, wa[:, :width], ba[:width]) * (width // heads) ** -0.5
         key, value = _heads(wa, heads)
-        asked = (_split(query, heads).to(wa.dtype) @ key.transpose(1, 2)).transpose(0, 1).to(x.dtype)  # (B, H, D)
-        scores = (asked @ states.transpose(1, 2)).float()  # (B, H, T)
+        asked = (_split(query, heads).to(wa.dtype) @ key.transpose(1, 2)).transpose(0, 1).float()  # (B, H, D)
+        scores = ((asked * g1).to(x.dtype) @ states.transpose(1, 2)).float()  # (B, H, T)
         shares = scores.masked_fill_(padding.unsqueeze(1), float("-inf")).softmax(-1).to(x.dtype)
-        means = shares @ states  # (B, H, D)
-        context = _joined(means.transpose(0, 1).to(wa.dtype) @ value).float() + ba[2 * width :]  # (B, D)
+        means = (shares @ states).float()  # (B, H, D)
+        seen = means * g1 + b1
+        context = _joined(seen.transpose(0, 1).to(wa.dtype) @ value).float() + ba[2 * width :]  # (B, D)
         y = _product(context, wo, bo) + x[rows, places]
         normed, mean_2, deviation_2 = torch.native_layer_norm(y, (width,), g2, b2, eps)
         inner = _product(normed, wu, bu)  # (B, I)
@@ -119,31 +122,35 @@ def _attention_gradients(ctx: Any, dy: Tensor, need_x: bool) -> tuple[Tensor | N
     dcontext = _back(dy, wo)
     key, value = _heads(wa, heads)
     dheads = _split(dcontext, heads).to(wa.dtype)  # (H, B, d)
-    dmeans = (dheads @ value.transpose(1, 2)).transpose(0, 1).to(x.dtype)  # (B, H, D)
-    dshares = dmeans @ states.transpose(1, 2)  # (B, H, T)
-    row = (dmeans * means).sum(-1, keepdim=True, dtype=torch.float32)
-    dscores = (dshares - row).mul_(shares).to(x.dtype)
-    dasked = (dscores @ states).transpose(0, 1).to(wa.dtype)  # (H, B, D)
+    dseen = (dheads @ value.transpose(1, 2)).transpose(0, 1).float()  # (B, H, D)
+    dmeans = dseen * g1
+    dshares = dmeans.to(x.dtype) @ states.transpose(1, 2)  # (B, H, T)
+    dscores = (dshares - (dmeans * means).sum(-1, keepdim=True)).mul_(shares).to(x.dtype)
+    dscaled = (dscores @ states).float()  # (B, H, D), of g ∘ a
+    dasked = (dscaled * g1).transpose(0, 1).to(wa.dtype)  # (H, B, D)
     dquery = _joined(dasked @ key).float() * (width // heads) ** -0.5  # (B, D)
     dx = dg = db = dweight = dbias = None
     if need_weight:
         dweight = torch.empty(wa.shape, dtype=wa.dtype, device=wa.device)
         dkey, dvalue = _heads(dweight, heads)
-        torch.mm(one.t().to(wa.dtype), dquery.to(wa.dtype), out=dweight[:, :width])
+        torch.mm((one * g1 + b1).t().to(wa.dtype), dquery.to(wa.dtype), out=dweight[:, :width])
         dkey.copy_(dasked.transpose(1, 2) @ _split(query, heads).to(wa.dtype))
-        dvalue.copy_(means.permute(1, 2, 0).to(wa.dtype) @ dheads)
+        dvalue.copy_((means * g1 + b1).permute(1, 2, 0).to(wa.dtype) @ dheads)
     if need_bias:
         dbias = torch.cat((dquery.sum(0), torch.zeros_like(dquery[0]), dcontext.sum(0)))
     if need_x or need_g or need_b:
+        done = _back(dquery, wa[:, :width])  # (B, D), of g ∘ n₁ + b
+        dg = torch.addcmul(dscaled * asked, dseen, means).sum((0, 1)) + (done * one).sum(0) if need_g else None
+        db = dseen.sum((0, 1)) + done.sum(0) if need_b else None
+    if need_x:
         rows = torch.arange(batch, device=x.device)
-        dstates = dscores.transpose(1, 2) @ asked + shares.transpose(1, 2) @ dmeans  # (B, T, D)
-        dstates[rows, places] += _back(dquery, wa[:, :width]).to(x.dtype)
-        dx, dg, db = torch.ops.aten.native_layer_norm_backward(
-            dstates, x, (width,), mean, deviation, g1, b1, [need_x, need_g, need_b]
+        dstates = dscores.transpose(1, 2) @ (asked * g1).to(x.dtype) + shares.transpose(1, 2) @ dmeans.to(x.dtype)
+        dstates[rows, places] += (done * g1).to(x.dtype)
+        dx, _, _ = torch.ops.aten.native_layer_norm_backward(
+            dstates, x, (width,), mean, deviation, None, None, [True, False, False]
         )
-        if need_x:
-            dx[rows, places] += dy.to(x.dtype)
-    return dx if need_x else None, [dg, db, dweight, dbias]
+        dx[rows, places] += dy.to(x.dtype)
+    return dx, [dg, db, dweight, dbias]
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

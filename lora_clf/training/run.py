@@ -280,11 +280,11 @@ class Run:
         self.step += 1
         if moved:
             self.tuned.after_step(self.step, self.steps)
+        if self.device.type == "cpu" and self.step % heap.RELEASED_STEPS == 0:
+            heap.release()  # while the gradients are there, whose memory the next step takes again
         self.optimizer.zero_grad(set_to_none=True)
         self.batch += len(group)
         self.weight += weight
-        if self.device.type == "cpu" and self.step % heap.RELEASED_STEPS == 0:
-            heap.release()
 
     def elapsed(self) -> float:
         """Seconds of training so far: without evaluations, and without writing checkpoints."""
@@ -321,10 +321,15 @@ class Run:
     def _clip(self) -> None:
         """Scale the gradients down to the largest norm that is allowed."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        # By 1 it would scale them too, which on a CPU takes longer than to ask; elsewhere asking would be waiting.
-        if self.device.type != "cpu" or not float(norm) <= self.settings.clip:
+        if self.device.type != "cpu":
+            norm = torch.nn.utils.get_total_norm(gradients)
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.settings.clip, norm)
+            return
+        # Of a large layer the gradients are read as few times as can be: the optimizer divides while it reads them.
+        flat = [each.reshape(-1) for each in gradients]
+        norm = sum((each.dot(each) for each in flat), torch.zeros(())).sqrt()
+        scale = None if float(norm) <= self.settings.clip else norm / self.settings.clip
+        self.optimizer.grad_scale = scale  # type: ignore[attr-defined]  # as GradScaler sets it
 
     @contextmanager
     def _seeded(self) -> Iterator[None]:
