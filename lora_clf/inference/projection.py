@@ -43,7 +43,7 @@ class Layer:
 
 
 class Projection:
-    """Linear layers that read the same input, as one: y = x Wᵀ + b + s (x Aᵀ) Bᵀ with W (O, I), A (R, I), B (O, R).
+    """Linear layers that read the same input, as one: y = x Wᵀ + b + (x s Aᵀ) Bᵀ with W (O, I), A (R, I), B (O, R).
 
     B is block-diagonal where several layers stand side by side. What trains is copied into the run's type in every
     forward pass.
@@ -56,6 +56,7 @@ class Projection:
         weights = [layer.weight for layer in layers]
         biases = [layer.bias for layer in layers]
         self._copies: list[tuple[Tensor, nn.Parameter]] = []  # (place in one of the tensors below, what trains)
+        self._scaled: list[tuple[Tensor, nn.Parameter]] = []  # the same for A, which holds s A: R I numbers to scale
         self.bias = self._joined(biases, dtype)
         self.weight: Tensor | None = self._joined(weights, dtype)  # none where it is packed
         self.a: Tensor | None
@@ -97,7 +98,7 @@ class Projection:
         row = column = 0
         for layer, outputs, rank in zip(self.layers, self.outputs, ranks, strict=True):
             if layer.factors is not None:
-                self._copies.append((a[column : column + rank], layer.factors[0]))
+                self._scaled.append((a[column : column + rank], layer.factors[0]))
                 self._copies.append((b[row : row + outputs, column : column + rank], layer.factors[1]))
             row, column = row + outputs, column + rank
         return a, b
@@ -116,6 +117,8 @@ class Projection:
         with torch.no_grad():
             for place, parameter in self._copies:
                 place.copy_(parameter)
+            for place, parameter in self._scaled:
+                torch.mul(parameter, self.scaling, out=place)
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
         """y of x: (N, I) -> (N, O); and what `backward` needs."""
@@ -127,7 +130,7 @@ class Projection:
             y = linear(x, self.weight, self.bias)
         inner = None
         if self.a is not None and self.b is not None:
-            inner = (x @ self.a.t()).mul_(self.scaling)  # (N, R): R numbers a token to scale in place of O
+            inner = x @ self.a.t()  # (N, R)
             y.addmm_(inner, self.b.t())
         return y, (x, inner)
 
@@ -137,10 +140,10 @@ class Projection:
         dx = self._back(dy) if need_dx else None
         da = db = None
         if self.a is not None and self.b is not None:
-            dinner = (dy @ self.b).mul_(self.scaling)  # (N, R)
+            dinner = dy @ self.b  # (N, R)
             if dx is not None:
                 dx.addmm_(dinner, self.a)
-            da = (dinner.t() @ x).float()  # (R, I)
+            da = (dinner.t() @ x).float().mul_(self.scaling)  # (R, I)
             db = (inner.t() @ dy).float()  # (R, O): the thin one transposed, which costs least
         dweight = outer(dy, x).float() if any(layer.weight.requires_grad for layer in self.layers) else None
         dbias = dy.float().sum(0) if any(layer.bias.requires_grad for layer in self.layers) else None
