@@ -151,17 +151,18 @@ def test_training_settings_of_another_type_are_refused() -> None:
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, object]]]:
-    """What the optimizer was given at each step: rates, decays, the gradients' norm."""
+    """What the optimizer was given at each step: rates, decays, the norm of the gradients that it moves by."""
     steps: list[dict[str, object]] = []
     real = torch.optim.AdamW.step
 
     def step(self: torch.optim.AdamW, *arguments: object) -> object:
         gradients = [p.grad for group in self.param_groups for p in group["params"]]
+        scale = getattr(self, "grad_scale", None)  # it divides by that itself
         steps.append(
             {
                 "rate": self.param_groups[0]["lr"],
                 "decay": [group["weight_decay"] for group in self.param_groups],
-                "norm": float(torch.cat([g.flatten() for g in gradients if g is not None]).norm()),
+                "norm": float(torch.cat([g.flatten() for g in gradients if g is not None]).norm() / (scale or 1)),
             }
         )
         return real(self, *arguments)
