@@ -20,6 +20,7 @@ _TRIM, _MAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of <malloc.h>
 _TRIM_BYTES = 64 << 20  # free at the top of the heap before it shrinks
 _MAP_BYTES = 16 << 20  # from which on a block comes from the system and goes back to it
 RELEASED_STEPS = 25  # training steps after which freed memory is given back
+SCRAP_BYTES = 64 << 20  # from which on; the next step takes most of less again, and every page would be mapped anew
 _SET_BY_USER = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
@@ -33,8 +34,27 @@ def keep_blocks() -> None:
             library.mallopt(_MAP, _MAP_BYTES)
 
 
-def release() -> None:
-    """Give back now what is free anywhere in the heap."""
+def release(scraps: int = 0) -> None:
+    """Give back now what is free anywhere in the heap, where that is at least ``scraps`` bytes."""
     if sys.platform == "linux":
         with suppress(AttributeError):  # another C library
-            ctypes.CDLL(None).malloc_trim(0)
+            library = ctypes.CDLL(None)
+            if not scraps or _free(library) >= scraps:
+                library.malloc_trim(0)
+
+
+class _Info(ctypes.Structure):
+    """``struct mallinfo2`` of <malloc.h>."""
+
+    _names = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+    _fields_ = [(name, ctypes.c_size_t) for name in _names]  # as ctypes asks for it
+
+
+def _free(library: ctypes.CDLL) -> int:
+    """Bytes that are free in the heap; the most there can be where this glibc (before 2.33) does not say."""
+    try:
+        found = library.mallinfo2
+    except AttributeError:
+        return sys.maxsize
+    found.restype = _Info
+    return int(found().fordblks)

@@ -41,6 +41,7 @@ WIDTHS = 4
 PACKED_WIDTHS = 8  # where padding costs attention alone
 GPU_WIDTHS = 8  # tensor cores multiply in tiles
 TRAINED_TOKENS = 1536  # that a CPU keeps for the backward pass at once: what it needs is most of the memory of a run
+POOLED_TOKENS = 4 * TRAINED_TOKENS  # where one position of a block is computed, which keeps less of the others
 
 
 class Runner:
@@ -114,7 +115,12 @@ class Runner:
         """A training batch in parts that go through one after the other, where its texts are long for a CPU."""
         if self.device.type != "cpu" or self.cut.pooled:
             return [rows]
-        return split_rows(rows, self.lengths, TRAINED_TOKENS)
+        return split_rows(rows, self.lengths, POOLED_TOKENS if self._at_end else TRAINED_TOKENS)
+
+    @property
+    def _at_end(self) -> bool:
+        """Whether kept states go straight into the last block, which asks for nothing but them and where texts end."""
+        return self._last is not None and self._last.alone and self.cut.blocks == len(self.view.blocks) - 1
 
     def logits(self, part: str, rows: NDArray[np.int64], *, training: bool) -> Tensor:
         """The logits of some rows of a part, with gradients where they are asked for: (B, C) in fp32."""
@@ -134,16 +140,20 @@ class Runner:
 
     def _vectors(self, part: str, rows: NDArray[np.int64], *, training: bool) -> Tensor:
         """The head's inputs for some rows, from their ids or from kept states: (B, D)."""
-        widths = padded_lengths(self.tokens[part].lengths[rows], self._widths, self._limit)
-        batch = collate(self.tokens[part].ids, rows, int(widths.max())).to(self.device)
+        lengths = self.tokens[part].lengths[rows]
+        width = int(padded_lengths(lengths, self._widths, self._limit).max())
+        if self._last is not None and self._at_end:
+            states = self._states[part].gather(rows, width, self.device)
+            mask = torch.from_numpy(np.arange(width) < lengths[:, None]).to(self.device)  # (B, T)
+            with masked(self._last, mask), autocast(self.precision, self.device):
+                return self.view.vectors_of_pooled(self._last.pooled(states))
+        batch = collate(self.tokens[part].ids, rows, width).to(self.device)
         tokens = batch.input_ids.shape[1]
         choose_attention(self.view, tokens, training=training)
         with masked(self._last, batch.attention_mask), autocast(self.precision, self.device):
             if not self.cut:
                 return self.view.vectors(batch.input_ids, batch.attention_mask)
             states = self._states[part].gather(rows, tokens, self.device)
-            if self._last is not None and self._last.alone and self.cut.blocks == len(self.view.blocks) - 1:
-                return self.view.vectors_of_pooled(self._last.pooled(states))
             return resume(self.view, states, batch.input_ids, batch.attention_mask)
 
     def _combined(self, part: str, texts: NDArray[np.int64], *, training: bool) -> Tensor:

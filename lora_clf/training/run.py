@@ -281,7 +281,7 @@ class Run:
         if moved:
             self.tuned.after_step(self.step, self.steps)
         if self.device.type == "cpu" and self.step % heap.RELEASED_STEPS == 0:
-            heap.release()  # while the gradients are there, whose memory the next step takes again
+            heap.release(heap.SCRAP_BYTES)  # while the gradients are there: the next step takes their memory again
         self.optimizer.zero_grad(set_to_none=True)
         self.batch += len(group)
         self.weight += weight

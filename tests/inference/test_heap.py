@@ -24,12 +24,14 @@ del blocks
 print(current_bytes() - before)
 """
 KEEP, RELEASE = "heap.keep_blocks()", "heap.release()"
+LARGE, SMALL = "heap.release(64 << 20)", "heap.release(512 << 20)"
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps what is freed")
 @pytest.mark.parametrize(("first", "size", "then", "environment", "held"), [
     ("", 4, "", {}, True), ("", 20, "", {}, True), (KEEP, 4, "", {}, True), (KEEP, 20, "", {}, False),
-    (KEEP, 4, RELEASE, {}, False), (KEEP, 20, "", {"MALLOC_MMAP_THRESHOLD_": str(32 << 20)}, True),
+    (KEEP, 4, RELEASE, {}, False), (KEEP, 4, LARGE, {}, False), (KEEP, 4, SMALL, {}, True),
+    (KEEP, 20, "", {"MALLOC_MMAP_THRESHOLD_": str(32 << 20)}, True),
 ])  # fmt: skip
 def test_freed_memory(first: str, size: int, then: str, environment: dict[str, str], held: bool) -> None:
     done = subprocess.run(
