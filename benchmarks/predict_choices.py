@@ -18,6 +18,7 @@ from lora_clf.inference.attention import FUSED, REFERENCE, set_attention
 from lora_clf.inference.encoder_block import fuse_blocks
 from lora_clf.inference.one_position import pool_last_block
 from lora_clf.inference.precision import cast_frozen, resolve_precision
+from lora_clf.inference.products import quicken
 from lora_clf.tuners.base import Tuned
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def _made(tuned: Tuned, weights: str, precision: str) -> predict.Answering:
     copy = tuned.merge()
     if "fused" in weights:
         fuse_blocks(Tuned(tuned.tuner, copy), precision)
+    quicken(copy.blocks)
     cast_frozen(copy.requires_grad_(False), precision)
     return predict.Answering(copy.eval(), pool_last_block(copy) if "one" in weights else None)
 

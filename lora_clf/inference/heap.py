@@ -4,8 +4,8 @@ Every batch has another shape, and what one leaves behind rarely fits the next. 
 blocks from its heap instead of from the system once one such block was freed (``mallopt(3)``, M_MMAP_THRESHOLD), so a
 training run would hold some times what it needs. If on the other hand each block comes from the system, as at the
 threshold that glibc begins with, every page of it is mapped anew in every step, which takes a large part of a training
-run's time: gradients of a large layer, too. So only the largest come from there, and every few steps the free parts of
-the heap are given back. Other C libraries are left as they are.
+run's time: gradients of a large layer, too. So only the largest come from there, and where a few steps left the process
+much larger, the free parts of the heap are given back. Other C libraries are left as they are.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ _TRIM, _MAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of <malloc.h>
 _TRIM_BYTES = 64 << 20  # free at the top of the heap before it shrinks
 _MAP_BYTES = 16 << 20  # from which on a block comes from the system and goes back to it
 RELEASED_STEPS = 25  # training steps after which freed memory is given back
-SCRAP_BYTES = 64 << 20  # from which on; the next step takes most of less again, and every page would be mapped anew
+SCRAP_BYTES = 64 << 20  # by which the process has grown by then; the next step takes most of less again
+_resident_then = 0  # after memory was given back the last time
 _SET_BY_USER = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
@@ -35,26 +36,19 @@ def keep_blocks() -> None:
 
 
 def release(scraps: int = 0) -> None:
-    """Give back now what is free anywhere in the heap, where that is at least ``scraps`` bytes."""
-    if sys.platform == "linux":
-        with suppress(AttributeError):  # another C library
-            library = ctypes.CDLL(None)
-            if not scraps or _free(library) >= scraps:
-                library.malloc_trim(0)
+    """Give back now what is free anywhere in the heap, unless the process grew by less than ``scraps`` bytes since."""
+    global _resident_then
+    if sys.platform != "linux" or _resident() - _resident_then < scraps:
+        return
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+    _resident_then = _resident()
 
 
-class _Info(ctypes.Structure):
-    """``struct mallinfo2`` of <malloc.h>."""
-
-    _names = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
-    _fields_ = [(name, ctypes.c_size_t) for name in _names]  # as ctypes asks for it
-
-
-def _free(library: ctypes.CDLL) -> int:
-    """Bytes that are free in the heap; the most there can be where this glibc (before 2.33) does not say."""
+def _resident() -> int:
+    """Bytes that this process holds in memory; 0 where the system does not say."""
     try:
-        found = library.mallinfo2
-    except AttributeError:
-        return sys.maxsize
-    found.restype = _Info
-    return int(found().fordblks)
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0

@@ -4,14 +4,14 @@ One token a text is asked for, so a batch is a few rows, and a step over them is
 They are multiplied in the type they have: those that train are fp32, and to cast them would cost as much as the
 product; all but the products is fp32 for so few rows.
 
-Nor are there keys and values. A key is W x + b and the score q (W x + b), which is (Wᵀ q) x and a number that is the
-same for all tokens of the text, so the softmax does not see it; b never gets a gradient. And the mean of the values is
+Nor are there keys and values. A key is W x + c and the score q (W x + c), which is (Wᵀ q) x and a number that is the
+same for all tokens of the text, so the softmax does not see it; c never gets a gradient. And the mean of the values is
 the value of the mean of the states. So with one query a text two products of D² for every token become two for the
 text, and 2 H D for a token. Just so the norm's own weights leave the tokens: (g ∘ n + b)ᵀ a is nᵀ (g ∘ a) and another
 such number, so what a token has is n = (x - mean) / deviation, and gradients of g and b are sums over queries. With
 n₁ that of the pooled token, K_h and V_h (D, d) the columns of a head::
 
-    a_h = K_h q_h       q = c ((g ∘ n₁ + b) Wq + bq), c = 1 / sqrt d       (D) each
+    a_h = K_h q_h       q = ((g ∘ n₁ + b) Wq + bq) / sqrt d                (D) each
     p_h = softmax(n (g ∘ a_h))    m_h = p_hᵀ n                             (T), (D)
     y = x₁ + [(g ∘ m_h + b) V_h]_h Wo + bv Wo + bo                         (D)
     z = y + gelu(norm(y) Wu + bu) Wd + bd
@@ -50,10 +50,8 @@ def layers_of_gpt2(block: Any) -> tuple[nn.Module, ...] | None:
 def pooled_block(layers: tuple[Any, ...], heads: int, x: Tensor, places: Tensor, mask: Tensor) -> Tensor:
     """What the block makes of one token a text: (B, T, D), places (B,), mask (B, T) -> (B, D) in fp32."""
     parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
-    if not x.is_cpu:  # where a norm's input and its weights have one type
-        x = x.float()
     with torch.autocast(x.device.type, enabled=False):
-        found: Tensor = _Node.apply(heads, layers[0].eps, x, places, mask == 0, *parameters)  # type: ignore[no-untyped-call]
+        found: Tensor = _Node.apply(heads, layers[0].eps, x.float(), places, mask == 0, *parameters)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -68,13 +66,13 @@ class _Node(torch.autograd.Function):
         batch, _, width = x.shape
         rows = torch.arange(batch, device=x.device)
         states, mean_1, deviation_1 = torch.native_layer_norm(x, (width,), None, None, eps)  # (B, T, D)
-        one = states[rows, places].float()  # (B, D)
+        one = states[rows, places]  # (B, D)
         query = _product(one * g1 + b1, wa[:, :width], ba[:width]) * (width // heads) ** -0.5
         key, value = _heads(wa, heads)
         asked = (_split(query, heads).to(wa.dtype) @ key.transpose(1, 2)).transpose(0, 1).float()  # (B, H, D)
-        scores = ((asked * g1).to(x.dtype) @ states.transpose(1, 2)).float()  # (B, H, T)
-        shares = scores.masked_fill_(padding.unsqueeze(1), float("-inf")).softmax(-1).to(x.dtype)
-        means = (shares @ states).float()  # (B, H, D)
+        scores = (asked * g1) @ states.transpose(1, 2)  # (B, H, T)
+        shares = scores.masked_fill_(padding.unsqueeze(1), float("-inf")).softmax(-1)
+        means = shares @ states  # (B, H, D)
         seen = means * g1 + b1
         context = _joined(seen.transpose(0, 1).to(wa.dtype) @ value).float() + ba[2 * width :]  # (B, D)
         y = _product(context, wo, bo) + x[rows, places]
@@ -124,9 +122,9 @@ def _attention_gradients(ctx: Any, dy: Tensor, need_x: bool) -> tuple[Tensor | N
     dheads = _split(dcontext, heads).to(wa.dtype)  # (H, B, d)
     dseen = (dheads @ value.transpose(1, 2)).transpose(0, 1).float()  # (B, H, D)
     dmeans = dseen * g1
-    dshares = dmeans.to(x.dtype) @ states.transpose(1, 2)  # (B, H, T)
-    dscores = (dshares - (dmeans * means).sum(-1, keepdim=True)).mul_(shares).to(x.dtype)
-    dscaled = (dscores @ states).float()  # (B, H, D), of g ∘ a
+    dshares = dmeans @ states.transpose(1, 2)  # (B, H, T)
+    dscores = (dshares - (dmeans * means).sum(-1, keepdim=True)).mul_(shares)
+    dscaled = dscores @ states  # (B, H, D), of g ∘ a
     dasked = (dscaled * g1).transpose(0, 1).to(wa.dtype)  # (H, B, D)
     dquery = _joined(dasked @ key).float() * (width // heads) ** -0.5  # (B, D)
     dx = dg = db = dweight = dbias = None
@@ -144,12 +142,12 @@ def _attention_gradients(ctx: Any, dy: Tensor, need_x: bool) -> tuple[Tensor | N
         db = dseen.sum((0, 1)) + done.sum(0) if need_b else None
     if need_x:
         rows = torch.arange(batch, device=x.device)
-        dstates = dscores.transpose(1, 2) @ (asked * g1).to(x.dtype) + shares.transpose(1, 2) @ dmeans.to(x.dtype)
-        dstates[rows, places] += (done * g1).to(x.dtype)
+        dstates = dscores.transpose(1, 2) @ (asked * g1) + shares.transpose(1, 2) @ dmeans
+        dstates[rows, places] += done * g1
         dx, _, _ = torch.ops.aten.native_layer_norm_backward(
             dstates, x, (width,), mean, deviation, None, None, [True, False, False]
         )
-        dx[rows, places] += dy.to(x.dtype)
+        dx[rows, places] += dy
     return dx, [dg, db, dweight, dbias]
 
 

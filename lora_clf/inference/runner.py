@@ -41,7 +41,6 @@ WIDTHS = 4
 PACKED_WIDTHS = 8  # where padding costs attention alone
 GPU_WIDTHS = 8  # tensor cores multiply in tiles
 TRAINED_TOKENS = 1536  # that a CPU keeps for the backward pass at once: what it needs is most of the memory of a run
-POOLED_TOKENS = 4 * TRAINED_TOKENS  # where one position of a block is computed, which keeps less of the others
 
 
 class Runner:
@@ -115,12 +114,13 @@ class Runner:
         """A training batch in parts that go through one after the other, where its texts are long for a CPU."""
         if self.device.type != "cpu" or self.cut.pooled:
             return [rows]
-        return split_rows(rows, self.lengths, POOLED_TOKENS if self._at_end else TRAINED_TOKENS)
+        return split_rows(rows, self.lengths, TRAINED_TOKENS)
 
     @property
     def _at_end(self) -> bool:
         """Whether kept states go straight into the last block, which asks for nothing but them and where texts end."""
-        return self._last is not None and self._last.alone and self.cut.blocks == len(self.view.blocks) - 1
+        alone = bool(self.cut) and self._last is not None and self._last.alone
+        return alone and self.cut.blocks == len(self.view.blocks) - 1
 
     def logits(self, part: str, rows: NDArray[np.int64], *, training: bool) -> Tensor:
         """The logits of some rows of a part, with gradients where they are asked for: (B, C) in fp32."""

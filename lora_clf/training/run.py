@@ -319,15 +319,15 @@ class Run:
         return self.scaler.get_scale() >= scale
 
     def _clip(self) -> None:
-        """Scale the gradients down to the largest norm that is allowed."""
+        """Scale the gradients down to the largest norm that is allowed, or have the optimizer do it as it moves."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if self.device.type != "cpu":
             norm = torch.nn.utils.get_total_norm(gradients)
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.settings.clip, norm)
             return
-        # Of a large layer the gradients are read as few times as can be: the optimizer divides while it reads them.
+        # Gradients are read as few times as can be: the optimizer divides while it reads them, and leaves them divided.
         flat = [each.reshape(-1) for each in gradients]
-        norm = sum((each.dot(each) for each in flat), torch.zeros(())).sqrt()
+        norm = sum((each.dot(each) for each in flat), torch.zeros((), dtype=torch.float32)).sqrt()
         scale = None if float(norm) <= self.settings.clip else norm / self.settings.clip
         self.optimizer.grad_scale = scale  # type: ignore[attr-defined]  # as GradScaler sets it
 

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 from lora_clf.inference import one_position
 from lora_clf.inference.attention import set_attention
+from lora_clf.inference.batches import collate
 from lora_clf.inference.one_position import pool_last_block
 from lora_clf.inference.precision import autocast, cast_frozen
 from lora_clf.inference.runner import Runner
 from lora_clf.tuners import create
 from lora_clf.tuners.base import Tuned
-from tests.bases import ARCHITECTURE_NAMES, VARIANT_NAMES, tiny_base
+from tests import bases
+from tests.bases import ARCHITECTURE_NAMES, VARIANT_NAMES, tiny_base, tiny_config
 
 CASES = (
     ("gpt2", "last"),
@@ -183,6 +185,28 @@ def test_from_kept_states_the_last_block_alone_answers(
     assert len(answers[0]) == len(answers[1]) > 10
     for usual, mine in zip(*answers, strict=True):
         torch.testing.assert_close(mine, usual, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("base", "pooling"), [("gpt2", "last"), ("bert", "first"), ("distilbert", "family")])
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_base_of_one_block_has_no_kept_states(
+    base: str, pooling: str, cache: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def config(name: str) -> Any:
+        found = tiny_config(name)
+        found.num_hidden_layers = 1
+        return found
+
+    monkeypatch.setattr(bases, "tiny_config", config)
+    opened = tiny_base(base, 0)
+    tuned = create("full").prepare(opened.view(3, pooling))
+    assert len(tuned.view.blocks) == 1
+    tokens = opened.encode(["one text", "another text that is longer", "three"])
+    batch = collate(tokens.ids, np.arange(3))
+    expected = tuned.view.classify(batch.input_ids, batch.attention_mask)
+    runner = Runner(opened, tuned, "fp32", {"train": tokens}, cache=cache)
+    assert runner._last is not None and not runner.cut
+    torch.testing.assert_close(runner.logits("train", np.arange(3), training=True), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("base", "pooling"), USUAL)

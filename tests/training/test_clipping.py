@@ -39,7 +39,7 @@ def by_pytorch(run: Run) -> None:
     torch.nn.utils.clip_grad_norm_(run.parameters, run.settings.clip)
 
 
-@pytest.mark.parametrize("strategy", ["last-block", "lora", "bottleneck"])
+@pytest.mark.parametrize("strategy", ["last-block", "lora", "bottleneck", "adalora"])
 def test_clipped_steps_are_those_of_pytorchs_function(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plain: list[float] = []
     trained(strategy, 1e9, plain)
