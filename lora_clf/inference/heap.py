@@ -20,8 +20,8 @@ _TRIM, _MAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of <malloc.h>
 _TRIM_BYTES = 64 << 20  # free at the top of the heap before it shrinks
 _MAP_BYTES = 16 << 20  # from which on a block comes from the system and goes back to it
 RELEASED_STEPS = 25  # training steps after which freed memory is given back
-SCRAP_BYTES = 64 << 20  # by which the process has grown by then; the next step takes most of less again
-_resident_then = 0  # after memory was given back the last time
+SCRAP_BYTES = 64 << 20  # where the process has grown by fewer, the next step takes most of them again
+_least = 0  # bytes that the process held when memory was given back the last time, or fewer where it held fewer since
 _SET_BY_USER = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
@@ -36,13 +36,17 @@ def keep_blocks() -> None:
 
 
 def release(scraps: int = 0) -> None:
-    """Give back now what is free anywhere in the heap, unless the process grew by less than ``scraps`` bytes since."""
-    global _resident_then
-    if sys.platform != "linux" or _resident() - _resident_then < scraps:
+    """Give back now what is free anywhere in the heap, if the process grew by ``scraps`` bytes since the last time."""
+    global _least
+    if sys.platform != "linux":
+        return
+    now = _resident()
+    _least = min(_least, now)
+    if now - _least < scraps:
         return
     with suppress(AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
-    _resident_then = _resident()
+    _least = _resident()
 
 
 def _resident() -> int:
