@@ -25,7 +25,9 @@ for number, task in enumerate(request["tasks"]):
         print(json.dumps({"task": number, **event}), flush=True)
     say(event="progress", step=1, steps=2)
     place = pathlib.Path(task["folder"])
-    (place / f"{task['name']}.pid").write_text(f"{os.getpid()} {os.environ.get('OMP_NUM_THREADS')}")
+    written = place / f"{task['name']}.part"
+    written.write_text(f"{os.getpid()} {os.environ.get('OMP_NUM_THREADS')}")
+    written.rename(place / f"{task['name']}.pid")  # who waits for the file finds it whole
     if task["do"] == "die":
         print("last words", file=sys.stderr)
         os._exit(3)
