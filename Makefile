@@ -1,6 +1,6 @@
 # Everything here makes .venv when it is missing and renews it when pyproject.toml or constraints.txt change.
 #
-#   make demo                          tune the demo corpus with every strategy and compare them
+#   make demo                          tune the demo corpus with five strategies and compare them
 #   make test                          the tests (make slow, make stress: the long ones)
 #   make PYTHON=python3.12 setup       another Python, 3.11 or newer
 #   make TORCH_INDEX=<url> setup       take torch from another index: PyTorch's CPU wheel index (see pytorch.org,
@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,parquet]'
 	@touch $@
 
-demo: $(STAMP)  ## tune the demo corpus with every strategy, print the table, save adapters and report
+demo: $(STAMP)  ## tune the demo corpus with five strategies, print the table, save adapters and report
 	$(BIN)/lora-clf compare demo --seeds 1 --out demo-output --save-adapters
 
 test: $(STAMP)  ## run the tests

@@ -22,7 +22,7 @@ result = train(base, data, LoRA(rank=8))
 result.save("spam")
 
 spam = load_adapter("spam", base)
-topic = load_adapter("topic", base)          # another label set, same base, side by side
+topic = load_adapter("adapters/trec-lora", base)   # another label set, same base, side by side
 spam.predict(["You won a prize! Call 09098790123 now"])     # [Prediction(label="spam", probability=0.99, ...)]
 """
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -38,7 +38,7 @@ def test_the_ten_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     spam = replace(toy(), name="sms-spam")
     topic = lora_clf.train(base, toy(classes=3), lora_clf.HeadOnly(), TrainSettings(precision="fp32"))
     monkeypatch.chdir(tmp_path)
-    topic.save("topic")
+    topic.save("adapters/trec-lora")
     monkeypatch.setattr(lora_clf, "load_base", lambda name: {"minilm": base}[name])
     monkeypatch.setattr(lora_clf, "load_data", lambda name: {"sms-spam": spam}[name])
     names: dict[str, object] = {}

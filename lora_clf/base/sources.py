@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -30,6 +31,7 @@ Progress = Callable[[str], None]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 _DAY: Final = 86_400.0
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,14 @@ def locate(name: str = DEFAULT, revision: str | None = None, *, progress: Progre
         name: a short name (see `CATALOGUE`), a folder, the name of a folder under ``LORA_CLF_BASES``, or a
             Hub id, also as "owner/name@revision".
         revision: a Hub revision: a branch, tag or commit.
-        progress: is told in a line what is being tried.
+        progress: is told in a line what is being tried; by default the log is.
 
     Raises:
         BaseNotFoundError: neither here nor within reach; the message says which command works instead.
         UnsupportedBaseError: it is here, but without safetensors weights.
         UsageError: a name that is none, or two revisions at once.
     """
-    tell = progress or (lambda line: None)
+    tell = progress or _LOG.info
     folder = Path(name).expanduser()
     if name not in CATALOGUE and (folder / "config.json").is_file():
         if revision is not None:
@@ -101,12 +103,12 @@ def locate(name: str = DEFAULT, revision: str | None = None, *, progress: Progre
         return _local(folders[plain])
     if folder.is_dir():
         raise BaseNotFoundError(f"The folder {folder.name!r} has no config.json, so it is not a base.")
-    if name.startswith((".", "~", "/")) or "\\" in name or name.count("/") > 1:
+    if name.startswith((".", "~", "/")) or name.endswith("/") or "\\" in name or name.count("/") > 1:
         raise BaseNotFoundError(f"There is no folder {name!r}. Give a folder with a config.json, or a name.")
     known = {*CATALOGUE, *dict(registered())}
     if not _HUB_ID.fullmatch(plain) or ("/" not in plain and difflib.get_close_matches(plain, known, n=1)):
         raise unknown("base", name, known)
-    found = _from_hub(name, plain, wanted, tell)
+    found = _from_hub(name, plain, wanted, progress or _LOG.debug)
     return Located(found, f"{plain}@{found.name}")
 
 

@@ -48,7 +48,7 @@ def list_adapters(
     found = []
     for place, header in find(folder):
         if isinstance(header, AdapterError):  # one broken adapter must not hide the others
-            note(f"{place} cannot be used: {header}")
+            note(str(header) if str(place) in str(header) else f"{place} cannot be used: {header}")
         else:
             found.append(facts(place, header))
     if as_json:
@@ -79,12 +79,12 @@ def inspect(
     adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="The adapter's folder, or its Hub id.")],
     as_json: Json = False,
 ) -> None:
-    """Show what a person wants to know before using an adapter; reads the header, not the base."""
-    from lora_clf.adapters.file import read_header
+    """Show what a person wants to know before using an adapter; reads its file, held to its digest, not the base."""
+    from lora_clf.adapters.file import read_folder
     from lora_clf.adapters.origin import adapter_folder
 
     folder = adapter_folder(adapter)
-    found = {**facts(folder, read_header(folder)), "adapter": str(adapter)}
+    found = {**facts(folder, read_folder(folder)[0]), "adapter": str(adapter)}
     if as_json:
         document(found)
         return

@@ -19,7 +19,7 @@ COMMANDS = {
     "train": "Tune a base into your classifier with one strategy, and save it as a small adapter.",
     "evaluate": "Score a saved adapter on labelled data.",
     "predict": "Label texts: arguments, a file, or lines from stdin.",
-    "compare": "Try every strategy on the same footing and show what each costs and buys.",
+    "compare": "Try strategies on the same footing and show what each costs and buys.",
     "strategies": "List the ways of tuning: what trains, how much of the base, which flags.",
     "bases": "List or fetch the bases.",
     "doctor": "Look into an adapter or a base for what goes wrong in silence.",

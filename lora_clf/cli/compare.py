@@ -1,4 +1,4 @@
-"""`lora-clf compare`: every strategy on the same footing, in one table with what each costs."""
+"""`lora-clf compare`: strategies on the same footing, in one table with what each costs."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def compare(
     loop: TrainFlags,
     texts: ReadingFlags,
 ) -> None:
-    """Try every strategy on the same footing and show what each costs and buys.
+    """Try strategies on the same footing and show what each costs and buys: five of them, or those of --strategies.
 
     Strategy flags go to those of the strategies that have them; what is set by a flag is not tuned. Finished runs
     are kept in --out, and checkpoints of those that are not: the same command again does only what is missing. The

@@ -142,7 +142,7 @@ class DataFlags(Flags):
     split_column: Annotated[str | None, typer.Option(help="A column that says train, validation or test.")] = None
     validation_file: Annotated[str | None, typer.Option(help="Your own validation table.")] = None
     test_file: Annotated[str | None, typer.Option(help="Your own test table.")] = None
-    split: Annotated[str, typer.Option(help="Percent for train/validation/test.")] = "70/10/20"
+    split: Annotated[str, typer.Option(help="Train/validation/test, in this proportion.")] = "70/10/20"
     protocol: Annotated[str, typer.Option(help="How rows are split: near-copy-free, random or book.")] = (
         "near-copy-free"
     )

@@ -1,4 +1,7 @@
-"""Keeps third-party libraries from writing into a command's output: their bars, advice and warnings."""
+"""Keeps third-party libraries from writing into a command's output: their bars, advice and warnings.
+
+What our own modules log, as that a base is being fetched, a person should read.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,26 @@ _SETTINGS = {
 }
 
 
+class _Noted(logging.Handler):
+    """Writes what is logged as a note, a line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """To stderr."""
+        from lora_clf.cli.output import note
+
+        note(record.getMessage())
+
+
+_OURS = _Noted(logging.INFO)
+
+
 def quiet_third_parties() -> None:
     """Called by a command before it imports anything heavy; what the user set in the environment stays."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
+    ours = logging.getLogger("lora_clf")
+    ours.setLevel(logging.INFO)
+    ours.addHandler(_OURS)
     for name in _LOUD:
         warnings.filterwarnings("ignore", module=rf"{name}(\.|$)")
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -56,7 +56,7 @@ def parse_table(data: bytes, name: str, *, encoding: str | None = None, blank_ro
         raise DataError(f"{name} is a compressed file. Unpack it first, or use a zip.")
     text = decoded(data, name, encoding)
     if not text.strip():
-        raise DataError(f"{name} is empty. Expected a table with a column of texts and one of labels.")
+        raise DataError(f"{name} is empty. Expected a row with the names of columns, then a row for each text.")
     start = text.lstrip()[:1]
     if is_raw_sms(text):
         return _raw_sms(text, name)

@@ -92,7 +92,7 @@ class Ending:
         if not all(np.isfinite(each).all() for each in answers.values()):
             raise TrainingError(
                 f"The trained weights give logits that are not finite, with a learning rate of {self.learning_rate:g}. "
-                f"Nothing was saved. Try --lr {self.learning_rate / 10:g}."
+                f"Nothing was saved. Try --lr {min(self.learning_rate / 10, tuned.tuner.learning_rate):g}."
             )
         task, decided = settle(self.decision, self.task, self.targets["validation"], answers["validation"])
         scores = {name: task.assess(self.targets[name], each) for name, each in answers.items()}

@@ -359,9 +359,10 @@ class Run:
 
     def _check_finite(self, loss: float, epoch: int) -> None:
         if not math.isfinite(loss):
+            smaller = min(self.learning_rate / 10, self.tuned.tuner.learning_rate)
             raise TrainingError(
                 f"The loss became {loss} at step {self.step} of {self.steps} (epoch {epoch}) with a learning rate of "
-                f"{self.learning_rate:g}. Nothing was saved. Try --lr {self.learning_rate / 10:g}."
+                f"{self.learning_rate:g}. Nothing was saved. Try --lr {smaller:g}."
             )
 
     def evaluate(self, part: str) -> tuple[NDArray[np.float32], dict[str, Any]]:

@@ -37,7 +37,7 @@ class TrainSettings:
     Attributes:
         epochs: passes over the training part; 0 leaves everything as it is before training.
         batch_size: texts a step.
-        lr: the peak learning rate; None takes the strategy's default.
+        lr: the peak learning rate; by default the strategy's own.
         weight_decay: AdamW's, on matrices only.
         warmup: the share of all steps in which the rate rises from zero.
         schedule: how it falls from there: "linear" or "cosine" to zero, "inverse-sqrt", or "constant", which stays.
@@ -45,18 +45,18 @@ class TrainSettings:
         clip: the largest gradient norm; 0 means no clipping.
         accumulate: steps whose gradients are added up before the optimizer moves.
         loss: one of the task's; with labels "cross-entropy", or "focal", in which rows that are right already count
-            less; with numbers "mse", "l1" or "huber". None takes the task's usual one.
+            less; with numbers "mse", "l1" or "huber". By default the task's usual one.
         focal_gamma: how much less, as the power of 1 - p; 0 is cross entropy.
         label_smoothing: the share of each target that is spread over all labels.
         class_weight: how much the rows of a label count: "none" alike, "balanced" each label as much as every other, or
             LABEL=WEIGHT,...
         sampling: "natural", every row once an epoch; or "balanced", as many rows of each label, rare ones repeated.
         head_dropout: the share of the head's inputs that are dropped in training.
-        patience: epochs without a better validation score before stopping; None trains to the end.
+        patience: epochs without a better validation score before stopping; by default it trains to the end.
             Either way the weights of the best epoch are kept.
         stop_on: the validation score that says which epoch is best: "loss", accuracy, macro-f1, mcc and so on.
         seed: what initial weights, data order and dropout are drawn from.
-        max_length: tokens a text; None takes the base's.
+        max_length: tokens a text; by default as many as the base's own.
         precision: "auto", "fp32", "bf16" or, on CUDA, "fp16".
         cache: whether what is frozen below everything that trains is computed once and kept, in memory and on disk.
     """
