@@ -32,6 +32,7 @@ OWN = {
     "speed_training": "speed_table",
     "speed_predict": "predict_table",
     "scale": "scale",
+    "scale-fp32": "scale",
     "batching": "batching",
     "precision": "precision",
     "alternatives": "alternatives",
