@@ -464,6 +464,8 @@ def test_folders_that_are_not_bases(tmp_path: Path) -> None:
         locate(str(tmp_path))
     with pytest.raises(BaseNotFoundError, match="There is no folder"):
         locate(str(tmp_path / "nothing"))
+    with pytest.raises(BaseNotFoundError, match="There is no folder 'nothing/'"):
+        locate("nothing/")
     pickled = base_folder(tmp_path / "pickled")
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
     with pytest.raises(UnsupportedBaseError, match=r"pytorch_model\.bin is a pickle, which is never read"):

@@ -106,6 +106,26 @@ def test_a_broken_adapter_does_not_hide_the_others(cli: Cli, adapter: Path, tmp_
     assert cli("adapters", "inspect", tmp_path / "bad").code == 1
 
 
+def test_a_damaged_adapter_is_not_shown_as_sound(cli: Cli, adapter: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(adapter, tmp_path / "flipped")
+    model = tmp_path / "flipped" / "adapter_model.safetensors"
+    data = bytearray(model.read_bytes())
+    data[-9] ^= 1
+    model.write_bytes(data)
+    ran = cli("adapters", "inspect", tmp_path / "flipped")
+    assert ran.code == 1 and "digest" in ran.err and not ran.out
+
+
+def test_what_our_modules_log_is_read_by_a_person(cli: Cli, adapter: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    import logging
+
+    cli("adapters", "list", adapter.parent, "--json").ok()
+    logging.getLogger("lora_clf.base.sources").info("minilm: fetching 92 MB")
+    assert capfd.readouterr().err.count("minilm: fetching 92 MB") == 1
+
+
 def test_data_prepare_and_what_it_wrote(cli: Cli, table: Path, tmp_path: Path) -> None:
     said = cli("data", "prepare", table, "--out", tmp_path / "parts", "--json", "--split", "60/20/20").ok().json()
     assert {name: part["rows"] for name, part in said["parts"].items()} == {"train": 108, "validation": 36, "test": 36}
