@@ -39,6 +39,7 @@ from lora_clf.tuners.lora_scratch import LoRALinear
 from lora_clf.tuners.low_rank import LowRankTuned
 
 _SPLIT = (slice(0, 3), slice(3, 4), slice(4, 5), slice(5, 6))  # q k v, output, up, down among the layers
+_SLICE = 1 << 19  # scores
 _FAR_BELOW = -1e30  # added to the scores of padding; in range of bf16
 
 
@@ -227,7 +228,7 @@ class EncoderBlock:
         scores = torch.baddbmm(
             _none(q) if mask is None else mask, q, k.transpose(1, 2), beta=float(mask is not None), alpha=scale
         )
-        shares = scores.float().softmax(-1).to(self.dtype)  # (B H, T, T)
+        shares = _softmax(scores)  # (B H, T, T)
         context = (shares @ v).view(batch, self.heads, tokens, per_head).transpose(1, 2).reshape(-1, width)
         attended, kept_output = self.output.forward(pack(context))
         middle = attended.add_(flat)
@@ -323,6 +324,20 @@ def additive(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     if row.dtype == torch.bool:
         row = torch.zeros_like(row, dtype=dtype).masked_fill_(~row, _FAR_BELOW)
     return row.clamp_min(_FAR_BELOW).to(dtype)
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    """Scores (B H, T, T) as shares of each query, worked out in fp32; those in bf16 are written over.
+
+    A few heads at a time on a CPU: all of them in fp32 are the largest thing in a block of long texts, and too large
+    for the caches.
+    """
+    if scores.dtype == torch.float32:
+        return scores.softmax(-1)
+    heads = max(1, _SLICE // scores[0].numel()) if scores.is_cpu else len(scores)
+    for some in scores.split(heads):
+        some.copy_(some.float().softmax(-1))
+    return scores
 
 
 def _same(x: Tensor) -> Tensor:

@@ -132,8 +132,8 @@ def _attention_gradients(ctx: Any, dy: Tensor, need_x: bool) -> tuple[Tensor | N
         dweight = torch.empty(wa.shape, dtype=wa.dtype, device=wa.device)
         dkey, dvalue = _heads(dweight, heads)
         torch.mm((one * g1 + b1).t().to(wa.dtype), dquery.to(wa.dtype), out=dweight[:, :width])
-        dkey.copy_(dasked.transpose(1, 2) @ _split(query, heads).to(wa.dtype))
-        dvalue.copy_((means * g1 + b1).permute(1, 2, 0).to(wa.dtype) @ dheads)
+        torch.bmm(dasked.transpose(1, 2), _split(query, heads).to(wa.dtype), out=dkey)
+        torch.bmm((means * g1 + b1).permute(1, 2, 0).to(wa.dtype), dheads, out=dvalue)
     if need_bias:
         dbias = torch.cat((dquery.sum(0), torch.zeros_like(dquery[0]), dcontext.sum(0)))
     if need_x or need_g or need_b:
@@ -158,7 +158,7 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def _back(dy: Tensor, weight: Tensor) -> Tensor:
     """dy Wᵀ by the type of the weight, in fp32: (B, O), (I, O) -> (B, I)."""
-    return times(dy.to(weight.dtype), weight.t()).float()
+    return times(weight, dy.to(weight.dtype).t()).t().contiguous().float()  # of W dyᵀ, which reads W in its order
 
 
 def _heads(weight: Tensor, heads: int) -> tuple[Tensor, Tensor]:

@@ -81,7 +81,9 @@ def answering(tuned: Tuned, precision: str, texts: int) -> Answering:
         fuse_blocks(Tuned(tuned.tuner, copy), precision, last=last_block_for(copy, copy.head.pooling) is None)
     quicken(copy.blocks)
     cast_frozen(copy.requires_grad_(False), precision)
-    return Answering(copy.eval(), pool_last_block(copy))
+    made = Answering(copy.eval(), pool_last_block(copy))
+    heap.release()  # of weights in forms that nothing reads any more
+    return made
 
 
 def logits(

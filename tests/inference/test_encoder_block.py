@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.checkpoint import checkpoint
 
-from lora_clf.inference import padding, products, runner
+from lora_clf.inference import encoder_block, padding, products, runner
 from lora_clf.inference.attention import EAGER_TOKENS, set_attention
 from lora_clf.inference.encoder_block import EncoderBlock, fuse_blocks
 from lora_clf.inference.padding import Packer, packing
@@ -184,6 +184,17 @@ def test_in_bf16_it_is_as_near_to_fp32_as_autocast() -> None:
     (logits_error, gradients_error), (ours, mine_error) = errors
     assert ours < 0.03 and ours < 3 * logits_error + 0.005
     assert mine_error < 0.05 and mine_error < 3 * gradients_error + 0.005
+
+
+def test_shares_of_a_few_heads_at_a_time_are_those_of_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = torch.randn(7, 5, 5, generator=torch.Generator().manual_seed(0)) * 4
+    rounded = scores.bfloat16()
+    whole = rounded.float().softmax(-1).bfloat16()
+    for count in (1, 3 * 25, 1 << 19):  # one head, three heads, all of them
+        monkeypatch.setattr(encoder_block, "_SLICE", count)
+        assert torch.equal(encoder_block._softmax(rounded.clone()), whole)
+    before = scores.clone()
+    assert torch.equal(encoder_block._softmax(scores), scores.softmax(-1)) and torch.equal(scores, before)
 
 
 def test_other_blocks_are_left_alone() -> None:

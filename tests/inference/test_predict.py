@@ -93,6 +93,11 @@ def test_memory_is_given_back_on_the_way(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(predict, "CPU_BATCH_TOKENS", 60)
     np.testing.assert_allclose(adapter.logits(TEXTS), expected, rtol=1e-5, atol=1e-5)
     assert len(given) > 5
+    given.clear()
+    answering(adapter.tuned, "fp32", predict.MANY - 1)
+    assert not given
+    answering(adapter.tuned, "fp32", predict.MANY)  # what a copy was made of
+    assert given
 
 
 @pytest.mark.parametrize("strategy", ["last-block", "lora"])
