@@ -3,7 +3,8 @@
     python benchmarks/tables.py            # rewrite what stands between <!-- begin NAME --> and <!-- end NAME -->
     python benchmarks/tables.py --check    # exit 1 where something else stands there
 
-NAME is a file of benchmarks/results without its ending, or "results": the short form of all of `SHORT`.
+NAME is a file of benchmarks/results without its ending, "results", the short form of all of `SHORT`, or a section of
+`SEVERAL` files.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ SHORT = {
 OWN = {
     "speed_training": "speed_table",
     "speed_predict": "predict_table",
+    "speed-summary": "speed_summary",
     "scale": "scale",
     "scale-fp32": "scale",
     "batching": "batching",
@@ -50,6 +52,7 @@ OWN = {
     "learning_rates_family": "learning_rates",
     "long_documents": "long_documents",
 }
+SEVERAL = {"speed-summary": ("speed_training", "speed_predict")}
 SECTION = re.compile(r"(<!-- begin ([\w-]+) -->\n)(.*?)(<!-- end \2 -->)", re.DOTALL)
 DASH = "–"
 ABSENT = "Not run yet"
@@ -82,15 +85,17 @@ def rewritten(text: str, results: Path) -> str:
 
     def section(found: re.Match[str]) -> str:
         begin, name, old, end = found.groups()
+        files = [results / f"{one}.json" for one in SEVERAL.get(name, (name,))]
         if name == "results":
             parts = [short(title, loaded) for key, title in SHORT.items() if (loaded := load(results, key))]
             body = "\n".join(parts) if parts else "No result file yet.\n"
         elif value := load(results, name):
             body = table(value)
-        elif name in OWN and (file := results / f"{name}.json").is_file():
+        elif name in OWN and all(file.is_file() for file in files):
             if str(HERE) not in sys.path:
                 sys.path.append(str(HERE))
-            made: str = importlib.import_module(OWN[name]).table(json.loads(file.read_text(encoding="utf-8")))
+            values = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+            made: str = importlib.import_module(OWN[name]).table(*values)
             body = made.rstrip("\n") + "\n"
         elif old.startswith(ABSENT) or not old.strip():
             body = f"{ABSENT}: there is no benchmarks/results/{name}.json.\n"
