@@ -121,6 +121,8 @@ class AdapterNotFoundError(AdapterError, FileNotFoundError):
 class AdapterExistsError(AdapterError, FileExistsError):
     """There is something at that place already, and overwriting was not asked for."""
 
+    exit_status: ClassVar[int] = 2  # as for a table that is there already: the command names another place, or --force
+
 
 class AdapterFormatError(AdapterError, ValueError):
     """The folder is not a whole, unchanged adapter that this version can read."""

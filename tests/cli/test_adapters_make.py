@@ -102,7 +102,7 @@ def test_convert_refuses(cli: Cli, peft_folder: Path, base: Path, family: Path, 
         assert not out.exists()
     cli(*start, theirs, "--labels", "a,b", "--base", base, "--out", out).ok()
     ran = cli(*start, theirs, "--labels", "a,b", "--base", base, "--out", out)
-    assert ran.code == 1 and "--force" in ran.err
+    assert ran.code == 2 and "--force" in ran.err
     cli(*start, theirs, "--labels", "a,b", "--base", base, "--out", out, "--force", "--adapter-dtype", "bf16").ok()
 
 
@@ -253,7 +253,7 @@ def test_extract_refuses(cli: Cli, adapter: Path, family: Path, there: Path, tmp
     ran = cli("adapters", "extract", family / "spam-full", "--rank", 0, "--out", tmp_path / "x")
     assert ran.code == 2 and "--rank 0" in ran.err
     ran = cli("adapters", "extract", family / "spam-full", "--out", adapter)
-    assert ran.code == 1 and "--force" in ran.err
+    assert ran.code == 2 and "--force" in ran.err
 
 
 def test_the_scores_on_record_are_those_of_the_saved_numbers(
@@ -307,7 +307,7 @@ def test_merge(cli: Cli, adapter: Path, there: Path, tmp_path: Path) -> None:
     for first, second in zip(one, two, strict=True):
         assert second["probabilities"] == pytest.approx(first["probabilities"], abs=1e-5)
     ran = cli("adapters", "merge", adapter, "--out", out)
-    assert ran.code == 1 and "--force" in ran.err
+    assert ran.code == 2 and "--force" in ran.err
     assert f"--base {out}" in cli("adapters", "merge", adapter, "--out", out, "--force").ok().out
     ran = cli("adapters", "merge", out / "head", "--base", out, "--out", tmp_path / "x")
     assert ran.code == 2 and "a head and nothing else" in ran.err
@@ -328,7 +328,7 @@ def test_export(cli: Cli, family: Path, there: Path, tmp_path: Path) -> None:
         for first, second in zip(theirs, ours, strict=True):
             assert first == pytest.approx(second["probabilities"], abs=1e-5)
     ran = cli("adapters", "export", family / "spam-lora", "--merged", tmp_path / "spam-lora")
-    assert ran.code == 1 and "--force" in ran.err
+    assert ran.code == 2 and "--force" in ran.err
     ran = cli("adapters", "export", family / "spam-lora", "--merged", tmp_path / "spam-lora", "--force").ok()
     assert "pipeline(" in ran.out and "gives the same probabilities" in ran.out
 

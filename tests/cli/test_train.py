@@ -58,7 +58,7 @@ def test_the_default_place_is_named_after_data_and_strategy(
     args = ("train", table, "--base", base, "--strategy", "head-only", "--epochs", 1, "--precision", "fp32", "--json")
     assert cli(*args).ok().json()["adapter"] == str(Path("my-adapters", "messages-head-only"))
     again = cli(*args)
-    assert again.code == 1 and "There is an adapter in my-adapters/messages-head-only" in again.err
+    assert again.code == 2 and "There is an adapter in my-adapters/messages-head-only" in again.err
     assert cli(*args, "--force").code == 0
 
 
@@ -72,7 +72,7 @@ def test_an_adapter_is_not_overwritten_and_nothing_is_loaded_before_saying_so(
 
     monkeypatch.setattr(lora_clf.data.dataset, "load_data", never)
     ran = cli("train", "demo", "--out", adapter)
-    assert (ran.code, ran.out) == (1, "")
+    assert (ran.code, ran.out) == (2, "")
     assert ran.err == f"Error: There is an adapter in {adapter}. Choose another folder, or use --force.\n"
 
 

@@ -53,7 +53,7 @@ CASES: dict[str, tuple[str, int, str]] = {
     "base that is a table": ("strategies --base {table}", 1, "Give a folder with a config.json"),
     "out is a file": ("train {table} --out {table}", 1, "is a file. Choose another place"),
     "out below a file": ("train {table} --out {table}/a", 2, "is a file, expected a folder"),
-    "out holds other things": ("train {table} --out {base} --force", 1, "holds other files than an adapter's"),
+    "out holds other things": ("train {table} --out {base} --force", 2, "holds other files than an adapter's"),
     "no adapter": ("predict {tmp}/none hello", 1, "There is no adapter in"),
     "adapter is a file": ("predict {table} hello", 1, "is no folder"),
     "adapter is a base": ("predict {base} hello", 1, "There is no adapter in"),
