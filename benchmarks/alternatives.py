@@ -3,8 +3,8 @@
     python benchmarks/alternatives.py            # writes results/alternatives.json
     python benchmarks/alternatives.py --table    # prints what is there and measures nothing
 
-Each pair does the same work at the sizes of a training step on MiniLM: 16 texts of 40 tokens, 384 wide, 12 heads. The
-ratio is what the way not taken costs beside the one taken: above 1 the engine is right.
+Where a pair says nothing else it does the same work at the sizes of a training step on MiniLM: 16 texts of 40 tokens,
+384 wide, 12 heads. The ratio is what the way not taken costs beside the one taken: above 1 the engine is right.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def parts() -> dict[str, Pair]:
 
 
 def updates() -> dict[str, Pair]:
-    """The update of the widest weight of GPT-2 small from a batch of pooled tokens, whose gradient is of rank 16."""
+    """The update of the widest weight of GPT-2 small, whose gradient is the product of two matrices of 16 rows."""
     import torch
 
     from lora_clf.inference.heap import keep_blocks
@@ -154,11 +154,11 @@ def updates() -> dict[str, Pair]:
 
     return {
         "update": Pair(
-            "a weight's gradient of 16 rows, then AdamW",
-            "in slices that stay in the caches",
+            "AdamW on a weight of GPT-2 small, after its gradient of 16 pooled tokens",
+            "gradient and update in slices that stay in the caches",
             lambda: work(*sides[0]),
             lambda: work(*sides[1]),
-            "a second run of last-block took 1.3 % less by it, and would need an optimizer of its own",
+            "clipping wants the norm of all gradients before; it would take an optimizer of its own",
         )
     }
 

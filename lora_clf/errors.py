@@ -15,7 +15,7 @@
     │   └── NotMergeableError (TypeError)
     ├── AdapterError                     a saved adapter
     │   ├── AdapterNotFoundError (FileNotFoundError)
-    │   ├── AdapterExistsError (FileExistsError)
+    │   ├── AdapterExistsError (FileExistsError)  another place is wanted               [exit 2]
     │   ├── AdapterFormatError (ValueError)
     │   └── WrongBaseError (ValueError)
     ├── TrainingError (RuntimeError)     a run that cannot go on (a loss that is not finite)
@@ -121,7 +121,7 @@ class AdapterNotFoundError(AdapterError, FileNotFoundError):
 class AdapterExistsError(AdapterError, FileExistsError):
     """There is something at that place already, and overwriting was not asked for."""
 
-    exit_status: ClassVar[int] = 2  # as for a table that is there already: the command names another place, or --force
+    exit_status: ClassVar[int] = 2  # as where a table is there already: the command asks for what it does not get
 
 
 class AdapterFormatError(AdapterError, ValueError):

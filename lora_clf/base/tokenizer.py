@@ -30,7 +30,7 @@ LEAST_CHARACTERS: Final = 1024
 MAX_BYTES: Final = 1 << 28  # of a tokenizer file; the largest in use have 40 MB
 
 _TAG: Final = "lora_clf tokenizer digest 1"
-_BATCH: Final = 1024
+_BATCH: Final = 1024  # texts at once: what the backend keeps of each takes some kilobytes
 
 
 @dataclass(frozen=True, eq=False)

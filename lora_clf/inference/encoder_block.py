@@ -39,7 +39,7 @@ from lora_clf.tuners.lora_scratch import LoRALinear
 from lora_clf.tuners.low_rank import LowRankTuned
 
 _SPLIT = (slice(0, 3), slice(3, 4), slice(4, 5), slice(5, 6))  # q k v, output, up, down among the layers
-_SLICE = 1 << 19  # scores
+_SLICE = 1 << 19  # scores that are turned into shares at once
 _FAR_BELOW = -1e30  # added to the scores of padding; in range of bf16
 
 
@@ -334,8 +334,9 @@ def _softmax(scores: Tensor) -> Tensor:
     """
     if scores.dtype == torch.float32:
         return scores.softmax(-1)
-    heads = max(1, _SLICE // scores[0].numel()) if scores.is_cpu else len(scores)
-    for some in scores.split(heads):
+    heads, queries, keys = scores.shape
+    at_once = max(1, _SLICE // (queries * keys)) if scores.is_cpu else heads
+    for some in scores.split(at_once):
         some.copy_(some.float().softmax(-1))
     return scores
 

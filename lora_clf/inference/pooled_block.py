@@ -158,7 +158,9 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def _back(dy: Tensor, weight: Tensor) -> Tensor:
     """dy Wᵀ by the type of the weight, in fp32: (B, O), (I, O) -> (B, I)."""
-    return times(weight, dy.to(weight.dtype).t()).t().contiguous().float()  # of W dyᵀ, which reads W in its order
+    return (
+        times(weight, dy.to(weight.dtype).t()).t().contiguous().float()
+    )  # W comes first: what comes second is reordered
 
 
 def _heads(weight: Tensor, heads: int) -> tuple[Tensor, Tensor]:

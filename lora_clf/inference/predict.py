@@ -82,7 +82,8 @@ def answering(tuned: Tuned, precision: str, texts: int) -> Answering:
     quicken(copy.blocks)
     cast_frozen(copy.requires_grad_(False), precision)
     made = Answering(copy.eval(), pool_last_block(copy))
-    heap.release()  # of weights in forms that nothing reads any more
+    if view.device.type == "cpu":
+        heap.release()  # of weights in forms that nothing reads any more
     return made
 
 

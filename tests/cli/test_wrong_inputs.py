@@ -51,7 +51,7 @@ CASES: dict[str, tuple[str, int, str]] = {
     "unknown base": ("train {table} --base minilmm", 2, "Unknown base 'minilmm'. Did you mean 'minilm'?"),
     "folder that is no base": ("strategies --base {tmp}", 1, "has no config.json, so it is not a base"),
     "base that is a table": ("strategies --base {table}", 1, "Give a folder with a config.json"),
-    "out is a file": ("train {table} --out {table}", 1, "is a file. Choose another place"),
+    "out is a file": ("train {table} --out {table}", 2, "is a file. Choose another place"),
     "out below a file": ("train {table} --out {table}/a", 2, "is a file, expected a folder"),
     "out holds other things": ("train {table} --out {base} --force", 2, "holds other files than an adapter's"),
     "no adapter": ("predict {tmp}/none hello", 1, "There is no adapter in"),

@@ -90,6 +90,33 @@ def test_both_scores_stand_beside_each_other(tables: ModuleType, tmp_path: Path)
     assert "not copied" not in tables.short("t", plain) + tables.table(plain)
 
 
+def test_speed_is_shown_beside_the_default_and_the_tuned_peer(tables: ModuleType, tmp_path: Path) -> None:
+    def job(ours: float, theirs: float) -> dict[str, Any]:
+        sides = {"ours": {"seconds": ours}, "theirs": {"seconds": theirs}}
+        return {"sides": sides, "ratio": {"median": theirs / ours, "low": 1.5, "high": None}, "blocks": []}
+
+    training = {"lora-auto": job(10.0, 55.0), "full-auto": job(1.0, 2.0), "lora-tuned": {"memory": {"ours": 1.0}}}
+    training["lora-auto"]["ratio"]["high"] = 6.5
+    training["lora-auto"]["memory"] = {"ours": 3e8, "theirs": 5e8}
+    pipeline = {"median": 8.0, "low": None, "high": None}
+    sides = {name: {"seconds": 6.0, "faster_than_pipeline": pipeline} for name in ("ours-fp32", "ours-auto")}
+    sides |= {"pipeline": {"seconds": 48.0}, "pipeline-tuned": {"seconds": 12.0}}
+    blocks = [{"ours-auto": 6.0, "pipeline-tuned": 12.0}, {"ours-auto": 6.0, "pipeline-tuned": 18.0}]
+    predict = {"speed": {"sides": sides, "blocks": blocks, "messages": 5000}}
+    page = "<!-- begin speed-summary -->\nold\n<!-- end speed-summary -->\n"
+    (tmp_path / "speed_training.json").write_text(json.dumps(training))
+    assert tables.rewritten(page, tmp_path) == page  # one of the two files is not there
+    (tmp_path / "speed_predict.json").write_text(json.dumps(predict))
+    rows = [line for line in tables.rewritten(page, tmp_path).splitlines() if line.startswith("| ")][1:]
+    assert [row.split(" | ")[2:] for row in rows] == [
+        ["10.0 s", "55.0 s", "5.5", "1.5 to 6.5", "300 MB", "500 MB |"],
+        ["6.0 s", "48.0 s", "8", "–", "–", "– |"],
+        ["6.0 s", "48.0 s", "8", "–", "–", "– |"],
+        ["6.0 s", "12.0 s", "2.45", "0.186 to 32.2", "–", "– |"],  # the root of 2 times 3, by the blocks
+    ]
+    assert "5,000 messages" in rows[1]
+
+
 # A path from the root of a disk, at the start of a string or after what may stand before one.
 ROOTED = re.compile(r"(?:^|[\s'\"=(:,;])(?:~|[A-Za-z]:)?[/\\]\w[\w.-]*|/(?:work|root|home|tmp)\b")
 

@@ -190,9 +190,15 @@ def test_shares_of_a_few_heads_at_a_time_are_those_of_all_at_once(monkeypatch: p
     scores = torch.randn(7, 5, 5, generator=torch.Generator().manual_seed(0)) * 4
     rounded = scores.bfloat16()
     whole = rounded.float().softmax(-1).bfloat16()
-    for count in (1, 3 * 25, 1 << 19):  # one head, three heads, all of them
+    usual, heads = Tensor.float, list[int]()
+    monkeypatch.setattr(Tensor, "float", lambda some: (heads.append(len(some)), usual(some))[1])
+    for count, expected in ((1, [1] * 7), (3 * 25, [3, 3, 1]), (1 << 19, [7])):
         monkeypatch.setattr(encoder_block, "_SLICE", count)
-        assert torch.equal(encoder_block._softmax(rounded.clone()), whole)
+        given = rounded.clone()
+        heads.clear()
+        found = encoder_block._softmax(given)
+        assert torch.equal(found, whole) and found.data_ptr() == given.data_ptr() and heads == expected
+    assert encoder_block._softmax(rounded[:0]).shape == (0, 5, 5)
     before = scores.clone()
     assert torch.equal(encoder_block._softmax(scores), scores.softmax(-1)) and torch.equal(scores, before)
 

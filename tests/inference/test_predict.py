@@ -93,11 +93,17 @@ def test_memory_is_given_back_on_the_way(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(predict, "CPU_BATCH_TOKENS", 60)
     np.testing.assert_allclose(adapter.logits(TEXTS), expected, rtol=1e-5, atol=1e-5)
     assert len(given) > 5
-    given.clear()
-    answering(adapter.tuned, "fp32", predict.MANY - 1)
-    assert not given
-    answering(adapter.tuned, "fp32", predict.MANY)  # what a copy was made of
-    assert given
+
+
+def test_memory_of_what_a_copy_was_made_of_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = made()
+    cast, done = predict.cast_frozen, list[str]()
+    monkeypatch.setattr(predict, "cast_frozen", lambda *given: (done.append("cast"), cast(*given))[1])
+    monkeypatch.setattr(predict.heap, "release", lambda: done.append("released"))
+    answering(adapter.tuned, "bf16", predict.MANY - 1)
+    assert not done
+    answering(adapter.tuned, "bf16", predict.MANY)
+    assert done == ["cast", "released"]
 
 
 @pytest.mark.parametrize("strategy", ["last-block", "lora"])
