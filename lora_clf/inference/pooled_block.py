@@ -137,7 +137,7 @@ def _attention_gradients(ctx: Any, dy: Tensor, need_x: bool) -> tuple[Tensor | N
     if need_bias:
         dbias = torch.cat((dquery.sum(0), torch.zeros_like(dquery[0]), dcontext.sum(0)))
     if need_x or need_g or need_b:
-        done = _back(dquery, wa[:, :width])  # (B, D), of g ∘ n₁ + b
+        done = (dquery.to(wa.dtype) @ wa[:, :width].t()).float()  # (B, D), of g ∘ n₁ + b; `_back` would copy the part
         dg = torch.addcmul(dscaled * asked, dseen, means).sum((0, 1)) + (done * one).sum(0) if need_g else None
         db = dseen.sum((0, 1)) + done.sum(0) if need_b else None
     if need_x:
