@@ -47,9 +47,8 @@ def _labelled(predict: dict[str, Any], ours: str, theirs: str, job: str, beside:
     speed, held = predict["speed"], predict.get("memory", {})
     found = speed["sides"][ours]["faster_than_pipeline"]
     if theirs != "pipeline":
-        found = ratio(
-            [block[theirs] for block in speed["blocks"]], [block[ours] for block in speed["blocks"]]
-        ).as_dict()
+        slower, quicker = ([block[side] for block in speed["blocks"]] for side in (theirs, ours))
+        found = ratio(slower, quicker).as_dict()
     seconds = (figure(speed["sides"][side]["seconds"], "s") for side in (ours, theirs))
     memory = (_bytes(held.get(side, {}).get("above_bytes")) for side in (ours, theirs))
     return [job.format(speed["messages"]), beside, *seconds, *_times(found), *memory]

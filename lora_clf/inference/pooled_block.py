@@ -158,9 +158,8 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def _back(dy: Tensor, weight: Tensor) -> Tensor:
     """dy Wᵀ by the type of the weight, in fp32: (B, O), (I, O) -> (B, I)."""
-    return (
-        times(weight, dy.to(weight.dtype).t()).t().contiguous().float()
-    )  # W comes first: what comes second is reordered
+    # W comes first: what comes second is put into another order before it is multiplied.
+    return times(weight, dy.to(weight.dtype).t()).t().contiguous().float()
 
 
 def _heads(weight: Tensor, heads: int) -> tuple[Tensor, Tensor]:
