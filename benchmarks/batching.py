@@ -7,7 +7,8 @@ Texts are shuffled, sorted by length inside windows of so many batches, and the 
 less, but spam is twice as long as ham, so batches come to hold one label alone. For each window: computed positions for
 each token, with padding and where blocks leave it out, and the share of one-label batches (means over seeds and
 epochs); and the validation part's accuracy and loss after training on the book's split with each seed. The default
-window (`lora_clf.inference.batches.WINDOW`) is chosen from this table.
+window (`lora_clf.inference.batches.WINDOW`) is chosen from this table. Copies of a text go together as one text that
+weighs more; "20 apart" is the default window without that: every row by itself.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from lora_clf.data.dataset import Dataset
 
 OUT = RESULTS / "batching.json"
-WINDOWS = ("1", "2", "5", "10", "20", "40", "all")
+APART = " apart"  # every row by itself, copies of a text too
+WINDOWS = ("1", "2", "5", "10", "20", f"20{APART}", "40", "all")
 EPOCHS, BATCH, SEEDS = 3, 16, 5
 STRATEGY = "last-block"
 DASH = "–"
@@ -42,11 +44,17 @@ DASH = "–"
 
 def window_of(name: str) -> int:
     """Batches of the window called ``name``; "all" is larger than any data."""
-    return 2**40 if name == "all" else int(name)
+    return 2**40 if name == "all" else int(name.removesuffix(APART))
 
 
-def layout(lengths: NDArray[np.int64], labels: NDArray[np.int64], window: int, seeds: int) -> dict[str, float]:
-    """Computed positions for each token, and the share of batches of several texts that hold one label.
+def layout(
+    lengths: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    window: int,
+    seeds: int,
+    firsts: NDArray[np.int64] | None = None,
+) -> dict[str, float]:
+    """Computed positions for each token of the texts, and the share of batches of several texts that hold one label.
 
     Computed are all positions of a padded batch, or where a block leaves padding out those that it packs.
 
@@ -55,6 +63,7 @@ def layout(lengths: NDArray[np.int64], labels: NDArray[np.int64], window: int, s
         labels: its class (N,).
         window: batches that are sorted together.
         seeds: how many are averaged over, all epochs of each.
+        firsts: the first row with the same text as each (N,), where copies go together.
     """
     from lora_clf.inference.batches import padded_lengths, training_rows
     from lora_clf.inference.padding import packed_rows
@@ -63,7 +72,8 @@ def layout(lengths: NDArray[np.int64], labels: NDArray[np.int64], window: int, s
     computed = packed = alike = batches = 0
     for seed in range(seeds):
         for epoch in range(EPOCHS):
-            for rows in training_rows(lengths, BATCH, seed, epoch, window):
+            for batch in training_rows(lengths, BATCH, seed, epoch, window, firsts=firsts):
+                rows = batch if firsts is None else np.unique(firsts[batch])
                 padded, nodes = (
                     int(padded_lengths(lengths[rows], multiple, sys.maxsize).max()) * len(rows)
                     for multiple in (WIDTHS, PACKED_WIDTHS)
@@ -81,14 +91,17 @@ def layout(lengths: NDArray[np.int64], labels: NDArray[np.int64], window: int, s
     }
 
 
-def trained(base: Base, data: Dataset, window: int, seed: int) -> dict[str, Any]:
+def trained(base: Base, data: Dataset, name: str, seed: int) -> dict[str, Any]:
     """The validation part's accuracy and loss after training in batches of that window: best epoch and last."""
     from lora_clf.inference.batches import training_rows
+    from lora_clf.inference.runner import Runner
     from lora_clf.training import loop, run
     from lora_clf.training.settings import TrainSettings
     from lora_clf.tuners import create
 
-    with patch.object(run, "training_rows", partial(training_rows, window=window)):
+    firsts = None if name.endswith(APART) else Runner.firsts
+    windowed = partial(training_rows, window=window_of(name))
+    with patch.object(run, "training_rows", windowed), patch.object(Runner, "firsts", firsts):
         settings = TrainSettings(epochs=EPOCHS, batch_size=BATCH, seed=seed)
         result = loop.train(base, data, create(STRATEGY), settings)
     last = result.history[-1]["validation"]
@@ -126,7 +139,7 @@ def table(value: dict[str, Any]) -> str:
     from lora_clf.comparison.table import markdown_table
 
     lines = []
-    for name, row in sorted(value["windows"].items(), key=lambda item: window_of(item[0])):
+    for name, row in sorted(value["windows"].items(), key=lambda item: (window_of(item[0]), item[0])):
         cells = [DASH] * 3
         if runs := row["runs"]:
             found = summary(runs, value["windows"].get("1", row)["runs"])
@@ -159,14 +172,15 @@ def measure(flags: argparse.Namespace, base: Base, data: Dataset) -> None:
     for seed in range(flags.seeds):  # all windows with one seed first: what is there is complete
         for name in flags.windows:
             row = kept.setdefault(name, {"runs": []})
-            row |= layout(tokens.lengths, labels, window_of(name), flags.seeds)
+            firsts = None if name.endswith(APART) else tokens.firsts
+            row |= layout(tokens.lengths, labels, window_of(name), flags.seeds, firsts)
             if any(run["seed"] == seed for run in row["runs"]):
                 continue
             if longest and flags.budget and time.monotonic() - started + longest > flags.budget:
                 print(f"Seed {seed}, window {name}: the budget is used up; the same command goes on.")
                 return
             begun = time.monotonic()
-            row["runs"].append(trained(base, data, window_of(name), seed))
+            row["runs"].append(trained(base, data, name, seed))
             longest = max(longest, time.monotonic() - begun)
             value = {"about": about, "default": WINDOW, "windows": kept, "provenance": provenance(base.device)}
             write_json(flags.out, value)

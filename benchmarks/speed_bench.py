@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import flops
+import numpy as np
 from our_training import tokenised_once
 from trainer_recipe import ALPHA, RANK
 
@@ -70,9 +71,20 @@ class Bench:
         return self.base.encode(self.data.train.texts).lengths
 
     @property
+    def distinct(self) -> flops.Lengths:
+        """Tokens of the training texts, of copies once: what ours computes."""
+        return distinct_lengths(self.base, self.data.train.texts)
+
+    @property
     def shape(self) -> flops.Shape:
         """The size of the backbone."""
         return flops.Shape.of(self.base.config)
+
+
+def distinct_lengths(base: Base, texts: Sequence[str]) -> flops.Lengths:
+    """Tokens of each text, of copies once: (M,)."""
+    tokens = base.encode(texts)
+    return tokens.lengths[np.unique(tokens.firsts)]
 
 
 def opened(name: str, flags: argparse.Namespace, folder: Path) -> Bench:

@@ -15,7 +15,7 @@ import numpy as np
 from book_loop import BookLoop
 from our_training import ForwardPass, OurTraining
 from paired import Timing, in_child
-from speed_bench import Bench
+from speed_bench import Bench, distinct_lengths
 from trainer_recipe import RANK, TrainerRecipe
 
 from lora_clf.inference.precision import resolve_precision
@@ -107,13 +107,13 @@ def _book(trains: str, precision: str, *also: str) -> Callable[[Bench], Sides]:
 
 def _book_flops(trains: str) -> Callable[[Bench], tuple[float, float]]:
     def least(bench: Bench) -> tuple[float, float]:
-        checked = bench.base.encode(bench.data.validation.texts).lengths
+        checked = distinct_lengths(bench.base, bench.data.validation.texts)
         if trains == "last-block":  # validation, too, starts behind the prefix
-            ours = flops.least(bench.shape, bench.lengths, trains, BOOK_EPOCHS)
+            ours = flops.least(bench.shape, bench.distinct, trains, BOOK_EPOCHS)
             ours += flops.forward(bench.shape, checked) * (1 - 1 / bench.shape.blocks)
             ours += BOOK_EPOCHS * flops.pooled_block(bench.shape, checked)
         else:
-            ours = flops.least(bench.shape, bench.lengths, trains, BOOK_EPOCHS)
+            ours = flops.least(bench.shape, bench.distinct, trains, BOOK_EPOCHS)
             ours += BOOK_EPOCHS * flops.forward(bench.shape, checked)
         loop = BookLoop(bench.base, bench.data, trains, steps=1, epochs=BOOK_EPOCHS, width=bench.width)
         steps = np.full(loop.total_steps * loop.batch_size, bench.width)
@@ -134,11 +134,11 @@ def _warm(precision: str) -> Callable[[Bench], Sides]:
 
 
 def _warm_flops(bench: Bench) -> tuple[float, float]:
-    checked = bench.base.encode(bench.data.validation.texts).lengths
+    checked = distinct_lengths(bench.base, bench.data.validation.texts)
     above = BOOK_EPOCHS * (
-        3 * flops.pooled_block(bench.shape, bench.lengths) + flops.pooled_block(bench.shape, checked)
+        3 * flops.pooled_block(bench.shape, bench.distinct) + flops.pooled_block(bench.shape, checked)
     )
-    prefix = flops.forward(bench.shape, np.concatenate([bench.lengths, checked])) * (1 - 1 / bench.shape.blocks)
+    prefix = flops.forward(bench.shape, np.concatenate([bench.distinct, checked])) * (1 - 1 / bench.shape.blocks)
     return above, above + prefix
 
 
@@ -182,7 +182,7 @@ def _trainer_flops(
     kind: str, *, tuned: bool = False, depth: int | None = None
 ) -> Callable[[Bench], tuple[float, float]]:
     def least(bench: Bench) -> tuple[float, float]:
-        ours = flops.least(bench.shape, bench.lengths, kind, EPOCHS, rank=RANK, depth=depth)
+        ours = flops.least(bench.shape, bench.distinct, kind, EPOCHS, rank=RANK, depth=depth)
         computed = flops.padded(bench.lengths, 32 if tuned else 8, grouped=tuned, epochs=EPOCHS)
         return ours, flops.epoch(bench.shape, computed, kind, rank=RANK)
 
@@ -200,7 +200,7 @@ def _forward(precision: str) -> Callable[[Bench], Sides]:
 
 
 def _forward_flops(bench: Bench) -> tuple[float, float]:
-    once = flops.forward(bench.shape, bench.lengths)
+    once = flops.forward(bench.shape, bench.distinct)
     return once, once
 
 

@@ -54,6 +54,13 @@ class Tokens:
         """(N,) tokens of each text."""
         return np.fromiter((len(row) for row in self.ids), dtype=np.int64, count=len(self.ids))
 
+    @cached_property
+    def firsts(self) -> npt.NDArray[np.int64]:
+        """(N,) the first row with the same ids as each."""
+        first: dict[bytes, int] = {}
+        found = (first.setdefault(row.tobytes(), place) for place, row in enumerate(self.ids))
+        return np.fromiter(found, dtype=np.int64, count=len(self.ids))
+
     @property
     def texts(self) -> int:
         """How many texts they are of, which may be read in several chunks each (`lora_clf.base.documents`)."""

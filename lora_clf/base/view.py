@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from lora_clf.base.head import Head, VerbalizerHead, make_head
 from lora_clf.base.pooling import pool, right_padded
@@ -197,6 +198,14 @@ class View(nn.Module):
         for module in self._frozen_modules:
             module.training = False
         return self
+
+    @property
+    def drops(self) -> bool:
+        """Whether what a strategy added drops a part of each text while it trains; the head aside."""
+        base = {id(module) for module in (*self._frozen_modules, *self.head.modules())}
+        return any(
+            isinstance(module, _DropoutNd) and module.p > 0 for module in self.modules() if id(module) not in base
+        )
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """The last hidden states, padding on the right: (B, T), (B, T) -> (B, T, D)."""

@@ -133,7 +133,8 @@ def run_cell(
 def _flops(result: Result, base: Base, data: Dataset) -> float:
     from lora_clf.training.flops import spent
 
-    lengths = result.adapter.encode(data.train.texts).lengths
+    tokens = result.adapter.encode(data.train.texts)
+    lengths = tokens.lengths[np.unique(tokens.firsts)]
     return spent(result.adapter.tuned, lengths, len(result.history))
 
 

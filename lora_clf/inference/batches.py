@@ -1,7 +1,8 @@
 """Batches: which texts go together, in which order, padded to what.
 
 Short texts padded to long ones are computed for nothing, so texts of like length go together. For training the
-order is a pure function of seed and epoch: shuffle, sort inside windows of a few batches, shuffle the batches.
+order is a pure function of seed and epoch: shuffle, sort inside windows of a few batches, shuffle the batches. Copies
+of one text go into the same batch as one text that weighs more: they are computed once (`lora_clf.inference.runner`).
 Shapes: B batch, T tokens.
 """
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WINDOW = 20  # batches; what other windows compute and learn: benchmarks/batching.py
+COPIES = 4  # of one text at most that go into the same batch: more would decide where a step goes
 
 
 @dataclass(frozen=True)
@@ -77,26 +79,50 @@ def training_rows(
     epoch: int,
     window: int = WINDOW,
     rows: NDArray[np.int64] | None = None,
+    firsts: NDArray[np.int64] | None = None,
 ) -> list[NDArray[np.int64]]:
     """The rows of each batch of one epoch, every row once, or those that are given.
 
     Args:
         lengths: tokens of each text.
-        batch_size: texts a batch; the last one may be smaller.
+        batch_size: texts a batch, copies of one counting once; the last one may be smaller.
         seed: of the run.
         epoch: from zero.
         window: batches that are sorted by length together; 1 is a plain shuffle.
         rows: those of this epoch, some perhaps several times; by default all of them once.
+        firsts: the first row with the same text as each (N,), where copies of a text go together.
     """
     random = np.random.default_rng((seed, epoch))
     order = random.permutation(len(lengths) if rows is None else rows)
+    together = list(order[:, None]) if firsts is None else _together(order, firsts)
+    lengths = lengths[[each[0] for each in together]]
     batches: list[NDArray[np.int64]] = []
     span = window * batch_size
-    for start in range(0, len(order), span):
-        part = order[start : start + span]
-        part = part[np.argsort(lengths[part], kind="stable")]
-        batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+    for start in range(0, len(together), span):
+        part = start + np.argsort(lengths[start : start + span], kind="stable")
+        batches += [
+            np.concatenate([together[i] for i in part[j : j + batch_size]]) for j in range(0, len(part), batch_size)
+        ]
     return [batches[i] for i in random.permutation(len(batches))]
+
+
+def training_texts(firsts: NDArray[np.int64]) -> int:
+    """How many texts an epoch has where up to `COPIES` of one count once: (N,) as in `training_rows`."""
+    return int((-(-np.bincount(firsts) // COPIES)).sum())
+
+
+def _together(order: NDArray[np.int64], firsts: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The rows with up to `COPIES` of a text together, where the first of them stood in the order."""
+    found: list[list[int]] = []
+    places: dict[int, int] = {}  # where the copies of a text are gathered
+    for row, text in zip(order.tolist(), firsts[order].tolist(), strict=True):
+        place = places.get(text)
+        if place is None or len(found[place]) == COPIES:
+            places[text] = len(found)
+            found.append([row])
+        else:
+            found[place].append(row)
+    return [np.array(rows) for rows in found]
 
 
 def inference_rows(lengths: NDArray[np.int64], batch_tokens: int, batch_cost: int = 0) -> list[NDArray[np.int64]]:

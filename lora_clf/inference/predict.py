@@ -141,10 +141,7 @@ def _computed(
     batch_tokens = batch_tokens or (CPU_BATCH_TOKENS if cpu else BATCH_TOKENS)
     widths = widths or (BF16_WIDTHS if cpu and precision == "bf16" else 1)
     limit = position_limit(view.config) or sys.maxsize
-    places: dict[bytes, int] = {}
-    which = np.array([places.setdefault(ids.tobytes(), len(places)) for ids in tokens.ids], dtype=np.int64)
-    rows = np.full(len(places), -1, dtype=np.int64)  # of each distinct text one row
-    rows[which] = np.arange(len(which))
+    rows, which = np.unique(tokens.firsts, return_inverse=True)  # of each distinct text one row
     padded = padded_lengths(tokens.lengths[rows], widths, limit)
     done = released = 0  # computed tokens
 

@@ -1,5 +1,7 @@
 """Running a prepared view over encoded texts: from kept prefix states where there are any, from ids elsewhere.
 
+Texts of a batch that are the same, token by token, run once: their gradients add up to what each by itself would add.
+
 Shapes: B batch, T tokens, D width, C classes.
 """
 
@@ -41,6 +43,7 @@ WIDTHS = 4
 PACKED_WIDTHS = 8  # where padding costs attention alone
 GPU_WIDTHS = 8  # tensor cores multiply in tiles
 TRAINED_TOKENS = 1536  # that a CPU keeps for the backward pass at once: what it needs is most of the memory of a run
+TRAINED_TOKENS_A_TEXT = 64  # or so many for each text: who asks for larger batches can spare more
 
 
 class Runner:
@@ -71,6 +74,7 @@ class Runner:
         self.precision = precision
         self.device = base.device
         self.tokens = dict(tokens)
+        self._alike = not self.view.drops  # equal texts have equal vectors, in training too
         changed = tuned.tuner.changes_inputs
         self.cut: Cut = find_cut(self.view, changes_inputs=changed) if cache else NOTHING
         refused = why_no_cut(self.view, changes_inputs=changed) if cache else None
@@ -105,6 +109,11 @@ class Runner:
         tokens = self.tokens["train"]
         return tokens.lengths if self.view.combine is None else tokens.text_lengths
 
+    @property
+    def firsts(self) -> NDArray[np.int64] | None:
+        """The first row of the training part with the same ids as each (N,); None where copies are computed apart."""
+        return self.tokens["train"].firsts if self._alike and self.view.combine is None else None
+
     def owners(self, part: str) -> NDArray[np.int64] | None:
         """The text that each row of a part is a chunk of; None where rows are texts."""
         tokens = self.tokens[part]
@@ -114,7 +123,10 @@ class Runner:
         """A training batch in parts that go through one after the other, where its texts are long for a CPU."""
         if self.device.type != "cpu" or self.cut.pooled:
             return [rows]
-        return split_rows(rows, self.lengths, TRAINED_TOKENS)
+        distinct, which = (rows, np.arange(len(rows))) if self.firsts is None else self._distinct("train", rows)
+        limit = max(TRAINED_TOKENS, TRAINED_TOKENS_A_TEXT * len(distinct))
+        parts = split_rows(np.arange(len(distinct)), self.lengths[distinct], limit)
+        return [rows] if len(parts) == 1 else [rows[np.isin(which, part)] for part in parts]
 
     @property
     def _at_end(self) -> bool:
@@ -129,7 +141,7 @@ class Runner:
         if self.cut.pooled:
             found: Tensor = self.view.head(self._kept(part, rows))
             return found
-        vectors = self._vectors(part, rows, training=training)
+        vectors = self._of_each(part, rows, training=training)
         with torch.autocast(self.device.type, enabled=False):
             logits: Tensor = self.view.head(vectors)
         return logits
@@ -137,6 +149,19 @@ class Runner:
     def _kept(self, part: str, rows: NDArray[np.int64]) -> Tensor:
         """The kept pooled vectors of some rows: (B, D)."""
         return self._states[part].gather(rows, 0, self.device).float()
+
+    def _of_each(self, part: str, rows: NDArray[np.int64], *, training: bool) -> Tensor:
+        """The head's inputs for some rows, equal texts among them computed once: (B, D)."""
+        distinct, which = self._distinct(part, rows)
+        if len(distinct) == len(rows) or (training and not self._alike):
+            return self._vectors(part, rows, training=training)
+        return self._vectors(part, distinct, training=training)[torch.from_numpy(which).to(self.device)]
+
+    def _distinct(self, part: str, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Some rows without copies, in their order (M,), and which of these each of them is (B,)."""
+        _, first, which = np.unique(self.tokens[part].firsts[rows], return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        return rows[first[order]], np.argsort(order)[which]
 
     def _vectors(self, part: str, rows: NDArray[np.int64], *, training: bool) -> Tensor:
         """The head's inputs for some rows, from their ids or from kept states: (B, D)."""

@@ -205,7 +205,7 @@ def test_layers_of_strategies_multiply_the_quicker_way_too(
 def test_runs_prefixes_and_bulk_answers_go_the_quicker_way(name: str, by_onednn: list[tuple[int, ...]]) -> None:
     """And blocks that are one node leave padding out on it."""
     base = tiny_base(name)
-    texts = ["a", "bc de fg", "h" * 100, "ij kl " * 8] * 8
+    texts = [f"{chr(98 + i)} {text}" for i in range(8) for text in ("a", "bc de fg", "h" * 100, "ij kl " * 8)]
     tokens = base.encode(texts)
     lengths = tokens.lengths
     fused = name != "gpt2"

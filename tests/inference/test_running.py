@@ -11,9 +11,10 @@ import torch
 
 from lora_clf.errors import UsageError
 from lora_clf.inference.attention import choose_attention, set_attention
-from lora_clf.inference.batches import collate, inference_rows, split_rows, training_rows
+from lora_clf.inference.batches import collate, inference_rows, split_rows, training_rows, training_texts
 from lora_clf.inference.precision import autocast, cast_frozen, has_native_bf16, resolve_precision
 from lora_clf.inference.predict import logits, reference_logits
+from lora_clf.inference.runner import Runner
 from lora_clf.tuners import create
 from tests.bases import ARCHITECTURE_NAMES, batch, randomise, tiny_base
 
@@ -164,3 +165,84 @@ def test_fp16_is_for_cuda() -> None:
     with pytest.raises(UsageError, match="fp16 is for CUDA"):
         resolve_precision("fp16", torch.device("cpu"))
     assert resolve_precision("fp16", torch.device("cuda")) == "fp16"
+
+
+def test_copies_go_together_as_one_text() -> None:
+    random = np.random.default_rng(0)
+    texts = np.concatenate([np.arange(80), np.repeat([3, 50, 60], [1, 3, 10])])  # two of 3, four of 50, eleven of 60
+    lengths = random.integers(2, 60, 80)[texts]
+    firsts = texts  # the first 80 rows are all different
+    assert training_texts(firsts) == 80 + 2  # eleven are four, four and three
+    for epoch in range(5):
+        batches = training_rows(lengths, 8, 1, epoch, firsts=firsts)
+        assert sorted(np.concatenate(batches).tolist()) == list(range(94))
+        assert len(batches) == -(-82 // 8)
+        places = {
+            text: [i for i, rows in enumerate(batches) for row in rows if texts[row] == text] for text in range(80)
+        }
+        assert len(set(places[3])) == 1 == len(set(places[50]))
+        assert len(set(places[60])) <= 3
+        again = training_rows(lengths, 8, 1, epoch, firsts=firsts)
+        assert all(np.array_equal(one, other) for one, other in zip(batches, again, strict=True))
+        alone = training_rows(lengths[:80], 8, 1, epoch)
+        same = training_rows(lengths[:80], 8, 1, epoch, firsts=np.arange(80))
+        assert all(np.array_equal(one, other) for one, other in zip(alone, same, strict=True))
+    assert {len(set(texts[rows])) for rows in training_rows(lengths[:89], 8, 0, 0, firsts=firsts[:89])} >= {8}
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama"])
+@pytest.mark.parametrize(
+    ("strategy", "settings"),
+    [
+        ("lora-scratch", {}),
+        ("last-block", {}),
+        ("lora-scratch", {"dropout": 0.3}),
+        ("peft", {"peft_type": "RANDLORA", "set": "r=4,randlora_dropout=0.3"}),
+    ],
+)
+def test_copies_are_computed_once_and_their_gradients_add_up(
+    name: str, strategy: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tiny_base(name)
+    texts = ["one two", "b" * 20, "one two", "c", "b" * 20, "one two"]
+    tuned = create(strategy, **settings).prepare(base.view(2, "last" if name != "bert" else None))
+    randomise(tuned)
+    runner = Runner(base, tuned, "fp32", {"train": base.encode(texts)})
+    assert (runner.firsts is None) == bool(settings)
+    computed: list[int] = []
+    vectors = Runner._vectors
+
+    def counted(self: Runner, part: str, rows: Any, *, training: bool) -> torch.Tensor:
+        computed.append(len(rows))
+        return vectors(self, part, rows, training=training)
+
+    monkeypatch.setattr(Runner, "_vectors", counted)
+    tuned.view.train()
+    targets = torch.tensor([0, 1, 1, 0, 1, 0])  # copies with other labels among them
+
+    def gradients(parts: list[list[int]]) -> tuple[list[torch.Tensor], torch.Tensor]:
+        tuned.view.zero_grad()
+        answers = torch.zeros(6, 2)
+        for rows in parts:
+            found = runner.logits("train", np.array(rows), training=True)
+            torch.nn.functional.cross_entropy(found, targets[rows], reduction="sum").backward()
+            answers[rows] = found.detach()
+        return [p.grad for p in tuned.view.parameters() if p.grad is not None], answers
+
+    together, answers = gradients([[5, 1, 0, 2, 4, 3]])
+    if settings:  # each copy has its own share dropped
+        assert computed == [6] and not torch.equal(answers[0], answers[2])
+        return
+    assert computed == [3] and torch.equal(answers[0], answers[2]) and not torch.equal(answers[0], answers[1])
+    apart, one_by_one = gradients([[row] for row in range(6)])
+    assert computed == [3] + [1] * 6
+    torch.testing.assert_close(answers, one_by_one, rtol=1e-5, atol=1e-5)
+    assert len(together) == len(apart) > 3
+    for one, other in zip(together, apart, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert max(float(each.abs().max()) for each in apart) > 1e-3
+    monkeypatch.setattr("lora_clf.inference.runner.TRAINED_TOKENS", 20)
+    monkeypatch.setattr("lora_clf.inference.runner.TRAINED_TOKENS_A_TEXT", 0)
+    parts = runner.split(np.array([5, 1, 0, 2, 4, 3]))  # copies stay together where a batch goes through in parts
+    assert len(parts) > 1 and sorted(np.concatenate(parts).tolist()) == list(range(6))
+    assert all(len({i for i, rows in enumerate(parts) for row in rows if texts[row] == text}) == 1 for text in texts)

@@ -168,6 +168,7 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(monkeypatch: pytest.Mo
     found = []
     for tokens, calls in ((10_000, 1), (12, 2)):
         monkeypatch.setattr("lora_clf.inference.runner.TRAINED_TOKENS", tokens)
+        monkeypatch.setattr("lora_clf.inference.runner.TRAINED_TOKENS_A_TEXT", 1)
         seen: list[int] = []
 
         def counted(rows: Any, lengths: Any, limit: int, seen: list[int] = seen, whole: Any = split_rows) -> Any:
@@ -182,3 +183,24 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(monkeypatch: pytest.Mo
     for one, other in zip(found[0].history, found[1].history, strict=True):
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-5)
     np.testing.assert_allclose(found[0].test_logits, found[1].test_logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_table_with_copies_takes_the_steps_of_its_different_texts() -> None:
+    data = toy()
+    texts = len(set(data.train.texts))
+    twice = replace(data, train=data.train.take([*range(len(data.train)), *range(len(data.train))]))
+
+    def steps(data: Dataset, strategy: str = "lora-scratch", **settings: Any) -> int:
+        last: list[Progress] = []
+        asked = TrainSettings(precision="fp32", epochs=2, batch_size=8, **settings)
+        result = train(tiny_base("bert"), data, create(strategy), asked, progress=last.append)
+        assert result.history[-1]["examples"] == 2 * len(data.train)
+        assert last[-1].step == last[-1].steps
+        return last[-1].steps
+
+    assert texts == len(data.train) > 8
+    assert steps(twice) == steps(data) == 2 * -(-texts // 8)
+    assert steps(twice, sampling="balanced") == 2 * -(
+        -2 * texts // 8
+    )  # what comes several times comes at several steps
+    assert steps(twice, "head-only", lr=1e-3) == steps(data)
