@@ -7,8 +7,8 @@ Texts are shuffled, sorted by length inside windows of so many batches, and the 
 less, but spam is twice as long as ham, so batches come to hold one label alone. For each window: computed positions for
 each token, with padding and where blocks leave it out, and the share of one-label batches (means over seeds and
 epochs); and the validation part's accuracy and loss after training on the book's split with each seed. The default
-window (`lora_clf.inference.batches.WINDOW`) is chosen from this table. Copies of a text go together as one text that
-weighs more; "20 apart" is the default window without that: every row by itself.
+window (`lora_clf.inference.batches.WINDOW`) is chosen from this table. Copies of a text stand together and are
+computed once; "20 apart" is the default window with every row where the shuffle has it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from lora_clf.data.dataset import Dataset
 
 OUT = RESULTS / "batching.json"
-APART = " apart"  # every row by itself, copies of a text too
+APART = " apart"  # copies of a text where the shuffle has them
 WINDOWS = ("1", "2", "5", "10", "20", f"20{APART}", "40", "all")
 EPOCHS, BATCH, SEEDS = 3, 16, 5
 STRATEGY = "last-block"
@@ -80,9 +80,9 @@ def layout(
                 )
                 computed += padded
                 packed += packed_rows(int(lengths[rows].sum()), nodes)
-                if len(rows) > 1:
+                if len(batch) > 1:
                     batches += 1
-                    alike += len(set(labels[rows].tolist())) == 1
+                    alike += len(set(labels[batch].tolist())) == 1
     tokens = int(lengths.sum()) * seeds * EPOCHS
     return {
         "computed_over_real": computed / tokens,

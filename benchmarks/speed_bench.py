@@ -72,7 +72,7 @@ class Bench:
 
     @property
     def distinct(self) -> flops.Lengths:
-        """Tokens of the training texts, of copies once: what ours computes."""
+        """Tokens of the training texts, of copies once: all that there is to compute."""
         return distinct_lengths(self.base, self.data.train.texts)
 
     @property

@@ -58,7 +58,8 @@ class Tokens:
     def firsts(self) -> npt.NDArray[np.int64]:
         """(N,) the first row with the same ids as each."""
         first: dict[bytes, int] = {}
-        found = (first.setdefault(row.tobytes(), place) for place, row in enumerate(self.ids))
+        digests = (hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in self.ids)
+        found = (first.setdefault(digest, place) for place, digest in enumerate(digests))
         return np.fromiter(found, dtype=np.int64, count=len(self.ids))
 
     @property

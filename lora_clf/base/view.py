@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 
 from lora_clf.base.head import Head, VerbalizerHead, make_head
 from lora_clf.base.pooling import pool, right_padded
@@ -23,6 +22,8 @@ from lora_clf.errors import UnsupportedBaseError, UsageError
 
 if TYPE_CHECKING:
     from lora_clf.base.base import Base
+
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 def share(module: nn.Module) -> nn.Module:
@@ -204,7 +205,7 @@ class View(nn.Module):
         """Whether what a strategy added drops a part of each text while it trains; the head aside."""
         base = {id(module) for module in (*self._frozen_modules, *self.head.modules())}
         return any(
-            isinstance(module, _DropoutNd) and module.p > 0 for module in self.modules() if id(module) not in base
+            isinstance(module, _DROPOUTS) and module.p > 0 for module in self.modules() if id(module) not in base
         )
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

@@ -133,8 +133,7 @@ def run_cell(
 def _flops(result: Result, base: Base, data: Dataset) -> float:
     from lora_clf.training.flops import spent
 
-    tokens = result.adapter.encode(data.train.texts)
-    lengths = tokens.lengths[np.unique(tokens.firsts)]
+    lengths = result.adapter.encode(data.train.texts).lengths
     return spent(result.adapter.tuned, lengths, len(result.history))
 
 

@@ -2,7 +2,7 @@
 
 Short texts padded to long ones are computed for nothing, so texts of like length go together. For training the
 order is a pure function of seed and epoch: shuffle, sort inside windows of a few batches, shuffle the batches. Copies
-of one text go into the same batch as one text that weighs more: they are computed once (`lora_clf.inference.runner`).
+of a text stand together, so that most come in one batch, which computes them once (`lora_clf.inference.runner`).
 Shapes: B batch, T tokens.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WINDOW = 20  # batches; what other windows compute and learn: benchmarks/batching.py
-COPIES = 4  # of one text at most that go into the same batch: more would decide where a step goes
+COPIES = 4  # of one text that stand together: of more each batch gets some, and none is all one text
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,16 @@ class Batch:
         return Batch(self.rows, self.input_ids.to(device), self.attention_mask.to(device))
 
 
-def collate(ids: Sequence[NDArray[np.int32]], rows: NDArray[np.int64], width: int = 0) -> Batch:
+def collate(ids: Sequence[NDArray[np.int32]], rows: NDArray[np.int64], width: int = 0, texts: int = 0) -> Batch:
     """Pad the texts ``rows`` to the longest of them, or to ``width`` tokens where that is more.
 
-    What stands where there is padding does not matter, since everything follows the mask: it is id 0.
+    What stands where there is padding does not matter, since everything follows the mask: it is id 0. Where there are
+    fewer than ``texts`` of them, texts of one such token follow, B in all.
     """
-    lengths = np.array([len(ids[row]) for row in rows])
+    lengths = np.ones(max(len(rows), texts), dtype=np.int64)
+    lengths[: len(rows)] = [len(ids[row]) for row in rows]
     width = max(width, int(lengths.max()))
-    padded = np.zeros((len(rows), width), dtype=np.int64)  # (B, T)
+    padded = np.zeros((len(lengths), width), dtype=np.int64)  # (B, T)
     for index, row in enumerate(rows):
         padded[index, : lengths[index]] = ids[row]
     mask = (np.arange(width)[None, :] < lengths[:, None]).astype(np.int64)  # (B, T)
@@ -85,44 +87,36 @@ def training_rows(
 
     Args:
         lengths: tokens of each text.
-        batch_size: texts a batch, copies of one counting once; the last one may be smaller.
+        batch_size: texts a batch; the last one may be smaller.
         seed: of the run.
         epoch: from zero.
         window: batches that are sorted by length together; 1 is a plain shuffle.
         rows: those of this epoch, some perhaps several times; by default all of them once.
-        firsts: the first row with the same text as each (N,), where copies of a text go together.
+        firsts: the first row with the same text as each (N,), where copies of a text are to stand together.
     """
     random = np.random.default_rng((seed, epoch))
     order = random.permutation(len(lengths) if rows is None else rows)
-    together = list(order[:, None]) if firsts is None else _together(order, firsts)
-    lengths = lengths[[each[0] for each in together]]
+    if firsts is not None:
+        order = _together(order, firsts)
     batches: list[NDArray[np.int64]] = []
     span = window * batch_size
-    for start in range(0, len(together), span):
-        part = start + np.argsort(lengths[start : start + span], kind="stable")
-        batches += [
-            np.concatenate([together[i] for i in part[j : j + batch_size]]) for j in range(0, len(part), batch_size)
-        ]
+    for start in range(0, len(order), span):
+        part = order[start : start + span]
+        part = part[np.argsort(lengths[part], kind="stable")]
+        batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
     return [batches[i] for i in random.permutation(len(batches))]
 
 
-def training_texts(firsts: NDArray[np.int64]) -> int:
-    """How many texts an epoch has where up to `COPIES` of one count once: (N,) as in `training_rows`."""
-    return int((-(-np.bincount(firsts) // COPIES)).sum())
-
-
-def _together(order: NDArray[np.int64], firsts: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """The rows with up to `COPIES` of a text together, where the first of them stood in the order."""
-    found: list[list[int]] = []
-    places: dict[int, int] = {}  # where the copies of a text are gathered
-    for row, text in zip(order.tolist(), firsts[order].tolist(), strict=True):
-        place = places.get(text)
-        if place is None or len(found[place]) == COPIES:
-            places[text] = len(found)
-            found.append([row])
-        else:
-            found[place].append(row)
-    return [np.array(rows) for rows in found]
+def _together(order: NDArray[np.int64], firsts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The same rows, up to `COPIES` of a text behind one another, where the first of them stood."""
+    texts = firsts[order]
+    by_text = np.argsort(texts, kind="stable")  # places in the order, those of one text behind one another
+    starts = np.flatnonzero(np.diff(texts[by_text], prepend=-1))
+    number = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))  # of each among its copies
+    leader = np.empty_like(by_text)
+    leader[by_text] = by_text[np.arange(len(order)) - number % COPIES]
+    found: NDArray[np.int64] = order[np.argsort(leader, kind="stable")]
+    return found
 
 
 def inference_rows(lengths: NDArray[np.int64], batch_tokens: int, batch_cost: int = 0) -> list[NDArray[np.int64]]:

@@ -52,12 +52,12 @@ class States:
         self.rows = rows
         self.seconds = seconds
 
-    def gather(self, rows: NDArray[np.int64], tokens: int, device: torch.device) -> Tensor:
-        """The states of a batch, padded with zeros: (B, T, D), or (B, D)."""
+    def gather(self, rows: NDArray[np.int64], tokens: int, device: torch.device, texts: int = 0) -> Tensor:
+        """The states of a batch, padded with zeros, also to ``texts`` of them: (B, T, D), or (B, D)."""
         chosen = [self.rows[row] for row in rows]
         if chosen[0].ndim == 1:
             return torch.stack(chosen).to(device)
-        out: Tensor = chosen[0].new_zeros(len(chosen), tokens, chosen[0].shape[1])
+        out: Tensor = chosen[0].new_zeros(max(len(chosen), texts), tokens, chosen[0].shape[1])
         for index, state in enumerate(chosen):
             out[index, : len(state)] = state
         return out.to(device)

@@ -43,7 +43,6 @@ WIDTHS = 4
 PACKED_WIDTHS = 8  # where padding costs attention alone
 GPU_WIDTHS = 8  # tensor cores multiply in tiles
 TRAINED_TOKENS = 1536  # that a CPU keeps for the backward pass at once: what it needs is most of the memory of a run
-TRAINED_TOKENS_A_TEXT = 64  # or so many for each text: who asks for larger batches can spare more
 
 
 class Runner:
@@ -91,6 +90,7 @@ class Runner:
         if self.cut and not self.cut.pooled:
             skip_prefix(self.view, self.cut)
         self._limit, self._widths = position_limit(base.config) or sys.maxsize, GPU_WIDTHS
+        self._packs = False  # whether blocks leave padding out
         if self.device.type == "cpu":
             heap.keep_blocks()
         if self.device.type == "cpu" and not self.cut.pooled:  # else no block is ever run
@@ -98,6 +98,7 @@ class Runner:
             longest = max(int(each.max(initial=0)) for each in widths) + tuned.tuner.extra_tokens
             whole = last_block_for(self.view, self.view.head.pooling) is None
             fused = fuse_blocks(tuned, precision, Packer(), longest, last=whole)
+            self._packs = fused > 0
             self._widths = PACKED_WIDTHS if fused else WIDTHS
             quicken(self.view.blocks)
             heap.release()  # of weights in forms that nothing reads any more
@@ -111,8 +112,8 @@ class Runner:
 
     @property
     def firsts(self) -> NDArray[np.int64] | None:
-        """The first row of the training part with the same ids as each (N,); None where copies are computed apart."""
-        return self.tokens["train"].firsts if self._alike and self.view.combine is None else None
+        """The first row of the training part with the same ids as each (N,); None where chunks are combined."""
+        return self.tokens["train"].firsts if self.view.combine is None else None
 
     def owners(self, part: str) -> NDArray[np.int64] | None:
         """The text that each row of a part is a chunk of; None where rows are texts."""
@@ -123,9 +124,10 @@ class Runner:
         """A training batch in parts that go through one after the other, where its texts are long for a CPU."""
         if self.device.type != "cpu" or self.cut.pooled:
             return [rows]
-        distinct, which = (rows, np.arange(len(rows))) if self.firsts is None else self._distinct("train", rows)
-        limit = max(TRAINED_TOKENS, TRAINED_TOKENS_A_TEXT * len(distinct))
-        parts = split_rows(np.arange(len(distinct)), self.lengths[distinct], limit)
+        if self.view.combine is not None or not self._alike:
+            return split_rows(rows, self.lengths, TRAINED_TOKENS)
+        distinct, which = self._distinct("train", rows)
+        parts = split_rows(np.arange(len(distinct)), self.lengths[distinct], TRAINED_TOKENS)
         return [rows] if len(parts) == 1 else [rows[np.isin(which, part)] for part in parts]
 
     @property
@@ -152,10 +154,13 @@ class Runner:
 
     def _of_each(self, part: str, rows: NDArray[np.int64], *, training: bool) -> Tensor:
         """The head's inputs for some rows, equal texts among them computed once: (B, D)."""
-        distinct, which = self._distinct(part, rows)
-        if len(distinct) == len(rows) or (training and not self._alike):
+        if training and not self._alike:
             return self._vectors(part, rows, training=training)
-        return self._vectors(part, distinct, training=training)[torch.from_numpy(which).to(self.device)]
+        distinct, which = self._distinct(part, rows)
+        # Where padding is left out, texts without tokens cost less than the memory of another shape.
+        texts = len(rows) if training and self._packs else 0
+        vectors = self._vectors(part, distinct, training=training, texts=texts)
+        return vectors if len(distinct) == len(rows) else vectors[torch.from_numpy(which).to(self.device)]
 
     def _distinct(self, part: str, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Some rows without copies, in their order (M,), and which of these each of them is (B,)."""
@@ -163,8 +168,8 @@ class Runner:
         order = np.argsort(first)
         return rows[first[order]], np.argsort(order)[which]
 
-    def _vectors(self, part: str, rows: NDArray[np.int64], *, training: bool) -> Tensor:
-        """The head's inputs for some rows, from their ids or from kept states: (B, D)."""
+    def _vectors(self, part: str, rows: NDArray[np.int64], *, training: bool, texts: int = 0) -> Tensor:
+        """The head's inputs for some rows, from their ids or from kept states, padded to ``texts``: (B, D)."""
         lengths = self.tokens[part].lengths[rows]
         width = int(padded_lengths(lengths, self._widths, self._limit).max())
         if self._last is not None and self._at_end:
@@ -172,13 +177,13 @@ class Runner:
             mask = torch.from_numpy(np.arange(width) < lengths[:, None]).to(self.device)  # (B, T)
             with masked(self._last, mask), autocast(self.precision, self.device):
                 return self.view.vectors_of_pooled(self._last.pooled(states))
-        batch = collate(self.tokens[part].ids, rows, width).to(self.device)
+        batch = collate(self.tokens[part].ids, rows, width, texts).to(self.device)
         tokens = batch.input_ids.shape[1]
         choose_attention(self.view, tokens, training=training)
         with masked(self._last, batch.attention_mask), autocast(self.precision, self.device):
             if not self.cut:
                 return self.view.vectors(batch.input_ids, batch.attention_mask)
-            states = self._states[part].gather(rows, tokens, self.device)
+            states = self._states[part].gather(rows, tokens, self.device, texts)
             return resume(self.view, states, batch.input_ids, batch.attention_mask)
 
     def _combined(self, part: str, texts: NDArray[np.int64], *, training: bool) -> Tensor:

@@ -127,7 +127,7 @@ def spent(tuned: Tuned, lengths: Lengths, epochs: int) -> float:
 
     Args:
         tuned: a prepared strategy.
-        lengths: tokens of each training text, of copies once (N,).
+        lengths: tokens of each training text (N,).
         epochs: passes over them.
     """
     view = tuned.view

@@ -27,7 +27,7 @@ from lora_clf.base.tokenizer import Tokens
 from lora_clf.data.dataset import Dataset
 from lora_clf.errors import CheckpointError, TrainingError
 from lora_clf.inference import heap
-from lora_clf.inference.batches import training_rows, training_texts
+from lora_clf.inference.batches import training_rows
 from lora_clf.inference.runner import Runner
 from lora_clf.tasks.classification import FOCAL
 from lora_clf.training.checkpoints import USUAL, CheckpointFolder
@@ -60,7 +60,6 @@ class Run:
             where all count alike) and the ``loss_sum`` over those rows.
         history: an entry for each epoch that is done.
         best: the best epoch so far.
-        firsts: the first row of training with the same text as each (N,), where copies of a text go together.
         owners: the text that each row of training is a chunk of; None where rows are texts.
         reading: how texts are read.
         usage: how many tokens of each part are read.
@@ -115,10 +114,7 @@ class Run:
         self.training_seconds = 0.0
         self.cpu_began = time.process_time()
         self._since: float | None = None  # when the steps of the running epoch began
-        # A row that sampling draws several times an epoch is to come at several steps.
-        self.firsts = None if settings.sampling == BALANCED else self.runner.firsts
-        texts = len(self.lengths) if self.firsts is None else training_texts(self.firsts)
-        batches = math.ceil(texts / settings.batch_size)
+        batches = math.ceil(len(self.lengths) / settings.batch_size)
         self.steps_per_epoch = math.ceil(batches / settings.accumulate)
         self.epochs = settings.epochs
         self.steps = self.steps_per_epoch * settings.epochs
@@ -254,7 +250,9 @@ class Run:
         settings = self.settings
         epoch, even = self.epoch - 1, settings.sampling == BALANCED
         drawn = balanced_rows(self.targets["train"], settings.seed, epoch) if even else None
-        batches = training_rows(self.lengths, settings.batch_size, settings.seed, epoch, rows=drawn, firsts=self.firsts)
+        # A row that is drawn several times is to come in several batches.
+        firsts = None if even else self.runner.firsts
+        batches = training_rows(self.lengths, settings.batch_size, settings.seed, epoch, rows=drawn, firsts=firsts)
         self.view.train()
         self._since = time.perf_counter()
         while self.batch < len(batches):

@@ -36,7 +36,7 @@ class TrainSettings:
 
     Attributes:
         epochs: passes over the training part; 0 leaves everything as it is before training.
-        batch_size: texts a step; copies of a text that are in one step count as one text.
+        batch_size: texts a step.
         lr: the peak learning rate; by default the strategy's own.
         weight_decay: AdamW's, on matrices only.
         warmup: the share of all steps in which the rate rises from zero.

@@ -25,6 +25,11 @@ def test_a_larger_window_pads_less_and_mixes_less() -> None:
     assert alike[0] < 0.01 and alike[-1] > 0.8
     packed = [row["packed_over_real"] for row in found]
     assert all(1 <= each < 1.2 for each in packed)  # however long the longest is
+    pairs = np.arange(320) // 2 * 2
+    apart, together = (
+        batching.layout(lengths[pairs], labels[pairs], 5, 2, firsts)["packed_over_real"] for firsts in (None, pairs)
+    )
+    assert 1 <= apart < 1.2 and 0.5 <= together < 0.7  # nearly every copy meets the other
     equal = batching.layout(np.full(32, 8), labels[:32], 1, 1)
     assert equal["computed_over_real"] == equal["packed_over_real"] == 1
 
@@ -50,6 +55,7 @@ def test_every_window_trains_with_every_seed_and_a_stopped_search_goes_on(
 
     monkeypatch.setattr(batching, "trained", spied)
     before = run.training_rows
+    assert "20 apart" in batching.WINDOWS and batching.window_of("20 apart") == 20
     flags = ["--quick", "--windows", "1", "all", "--out", str(tmp_path / "batching.json"), "--seeds"]
     assert batching.main([*flags, "1", "--budget", "0.001"]) == 0 and used == ["1"]
     assert batching.main([*flags, "1"]) == 0 and used == ["1", "all"]

@@ -11,11 +11,11 @@ import torch
 
 from lora_clf.errors import UsageError
 from lora_clf.inference.attention import choose_attention, set_attention
-from lora_clf.inference.batches import collate, inference_rows, split_rows, training_rows, training_texts
+from lora_clf.inference.batches import COPIES, collate, inference_rows, split_rows, training_rows
 from lora_clf.inference.precision import autocast, cast_frozen, has_native_bf16, resolve_precision
 from lora_clf.inference.predict import logits, reference_logits
 from lora_clf.inference.runner import Runner
-from lora_clf.tuners import create
+from lora_clf.tuners import create, strategies
 from tests.bases import ARCHITECTURE_NAMES, batch, randomise, tiny_base
 
 LENGTHS = np.random.default_rng(3).integers(2, 60, 1045)
@@ -167,27 +167,48 @@ def test_fp16_is_for_cuda() -> None:
     assert resolve_precision("fp16", torch.device("cuda")) == "fp16"
 
 
-def test_copies_go_together_as_one_text() -> None:
+def test_copies_stand_together() -> None:
     random = np.random.default_rng(0)
     texts = np.concatenate([np.arange(80), np.repeat([3, 50, 60], [1, 3, 10])])  # two of 3, four of 50, eleven of 60
     lengths = random.integers(2, 60, 80)[texts]
     firsts = texts  # the first 80 rows are all different
-    assert training_texts(firsts) == 80 + 2  # eleven are four, four and three
-    for epoch in range(5):
-        batches = training_rows(lengths, 8, 1, epoch, firsts=firsts)
+    meetings = {3: 0, 50: 0}
+    for epoch in range(10):
+        batches = training_rows(lengths, 8, 1, epoch, 2, firsts=firsts)
         assert sorted(np.concatenate(batches).tolist()) == list(range(94))
-        assert len(batches) == -(-82 // 8)
-        places = {
-            text: [i for i, rows in enumerate(batches) for row in rows if texts[row] == text] for text in range(80)
-        }
-        assert len(set(places[3])) == 1 == len(set(places[50]))
-        assert len(set(places[60])) <= 3
-        again = training_rows(lengths, 8, 1, epoch, firsts=firsts)
+        assert sorted(len(rows) for rows in batches) == [6] + [8] * 11
+        for text in meetings:
+            meetings[text] += max(int((texts[rows] == text).sum()) for rows in batches) == (texts == text).sum()
+        again = training_rows(lengths, 8, 1, epoch, 2, firsts=firsts)
         assert all(np.array_equal(one, other) for one, other in zip(batches, again, strict=True))
-        alone = training_rows(lengths[:80], 8, 1, epoch)
-        same = training_rows(lengths[:80], 8, 1, epoch, firsts=np.arange(80))
-        assert all(np.array_equal(one, other) for one, other in zip(alone, same, strict=True))
-    assert {len(set(texts[rows])) for rows in training_rows(lengths[:89], 8, 0, 0, firsts=firsts[:89])} >= {8}
+        for window in (1, 20):  # without copies nothing is another order
+            alone = training_rows(lengths[:80], 8, 1, epoch, window)
+            same = training_rows(lengths[:80], 8, 1, epoch, window, firsts=np.arange(80))
+            assert all(np.array_equal(one, other) for one, other in zip(alone, same, strict=True))
+    assert meetings[3] >= 8 and meetings[50] >= 5  # the others lie across the end of a batch
+    # Of a text that comes more often no more than so many stand together: they are spread over the windows.
+    often = np.concatenate([np.arange(300), np.zeros(100, dtype=np.int64)])
+    batches = training_rows(random.integers(2, 60, 300)[often], 16, 0, 0, 1, firsts=often)
+    assert COPIES <= max(int((often[rows] == 0).sum()) for rows in batches) <= 3 * COPIES
+    assert training_rows(LENGTHS[:0], 8, 0, 0, firsts=np.zeros(0, dtype=np.int64)) == []
+
+
+@pytest.mark.parametrize("strategy", list(strategies()))
+def test_what_drops_something_else_of_each_copy_is_known(strategy: str) -> None:
+    options = {"dropout": 0.3} if "dropout" in type(create(strategy)).flags() else {}
+    base = tiny_base("bert")
+    for settings in ({}, options):
+        tuned = create(strategy, **settings).prepare(base.view(2))
+        randomise(tuned)
+        view = tuned.view.train()
+        ids, mask = batch()
+        with torch.no_grad():
+            vectors = view.vectors(ids[[0, 0, 1, 0]], mask[[0, 0, 1, 0]])
+        assert not torch.equal(vectors[0], vectors[2])
+        alike = torch.allclose(vectors[0], vectors[1], rtol=1e-5, atol=1e-6)
+        assert alike == torch.allclose(vectors[0], vectors[3], rtol=1e-5, atol=1e-6)
+        assert view.drops == (not alike)
+        assert not (view.drops and not settings)
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "llama"])
@@ -208,13 +229,13 @@ def test_copies_are_computed_once_and_their_gradients_add_up(
     tuned = create(strategy, **settings).prepare(base.view(2, "last" if name != "bert" else None))
     randomise(tuned)
     runner = Runner(base, tuned, "fp32", {"train": base.encode(texts)})
-    assert (runner.firsts is None) == bool(settings)
+    assert runner.view.drops == bool(settings)
     computed: list[int] = []
     vectors = Runner._vectors
 
-    def counted(self: Runner, part: str, rows: Any, *, training: bool) -> torch.Tensor:
+    def counted(self: Runner, part: str, rows: Any, **more: Any) -> torch.Tensor:
         computed.append(len(rows))
-        return vectors(self, part, rows, training=training)
+        return vectors(self, part, rows, **more)
 
     monkeypatch.setattr(Runner, "_vectors", counted)
     tuned.view.train()
@@ -242,7 +263,6 @@ def test_copies_are_computed_once_and_their_gradients_add_up(
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     assert max(float(each.abs().max()) for each in apart) > 1e-3
     monkeypatch.setattr("lora_clf.inference.runner.TRAINED_TOKENS", 20)
-    monkeypatch.setattr("lora_clf.inference.runner.TRAINED_TOKENS_A_TEXT", 0)
     parts = runner.split(np.array([5, 1, 0, 2, 4, 3]))  # copies stay together where a batch goes through in parts
     assert len(parts) > 1 and sorted(np.concatenate(parts).tolist()) == list(range(6))
     assert all(len({i for i, rows in enumerate(parts) for row in rows if texts[row] == text}) == 1 for text in texts)

@@ -15,8 +15,9 @@ from lora_clf.base.digest import backbone_digest
 from lora_clf.data.dataset import Dataset, Part
 from lora_clf.errors import TrainingError, UsageError
 from lora_clf.inference.batches import split_rows
+from lora_clf.inference.runner import Runner
 from lora_clf.training.loop import train
-from lora_clf.training.result import Progress
+from lora_clf.training.result import Progress, Result
 from lora_clf.training.schedule import rate_share
 from lora_clf.training.settings import TrainSettings
 from lora_clf.tuners import create, strategies
@@ -168,7 +169,6 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(monkeypatch: pytest.Mo
     found = []
     for tokens, calls in ((10_000, 1), (12, 2)):
         monkeypatch.setattr("lora_clf.inference.runner.TRAINED_TOKENS", tokens)
-        monkeypatch.setattr("lora_clf.inference.runner.TRAINED_TOKENS_A_TEXT", 1)
         seen: list[int] = []
 
         def counted(rows: Any, lengths: Any, limit: int, seen: list[int] = seen, whole: Any = split_rows) -> Any:
@@ -185,22 +185,38 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(monkeypatch: pytest.Mo
     np.testing.assert_allclose(found[0].test_logits, found[1].test_logits, rtol=1e-4, atol=1e-5)
 
 
-def test_a_table_with_copies_takes_the_steps_of_its_different_texts() -> None:
-    data = toy()
-    texts = len(set(data.train.texts))
-    twice = replace(data, train=data.train.take([*range(len(data.train)), *range(len(data.train))]))
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"class_weight": "c0=3,c1=1", "accumulate": 2},
+        {"sampling": "balanced", "label_smoothing": 0.1},
+    ],
+)
+def test_copies_train_as_if_each_were_computed(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies with other labels among them, and one text more often than stands together."""
+    data, computed = toy(), []
+    rows = [*range(40), *range(20), *[3] * 9]
+    labels = [data.train.labels[row] for row in rows[:60]] + ["c0", "c1", "c0"] * 3
+    data = replace(data, train=replace(data.train.take(rows), labels=tuple(labels)))
 
-    def steps(data: Dataset, strategy: str = "lora-scratch", **settings: Any) -> int:
-        last: list[Progress] = []
-        asked = TrainSettings(precision="fp32", epochs=2, batch_size=8, **settings)
-        result = train(tiny_base("bert"), data, create(strategy), asked, progress=last.append)
-        assert result.history[-1]["examples"] == 2 * len(data.train)
-        assert last[-1].step == last[-1].steps
-        return last[-1].steps
+    def run() -> Result:
+        asked = TrainSettings(precision="fp32", epochs=3, batch_size=8, **settings)
+        return train(tiny_base("bert"), data, create("lora-scratch"), asked)
 
-    assert texts == len(data.train) > 8
-    assert steps(twice) == steps(data) == 2 * -(-texts // 8)
-    assert steps(twice, sampling="balanced") == 2 * -(
-        -2 * texts // 8
-    )  # what comes several times comes at several steps
-    assert steps(twice, "head-only", lr=1e-3) == steps(data)
+    vectors = Runner._vectors
+
+    def counted(self: Runner, part: str, rows: Any, **more: Any) -> Any:
+        computed.append(len(rows) if part == "train" else 0)
+        return vectors(self, part, rows, **more)
+
+    monkeypatch.setattr(Runner, "_vectors", counted)
+    once = run()
+    assert len(once.history) == 3 and once.history[-1]["examples"] == 3 * 69
+    saved = 3 * 69 - sum(computed)
+    assert saved > (20 if "sampling" in settings else 60)  # of 29 copies an epoch most meet another
+    monkeypatch.setattr(Runner, "_of_each", vectors)
+    apart = run()
+    for one, other in zip(once.history, apart.history, strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-5)
+    np.testing.assert_allclose(once.test_logits, apart.test_logits, rtol=1e-3, atol=1e-4)
