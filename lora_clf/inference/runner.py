@@ -43,6 +43,7 @@ WIDTHS = 4
 PACKED_WIDTHS = 8  # where padding costs attention alone
 GPU_WIDTHS = 8  # tensor cores multiply in tiles
 TRAINED_TOKENS = 1536  # that a CPU keeps for the backward pass at once: what it needs is most of the memory of a run
+TRAINED_TOKENS_A_TEXT, MOST_TRAINED_TOKENS = 64, 4096  # more of larger batches, up to a bound whatever their size
 
 
 class Runner:
@@ -124,10 +125,11 @@ class Runner:
         """A training batch in parts that go through one after the other, where its texts are long for a CPU."""
         if self.device.type != "cpu" or self.cut.pooled:
             return [rows]
+        limit = min(max(TRAINED_TOKENS, TRAINED_TOKENS_A_TEXT * len(rows)), MOST_TRAINED_TOKENS)
         if self.view.combine is not None or not self._alike:
-            return split_rows(rows, self.lengths, TRAINED_TOKENS)
+            return split_rows(rows, self.lengths, limit)
         distinct, which = self._distinct("train", rows)
-        parts = split_rows(np.arange(len(distinct)), self.lengths[distinct], TRAINED_TOKENS)
+        parts = split_rows(np.arange(len(distinct)), self.lengths[distinct], limit)
         return [rows] if len(parts) == 1 else [rows[np.isin(which, part)] for part in parts]
 
     @property

@@ -262,7 +262,15 @@ def test_copies_are_computed_once_and_their_gradients_add_up(
     for one, other in zip(together, apart, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     assert max(float(each.abs().max()) for each in apart) > 1e-3
-    monkeypatch.setattr("lora_clf.inference.runner.TRAINED_TOKENS", 20)
+    limits: list[int] = []
+    monkeypatch.setattr(
+        "lora_clf.inference.runner.split_rows",
+        lambda rows, lengths, limit: limits.append(limit) or split_rows(rows, lengths, limit),
+    )
+    for count in (16, 24, 40, 64, 1000):
+        runner.split(np.zeros(count, dtype=np.int64))
+    assert limits == [1536, 1536, 2560, 4096, 4096]  # tokens that are kept for the backward pass: never more
+    monkeypatch.setattr("lora_clf.inference.runner.MOST_TRAINED_TOKENS", 20)
     parts = runner.split(np.array([5, 1, 0, 2, 4, 3]))  # copies stay together where a batch goes through in parts
     assert len(parts) > 1 and sorted(np.concatenate(parts).tolist()) == list(range(6))
     assert all(len({i for i, rows in enumerate(parts) for row in rows if texts[row] == text}) == 1 for text in texts)

@@ -169,6 +169,7 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(monkeypatch: pytest.Mo
     found = []
     for tokens, calls in ((10_000, 1), (12, 2)):
         monkeypatch.setattr("lora_clf.inference.runner.TRAINED_TOKENS", tokens)
+        monkeypatch.setattr("lora_clf.inference.runner.MOST_TRAINED_TOKENS", tokens)
         seen: list[int] = []
 
         def counted(rows: Any, lengths: Any, limit: int, seen: list[int] = seen, whole: Any = split_rows) -> Any:
