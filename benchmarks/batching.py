@@ -53,6 +53,8 @@ def layout(
     window: int,
     seeds: int,
     firsts: NDArray[np.int64] | None = None,
+    *,
+    apart: bool = False,
 ) -> dict[str, float]:
     """Computed positions for each token of the texts, and the share of batches of several texts that hold one label.
 
@@ -63,7 +65,8 @@ def layout(
         labels: its class (N,).
         window: batches that are sorted together.
         seeds: how many are averaged over, all epochs of each.
-        firsts: the first row with the same text as each (N,), where copies go together.
+        firsts: the first row with the same text as each (N,), where copies are computed once.
+        apart: leave copies where the shuffle has them; those that meet are still computed once.
     """
     from lora_clf.inference.batches import padded_lengths, training_rows
     from lora_clf.inference.padding import packed_rows
@@ -72,14 +75,15 @@ def layout(
     computed = packed = alike = batches = 0
     for seed in range(seeds):
         for epoch in range(EPOCHS):
-            for batch in training_rows(lengths, BATCH, seed, epoch, window, firsts=firsts):
+            for batch in training_rows(lengths, BATCH, seed, epoch, window, firsts=None if apart else firsts):
                 rows = batch if firsts is None else np.unique(firsts[batch])
                 padded, nodes = (
-                    int(padded_lengths(lengths[rows], multiple, sys.maxsize).max()) * len(rows)
+                    int(padded_lengths(lengths[rows], multiple, sys.maxsize).max())
                     for multiple in (WIDTHS, PACKED_WIDTHS)
                 )
-                computed += padded
-                packed += packed_rows(int(lengths[rows].sum()), nodes)
+                computed += padded * len(rows)
+                filled = len(batch) - len(rows)  # texts of one token
+                packed += packed_rows(int(lengths[rows].sum()) + filled, nodes * len(batch))
                 if len(batch) > 1:
                     batches += 1
                     alike += len(set(labels[batch].tolist())) == 1
@@ -172,8 +176,8 @@ def measure(flags: argparse.Namespace, base: Base, data: Dataset) -> None:
     for seed in range(flags.seeds):  # all windows with one seed first: what is there is complete
         for name in flags.windows:
             row = kept.setdefault(name, {"runs": []})
-            firsts = None if name.endswith(APART) else tokens.firsts
-            row |= layout(tokens.lengths, labels, window_of(name), flags.seeds, firsts)
+            apart = name.endswith(APART)
+            row |= layout(tokens.lengths, labels, window_of(name), flags.seeds, tokens.firsts, apart=apart)
             if any(run["seed"] == seed for run in row["runs"]):
                 continue
             if longest and flags.budget and time.monotonic() - started + longest > flags.budget:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WINDOW = 20  # batches; what other windows compute and learn: benchmarks/batching.py
-COPIES = 4  # of one text that stand together: of more each batch gets some, and none is all one text
+COPIES = 4  # of one text that move together: what comes more often stays spread over the windows
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from lora_clf.base.combiner import ChunkHead
 from lora_clf.base.documents import Documents
 from lora_clf.base.tokenizer import Tokens
 from lora_clf.inference import heap
-from lora_clf.inference.attention import choose_attention
+from lora_clf.inference.attention import EAGER_TOKENS, choose_attention
 from lora_clf.inference.batches import collate, inference_rows, padded_lengths, split_rows
 from lora_clf.inference.cache import States, prefix_cache, too_large
 from lora_clf.inference.documents import join, padded
@@ -44,6 +44,11 @@ PACKED_WIDTHS = 8  # where padding costs attention alone
 GPU_WIDTHS = 8  # tensor cores multiply in tiles
 TRAINED_TOKENS = 1536  # that a CPU keeps for the backward pass at once: what it needs is most of the memory of a run
 TRAINED_TOKENS_A_TEXT, MOST_TRAINED_TOKENS = 64, 4096  # more of larger batches, up to a bound whatever their size
+
+
+def _kept_tokens(rows: NDArray[np.int64]) -> int:
+    """How many tokens of a batch a CPU keeps for the backward pass at once, padding included."""
+    return min(max(TRAINED_TOKENS, TRAINED_TOKENS_A_TEXT * len(rows)), MOST_TRAINED_TOKENS)
 
 
 class Runner:
@@ -91,7 +96,7 @@ class Runner:
         if self.cut and not self.cut.pooled:
             skip_prefix(self.view, self.cut)
         self._limit, self._widths = position_limit(base.config) or sys.maxsize, GPU_WIDTHS
-        self._packs = False  # whether blocks leave padding out
+        self._packed = 0  # tokens of a text up to which every block that runs leaves padding out
         if self.device.type == "cpu":
             heap.keep_blocks()
         if self.device.type == "cpu" and not self.cut.pooled:  # else no block is ever run
@@ -99,8 +104,9 @@ class Runner:
             longest = max(int(each.max(initial=0)) for each in widths) + tuned.tuner.extra_tokens
             whole = last_block_for(self.view, self.view.head.pooling) is None
             fused = fuse_blocks(tuned, precision, Packer(), longest, last=whole)
-            self._packs = fused > 0
             self._widths = PACKED_WIDTHS if fused else WIDTHS
+            if fused == len(self.view.blocks) - self.cut.blocks:
+                self._packed = EAGER_TOKENS - tuned.tuner.extra_tokens
             quicken(self.view.blocks)
             heap.release()  # of weights in forms that nothing reads any more
         self._last = None if self.cut.pooled else pool_last_block(self.view)
@@ -113,7 +119,10 @@ class Runner:
 
     @property
     def firsts(self) -> NDArray[np.int64] | None:
-        """The first row of the training part with the same ids as each (N,); None where chunks are combined."""
+        """The first row of the training part with the same ids as each (N,); None where chunks are combined.
+
+        Whether or not copies are computed once: strategies that are compared take their rows in one order.
+        """
         return self.tokens["train"].firsts if self.view.combine is None else None
 
     def owners(self, part: str) -> NDArray[np.int64] | None:
@@ -125,11 +134,10 @@ class Runner:
         """A training batch in parts that go through one after the other, where its texts are long for a CPU."""
         if self.device.type != "cpu" or self.cut.pooled:
             return [rows]
-        limit = min(max(TRAINED_TOKENS, TRAINED_TOKENS_A_TEXT * len(rows)), MOST_TRAINED_TOKENS)
         if self.view.combine is not None or not self._alike:
-            return split_rows(rows, self.lengths, limit)
+            return split_rows(rows, self.lengths, _kept_tokens(rows))
         distinct, which = self._distinct("train", rows)
-        parts = split_rows(np.arange(len(distinct)), self.lengths[distinct], limit)
+        parts = split_rows(np.arange(len(distinct)), self.lengths[distinct], _kept_tokens(rows))
         return [rows] if len(parts) == 1 else [rows[np.isin(which, part)] for part in parts]
 
     @property
@@ -145,7 +153,7 @@ class Runner:
         if self.cut.pooled:
             found: Tensor = self.view.head(self._kept(part, rows))
             return found
-        vectors = self._of_each(part, rows, training=training)
+        vectors = self._of_each(part, rows, training=training)  # (B, D)
         with torch.autocast(self.device.type, enabled=False):
             logits: Tensor = self.view.head(vectors)
         return logits
@@ -156,13 +164,16 @@ class Runner:
 
     def _of_each(self, part: str, rows: NDArray[np.int64], *, training: bool) -> Tensor:
         """The head's inputs for some rows, equal texts among them computed once: (B, D)."""
-        if training and not self._alike:
+        distinct, which = self._distinct(part, rows) if self._alike else (rows, rows)
+        if len(distinct) == len(rows):
             return self._vectors(part, rows, training=training)
-        distinct, which = self._distinct(part, rows)
-        # Where padding is left out, texts without tokens cost less than the memory of another shape.
-        texts = len(rows) if training and self._packs else 0
-        vectors = self._vectors(part, distinct, training=training, texts=texts)
-        return vectors if len(distinct) == len(rows) else vectors[torch.from_numpy(which).to(self.device)]
+        width = int(self.tokens[part].lengths[rows].max()) + self._widths
+        # Texts of one token cost less than the memory of another shape, where padding is left out.
+        fills = width <= self._packed and width * len(rows) <= _kept_tokens(rows)
+        vectors = self._vectors(part, distinct, training=training, texts=len(rows) if fills else 0)
+        places = torch.from_numpy(which).to(self.device)
+        # Gradients are added up in the order of the rows: each device has its own operator that does so.
+        return vectors.index_select(0, places) if vectors.is_cpu else vectors[places]
 
     def _distinct(self, part: str, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Some rows without copies, in their order (M,), and which of these each of them is (B,)."""
@@ -225,8 +236,11 @@ class Runner:
         batch_tokens = CPU_BATCH_TOKENS if self.device.type == "cpu" else BATCH_TOKENS
         combined = self.view.combine is not None
         lengths = tokens.text_lengths if combined else tokens.lengths
-        batches = inference_rows(lengths, batch_tokens)
-        found = answers(self.view, len(lengths), batches, lambda rows: self.logits(part, rows, training=False))
+        every = np.arange(len(lengths))
+        distinct, which = (every, every) if combined else np.unique(tokens.firsts, return_inverse=True)
+        batches = inference_rows(lengths[distinct], batch_tokens)
+        run = partial(self.logits, part, training=False)
+        found = answers(self.view, len(distinct), batches, lambda rows: run(distinct[rows]))[which]
         if combined or not isinstance(tokens, Documents):
             return found
         return join(found, tokens, softmax=self.softmax).logits

@@ -1,7 +1,8 @@
 """How much arithmetic a training needs: counted, not measured.
 
 F is one forward pass over the blocks: 2 FLOPs for each weight of a linear layer and token, and 4 T² D for the
-attention of a text of T tokens. Embeddings, norms and heads are left out. What training costs, per pass over the texts:
+attention of a text of T tokens. Embeddings, norms and heads are left out, and that copies of a text are computed once.
+What training costs, per pass over the texts:
 
     full 3F         LoRA on everything 2F + factors     LoRA on the last k of L blocks (1 + k/L)F + factors
     last block F + 2F/L     head F

@@ -42,7 +42,7 @@ def record_of(run: Run, best_epoch: int) -> Record:
         blocks=(blocks, 0 if cut.pooled else blocks - cut.blocks),
         depth_flag="blocks" in tuner.flags(),
         batch_size=settings.batch_size,
-        padding=0.0 if cut.pooled else padding_of(run.lengths, settings.batch_size, settings.seed),
+        padding=0.0 if cut.pooled else padding_of(run.lengths, settings.batch_size, settings.seed, run.runner.firsts),
         long=int(np.quantile(run.lengths, 0.9)),
     )
 
@@ -74,9 +74,11 @@ def constant_loss(task: Task, training: Targets, validation: Targets) -> float:
         return float(loss(torch.from_numpy(_some(validation))))
 
 
-def padding_of(lengths: NDArray[np.int64], batch_size: int, seed: int) -> float:
-    """The share of the tokens computed in the first epoch that are padding."""
-    batches = training_rows(lengths, batch_size, seed, 0)
+def padding_of(
+    lengths: NDArray[np.int64], batch_size: int, seed: int, firsts: NDArray[np.int64] | None = None
+) -> float:
+    """The share of the tokens in the first epoch's batches that are padding; ``firsts`` as in `training_rows`."""
+    batches = training_rows(lengths, batch_size, seed, 0, firsts=firsts)
     return 1 - float(lengths.sum()) / sum(len(rows) * int(lengths[rows].max()) for rows in batches)
 
 

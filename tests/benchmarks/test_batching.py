@@ -29,7 +29,7 @@ def test_a_larger_window_pads_less_and_mixes_less() -> None:
     apart, together = (
         batching.layout(lengths[pairs], labels[pairs], 5, 2, firsts)["packed_over_real"] for firsts in (None, pairs)
     )
-    assert 1 <= apart < 1.25 and 0.5 <= together < 0.7  # nearly every copy meets the other
+    assert 1 <= apart < 1.25 and 0.5 <= together < 0.8  # nearly every copy meets the other
     equal = batching.layout(np.full(32, 8), labels[:32], 1, 1)
     assert equal["computed_over_real"] == equal["packed_over_real"] == 1
 

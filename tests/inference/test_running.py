@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from lora_clf.base.tokenizer import Tokens
 from lora_clf.errors import UsageError
 from lora_clf.inference.attention import choose_attention, set_attention
 from lora_clf.inference.batches import COPIES, collate, inference_rows, split_rows, training_rows
@@ -262,15 +263,78 @@ def test_copies_are_computed_once_and_their_gradients_add_up(
     for one, other in zip(together, apart, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     assert max(float(each.abs().max()) for each in apart) > 1e-3
-    limits: list[int] = []
-    monkeypatch.setattr(
-        "lora_clf.inference.runner.split_rows",
-        lambda rows, lengths, limit: limits.append(limit) or split_rows(rows, lengths, limit),
-    )
-    for count in (16, 24, 40, 64, 1000):
-        runner.split(np.zeros(count, dtype=np.int64))
-    assert limits == [1536, 1536, 2560, 4096, 4096]  # tokens that are kept for the backward pass: never more
     monkeypatch.setattr("lora_clf.inference.runner.MOST_TRAINED_TOKENS", 20)
     parts = runner.split(np.array([5, 1, 0, 2, 4, 3]))  # copies stay together where a batch goes through in parts
     assert len(parts) > 1 and sorted(np.concatenate(parts).tolist()) == list(range(6))
     assert all(len({i for i, rows in enumerate(parts) for row in rows if texts[row] == text}) == 1 for text in texts)
+
+
+def test_what_is_kept_for_the_backward_pass_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[int] = []
+
+    def counted(rows: Any, lengths: Any, limit: int) -> Any:
+        limits.append(limit)
+        return split_rows(rows, lengths, limit)
+
+    monkeypatch.setattr("lora_clf.inference.runner.split_rows", counted)
+    base = tiny_base("bert")
+    runner = Runner(base, create("lora-scratch").prepare(base.view(2)), "fp32", {"train": base.encode(["a"])})
+    for count in (16, 24, 40, 64, 1000):
+        runner.split(np.zeros(count, dtype=np.int64))
+    assert limits == [1536, 1536, 2560, 4096, 4096]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("bert", [6, 3, 6, 3]), ("gpt2", [3, 3]), ("llama", [3, 3, 3, 3])],  # GPT-2's last block needs no ids
+)
+def test_shapes_stay_the_same_where_padding_is_left_out(
+    name: str, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Texts of one token fill a batch up; not where they would be computed in full."""
+    base = tiny_base(name)
+    shapes: list[int] = []
+    made = collate
+
+    def counted(*given: Any) -> Any:
+        batch = made(*given)
+        shapes.append(len(batch.input_ids))
+        return batch
+
+    monkeypatch.setattr("lora_clf.inference.runner.collate", counted)
+    texts = ["one two", "b" * 20, "one two", "c", "b" * 20, "one two"]
+    for settings in ({}, {"blocks": 1}):  # and from kept states
+        tuned = create("lora-scratch", **settings).prepare(base.view(2))
+        randomise(tuned)
+        runner = Runner(base, tuned, "fp32", {"train": base.encode(texts)})
+        found = runner.logits("train", np.arange(6), training=True)
+        assert found.shape == (6, 2) and torch.isfinite(found).all()
+        assert runner.all_logits("train").shape == (6, 2)
+    assert shapes == expected
+    monkeypatch.setattr("lora_clf.inference.runner.EAGER_TOKENS", 12)  # above that a block computes padding
+    shapes.clear()
+    long = Runner(base, create("lora-scratch").prepare(base.view(2)), "fp32", {"train": base.encode(texts)})
+    long.logits("train", np.arange(6), training=True)
+    assert shapes == [3]
+
+
+def test_gradients_of_copies_add_up_in_one_order() -> None:
+    base = tiny_base("gpt2")
+    tuned = create("lora-scratch").prepare(base.view(2))
+    randomise(tuned)
+    tokens = base.encode(["one", "two three", "four"])
+    many = Tokens([tokens.ids[row % 3] for row in range(3000)], np.zeros(3000, dtype=np.bool_))
+    runner = Runner(base, tuned, "fp32", {"train": many})
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    found = []
+    try:
+        for _ in range(5):
+            tuned.view.zero_grad()
+            answers = runner.logits("train", np.arange(3000), training=True)
+            (answers * torch.linspace(-1, 1, 6000).view(3000, 2).sin()).sum().backward()
+            found.append([p.grad.clone() for p in tuned.view.parameters() if p.grad is not None])
+    finally:
+        torch.set_num_threads(threads)
+    assert len(found[0]) > 3
+    assert all(torch.equal(one, other) for each in found[1:] for one, other in zip(found[0], each, strict=True))
