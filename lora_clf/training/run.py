@@ -282,8 +282,6 @@ class Run:
         self.step += 1
         if moved:
             self.tuned.after_step(self.step, self.steps)
-        if self.device.type == "cpu" and self.step % heap.RELEASED_STEPS == 0:
-            heap.release(heap.SCRAP_BYTES)  # while the gradients are there: the next step takes their memory again
         self.optimizer.zero_grad(set_to_none=True)
         self.batch += len(group)
         self.weight += weight
@@ -350,6 +348,8 @@ class Run:
         """Add the gradients of one batch, of a step whose rows weigh ``weight``; the sum of its losses."""
         targets = torch.from_numpy(self.targets["train"][rows]).to(self.device)  # (B,) or (B, C)
         answers = self.runner.logits("train", rows, training=True)  # (B, C)
+        if self.device.type == "cpu" and self.step % heap.RELEASED_STEPS == 0 and self.step:
+            heap.release(heap.SCRAP_BYTES)  # while most of what a step needs is there, or the next one takes it again
         loss = self.objective.summed(answers.float(), targets, rows)
         self.scaler.scale(loss / weight).backward()
         return loss.detach()
