@@ -159,7 +159,6 @@ def _trainer(
 
     def sides(bench: Bench) -> Sides:
         tuner: Tuner = {"lora": bench.lora_tuner(blocks), "head": HeadOnly(), "full": Full()}[kind]
-        native = resolve_precision("auto", bench.base.device) == "bf16"
         theirs = TrainerRecipe(
             bench.base,
             bench.data,
@@ -168,7 +167,7 @@ def _trainer(
             steps=bench.steps,
             epochs=EPOCHS,
             learning_rate=tuner.learning_rate,
-            bf16=tuned and native,
+            bf16=tuned and resolve_precision(precision, bench.base.device) == "bf16",
         )
         found: Sides = {"ours": _ours(bench, tuner, precision, batch_size=batch), "theirs": theirs}
         if also is not None:
@@ -279,6 +278,11 @@ JOBS = {
             native_bf16=True, quality="equal",
             about={"ours": "lora_clf.train, batch 32 as theirs: LoRA r16, mean pooling, auto",
                    "ours-16": "the same with batch 16, the default", "theirs": f"{_TUNED}, peft"}),
+        Job("lora-tuned-fp32", "the same against Trainer + peft tuned, fp32 both", "minilm", "fp32",
+            _trainer("lora", "fp32", tuned=True, batch=32, also=16), _trainer_flops("lora", tuned=True), None,
+            about={"ours": "lora_clf.train, batch 32 as theirs: LoRA r16, mean pooling, fp32",
+                   "ours-16": "the same with batch 16, the default",
+                   "theirs": "Trainer tuned: grouped by length, fp32, batch 32, peft"}),
         Job("head-forward", "head-only: whole training over one forward pass of the same texts", "minilm", "auto",
             _forward("auto"), _forward_flops, 1.15, at_most=True,
             about=_about("head-only, mean pooling, auto", "one forward pass of the training texts, auto")),

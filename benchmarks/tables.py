@@ -31,6 +31,7 @@ SHORT = {
 # Sections whose table is made by the module that measures it, by its function `table`.
 OWN = {
     "speed_training": "speed_table",
+    "speed_training-avx2": "speed_table",
     "speed_predict": "predict_table",
     "speed-summary": "speed_summary",
     "scale": "scale",
