@@ -34,7 +34,7 @@ from lora_clf.inference.batches import Batch, collate
 from lora_clf.inference.encoder_block import fuse_blocks
 from lora_clf.inference.padding import Given, Packing, packing
 from lora_clf.inference.precision import autocast, cast_frozen
-from lora_clf.inference.products import quicken
+from lora_clf.inference.products import onednn, quicken
 from lora_clf.tuners.base import Tuned
 from lora_clf.tuners.head_only import HeadOnly
 
@@ -238,7 +238,8 @@ def compute_states(
     """
     view = unprompted(base).view(1, pooling)
     given, packed = Given(), False
-    if precision == "bf16" and base.device.type == "cpu":  # in fp32 it is no faster
+    # Where oneDNN multiplies fp32 it is no faster; where MKL does, each position counts.
+    if base.device.type == "cpu" and (precision == "bf16" or onednn() is None):
         packed = fuse_blocks(Tuned(HeadOnly(), view), precision, given) == len(view.blocks)
     quicken(view.blocks)
     cast_frozen(view, precision)

@@ -13,6 +13,7 @@ import torch
 from lora_clf.base.base import Base
 from lora_clf.base.tokenizer import Tokens
 from lora_clf.inference import cache as cache_module
+from lora_clf.inference import prefix as prefix_module
 from lora_clf.inference.cache import PrefixCache, prefix_cache
 from lora_clf.inference.predict import logits
 from lora_clf.inference.prefix import Cut, canonical_batches, canonical_width, compute_states, find_cut
@@ -173,6 +174,28 @@ def test_batches_that_are_filled_by_tokens_hold_every_text_once_in_shapes_of_its
     shapes = {(size, width) for _, size, width in batches}
     assert len(shapes) == 10 and len({width for _, width in shapes}) == 10
     assert len(batches) < len(list(canonical_batches(lengths, np.arange(500))))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_padding_is_left_out_of_the_prefix_unless_onednn_multiplies_fp32(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, found, left_out = tiny_base("bert"), [], []
+    tokens = base.encode(TEXTS)
+
+    def noted(*args: Any, packed: bool) -> Any:
+        left_out.append(packed)
+        return canonical_batches(*args, packed=packed)
+
+    monkeypatch.setattr(prefix_module, "canonical_batches", noted)
+    for product in (None, lambda *_: None):
+        monkeypatch.setattr(prefix_module, "onednn", lambda product=product: product)
+        states: dict[int, torch.Tensor] = {}
+        compute_states(base, "mean", Cut(2, False), precision, tokens, np.arange(len(TEXTS)),
+                       lambda row, state, _, states=states: states.update({row: state.float()}))  # fmt: skip
+        found.append(torch.cat([states[row] for row in range(len(TEXTS))]))
+    assert left_out == [True, precision == "bf16"] and found[0].std() > 0.1
+    assert torch.allclose(*found, rtol=1e-5, atol=1e-5)
 
 
 def test_equal_texts_are_computed_once() -> None:
