@@ -238,7 +238,7 @@ def compute_states(
     """
     view = unprompted(base).view(1, pooling)
     given, packed = Given(), False
-    # Where oneDNN multiplies fp32 it is no faster; where MKL does, each position counts.
+    # Where oneDNN multiplies fp32 it is no faster; by MKL with AVX2 it is.
     if base.device.type == "cpu" and (precision == "bf16" or onednn() is None):
         packed = fuse_blocks(Tuned(HeadOnly(), view), precision, given) == len(view.blocks)
     quicken(view.blocks)
