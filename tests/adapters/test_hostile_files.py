@@ -55,7 +55,7 @@ def test_a_key_that_is_there_twice_is_found_at_once() -> None:
     start = time.process_time()
     with pytest.raises(AdapterFormatError, match="the key 'k59999' is there twice"):
         parse("{" + ",".join([*keys, '"k59999":1']) + "}", "It")
-    assert time.process_time() - start < 1  # 30 s when every key was counted
+    assert time.process_time() - start < 10  # of the processor; 30 when every key was counted
 
 
 def test_messages_stay_short_and_printable(folder: Path) -> None:
@@ -202,7 +202,10 @@ def test_a_giant_that_is_truly_described_is_not_read_into_memory(size: int, fold
         lambda: AdapterPool(base).add("one", folder),
         lambda: file.read_folder(folder),
     ):
-        with pytest.raises(AdapterFormatError, match=r"The digest of|No strategy has more"), bounded("a giant", 4.0):
+        with (
+            pytest.raises(AdapterFormatError, match=r"The digest of|No strategy has more"),
+            bounded("a giant", times=4),
+        ):
             load()
     first, *others = verify_folder(folder, lambda header: base)
     assert not first.passed and re.search(r"The digest of|No strategy has more", first.found) and len(others) == 6
