@@ -41,6 +41,10 @@ def table(results: dict[str, Any]) -> str:
             and "ratio" not in results.get(job.name, {})]  # fmt: skip
     if left:
         notes.append(f"Not measured yet: {', '.join(left)}.")
+    shared = [f"`{name}`" for name in JOBS if "ratio" in (value := results.get(name, {}))
+              and not value.get("own_processes") and value["unit"] == "seconds"]  # fmt: skip
+    if shared:
+        notes.append(f"Measured with both sides in one process: {', '.join(shared)}.")
     made = sorted({machine(value["provenance"]) for value in results.values() if "provenance" in value})
     headings = HEADINGS
     if all(cells[-1] == DASH for cells in lines):  # nobody has measured memory yet

@@ -7,10 +7,11 @@
     python benchmarks/speed_training.py --job lora-auto --memory        # peak memory of both sides
     python benchmarks/speed_training.py --table
 
-Both sides run in turn in at least seven blocks, in shuffled order; what counts is the median of the ratios inside the
-blocks. Long peers are timed over 60 steps a block and extrapolated with their evaluations. Every run of ours begins
-without anything kept of the frozen prefix, in memory or on disk. Blocks are kept in --work as they end, and the same
-command goes on where the last one stopped, unless code, versions or threads have changed.
+Both sides run in turn in at least seven blocks, in shuffled order, each in a process of its own; what counts is the
+median of the ratios inside the blocks. Long peers are timed over 60 steps a block and extrapolated with their
+evaluations. Every run of ours begins without anything kept of the frozen prefix, in memory or on disk. Blocks are kept
+in --work as they end, and the same command goes on where the last one stopped, unless code, versions or threads have
+changed.
 """
 
 from __future__ import annotations
@@ -23,19 +24,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from own_process import OwnProcess, answer
 from paired import BLOCKS, RESULTS, interleave, merge_result, peak_above, provenance, ratio, read_json, write_json
 
 if TYPE_CHECKING:
     from speed_bench import Bench
-    from speed_jobs import Job, Side
+    from speed_jobs import Job, Side, Sides
 
 OUT = RESULTS / "speed_training.json"
 HERE = Path(__file__).resolve().parent
-CODE = ("book_loop", "our_training", "paired", "speed_bench", "speed_jobs", "speed_training", "trainer_recipe")
+CODE = (
+    "book_loop", "our_training", "own_process", "paired", "speed_bench", "speed_jobs", "speed_training",
+    "trainer_recipe",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,6 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if flags.memory_of:
                 print(json.dumps(memory(flags, Path(folder))))
                 return 0
+            if flags.side:
+                answer(side_of(flags, Path(folder)))
+                return 0
             for name in names:
                 one(JOBS[name], flags, Path(folder))
     except LoraClfError as error:
@@ -84,7 +93,7 @@ def one(job: Job, flags: argparse.Namespace, folder: Path) -> None:
         print(f"{job.name}: left out, this {bench.base.device.type} has no native bf16.")
         return
     if flags.complete:
-        put(flags.out, job, {"complete": complete(job, bench)})
+        put(flags.out, job, {"complete": complete(job, bench, flags)})
     elif flags.memory:
         if not (sides := memory_sides(job, bench)):
             print(f"{job.name}: its blocks are the memory already.")
@@ -122,21 +131,47 @@ def measured(job: Job, bench: Bench, flags: argparse.Namespace) -> dict[str, Any
             print(f"{job.name} is measured in the blocks of {job.within}, of which there are {len(state['blocks'])}.")
             return None
         return result(job, bench, of_side(state, f"ours-{job.precision}"), facts)
-    sides = job.sides(bench)
-    if len(state["blocks"]) < total and job.unit == "seconds":
-        for side in job.sides(bench.small()).values():
-            side()  # what the first run of a process pays is nobody's
     longest = 0.0
-    while (done := len(state["blocks"])) < total:
-        if longest and flags.budget and time.monotonic() - started + longest > flags.budget:
-            print(f"{job.name}: {done} of {total} blocks; the same command goes on.", flush=True)
-            return None
-        begun = time.monotonic()
-        state["blocks"] += interleave(sides, 1, flags.seed, first=done, told=told(job))
-        longest = max(longest, time.monotonic() - begun)
-        state["timings"] = {name: timing_of(side) for name, side in sides.items()}
-        write_json(kept, state)
+    with ExitStack() as stack:
+        sides = warmed(job, bench, flags, stack) if len(state["blocks"]) < total else {}
+        while (done := len(state["blocks"])) < total:
+            if longest and flags.budget and time.monotonic() - started + longest > flags.budget:
+                print(f"{job.name}: {done} of {total} blocks; the same command goes on.", flush=True)
+                return None
+            begun = time.monotonic()
+            state["blocks"] += interleave(sides, 1, flags.seed, first=done, told=told(job))
+            longest = max(longest, time.monotonic() - begun)
+            state["timings"] = {name: timing_of(side) for name, side in sides.items()}
+            write_json(kept, state)
     return result(job, bench, state, facts)
+
+
+def warmed(job: Job, bench: Bench, flags: argparse.Namespace, stack: ExitStack) -> Sides:
+    """The sides of a job, each in a process that has run a little; with --quick, for no figures, all in this one."""
+    sides = job.sides(bench)
+    if job.unit != "seconds":  # each run is a process
+        return sides
+    if flags.quick:
+        for side in job.sides(bench.small()).values():
+            side()
+        return sides
+    whole = ["--complete"] if flags.complete else []
+    script = HERE / "speed_training.py"
+    processes = {name: OwnProcess(script, [f"--side={job.name}/{name}", *bench.child, *whole]) for name in sides}
+    return {name: stack.enter_context(process) for name, process in processes.items()}
+
+
+def side_of(flags: argparse.Namespace, folder: Path) -> Side:
+    """The side JOB/SIDE for a process of its own, after what the first run of a process pays, which is nobody's."""
+    from dataclasses import replace
+
+    from speed_bench import opened
+    from speed_jobs import JOBS
+
+    name, _, side = flags.side.partition("/")
+    bench = opened(JOBS[name].base, flags, folder)
+    JOBS[name].sides(bench.small())[side]()
+    return JOBS[name].sides(replace(bench, steps=None) if flags.complete else bench)[side]
 
 
 def blocks_of(job: Job, bench: Bench, flags: argparse.Namespace, facts: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
@@ -147,13 +182,15 @@ def blocks_of(job: Job, bench: Bench, flags: argparse.Namespace, facts: dict[str
     before = read_json(kept)
     if before and before["key"] != key:
         print(f"{name}: code, versions or settings have changed; {len(before['blocks'])} blocks are dropped.")
-    return kept, before if before.get("key") == key else {"key": key, "blocks": []}
+    anew = {"key": key, "own_processes": not flags.quick, "blocks": []}
+    return kept, before if before.get("key") == key else anew
 
 
 def of_side(state: dict[str, Any], name: str) -> dict[str, Any]:
     """The same blocks with another side as ours."""
     timings = {"ours": state["timings"][name], "theirs": state["timings"]["theirs"]}
-    return {"blocks": [{"ours": b[name], "theirs": b["theirs"]} for b in state["blocks"]], "timings": timings}
+    blocks = [{"ours": block[name], "theirs": block["theirs"]} for block in state["blocks"]]
+    return {**state, "blocks": blocks, "timings": timings}
 
 
 def result(job: Job, bench: Bench, state: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
@@ -187,6 +224,7 @@ def result(job: Job, bench: Bench, state: dict[str, Any], facts: dict[str, Any])
             "tokens": int(bench.lengths.sum()),
         },
         "precision": job.precision,
+        "own_processes": state["own_processes"],
         "lora": bench.lora if "lora" in job.name or job.name == "memory" else None,
         "unit": job.unit,
         "sides": sides,
@@ -222,16 +260,15 @@ def ceiling(job: Job, bench: Bench, theirs: float) -> dict[str, Any] | None:
     return {"precision": name, **{key: float(f"{value:.4g}") for key, value in found.items()}}
 
 
-def complete(job: Job, bench: Bench) -> dict[str, Any]:
+def complete(job: Job, bench: Bench, flags: argparse.Namespace) -> dict[str, Any]:
     """One whole run of each side, beside which the extrapolated figures can be held."""
     from dataclasses import replace
 
     if job.unit != "seconds":
         return {"unit": job.unit, "note": "nothing is extrapolated"}
-    for side in job.sides(bench.small()).values():
-        side()
-    sides = job.sides(replace(bench, steps=None))
-    found = interleave(sides, 1, told=told(job))[0]
+    with ExitStack() as stack:
+        sides = warmed(job, replace(bench, steps=None), flags, stack)
+        found = interleave(sides, 1, told=told(job))[0]
     extra = {"commit": provenance(bench.base.device)["commit"], "steps": timing_of(sides["theirs"])["steps"]}
     over = found["ours"] / found["theirs"] if job.at_most else found["theirs"] / found["ours"]
     return {**{name: float(f"{value:.4g}") for name, value in found.items()}, "ratio": float(f"{over:.4g}"), **extra}
@@ -318,6 +355,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("runs") / "benchmarks" / "speed_training")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    parser.add_argument("--side", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
