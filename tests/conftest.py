@@ -109,6 +109,24 @@ def _seeded() -> None:
         sys.modules["torch"].manual_seed(0)
 
 
+@pytest.fixture
+def inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comparisons start no processes and draw no pictures."""
+    from tests.inside import put
+
+    put(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def all_inside() -> Iterator[None]:
+    """As `inside`, for a whole file and the fixtures in it."""
+    from tests.inside import put
+
+    with pytest.MonkeyPatch.context() as patch:
+        put(patch)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of data sets and tokenizers beside the repository, which is not part of it."""

@@ -105,43 +105,50 @@ def run_batches(
         threads: of each process; None leaves what the environment says.
     """
     waiting = deque(tuple(batch) for batch in batches if batch)
-    heard: SimpleQueue[tuple[_Child, dict[str, Any] | None]] = SimpleQueue()
-    working: list[_Child] = []
+    heard: SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = SimpleQueue()
+    working: list[_Worker] = []
+    idle: list[_Worker] = []
     try:
         while waiting or working:
             while waiting and len(working) < jobs:
-                child = _Child(waiting.popleft(), threads, heard)
-                working.append(child)
-                yield News(child.tasks[0], "start")
-            child, event = heard.get()
-            if event is not None:
-                yield from child.told(event)
+                worker = idle.pop() if idle else _Worker(threads, heard)
+                working.append(worker)
+                worker.begin(waiting.popleft())
+                yield News(worker.tasks[0], "start")
+            worker, event = heard.get()
+            if event is not None and event["event"] != "ended":
+                yield from worker.told(event)
                 continue
-            working.remove(child)
-            failure = child.end()
+            if worker in idle:  # it died of itself, with nothing to do
+                idle.remove(worker)
+                worker.stop()
+                continue
+            working.remove(worker)
+            failure = worker.ended(event)
+            if event is not None:
+                idle.append(worker)
             if failure is not None:
-                yield News(child.tasks[child.place], "failed", failure=failure)
-                if rest := child.tasks[child.place + 1 :]:
+                yield News(worker.tasks[worker.place], "failed", failure=failure)
+                if rest := worker.tasks[worker.place + 1 :]:
                     waiting.appendleft(rest)
     finally:
-        for child in working:
-            child.stop()
+        for worker in [*working, *idle]:
+            worker.stop()
 
 
-class _Child:
-    """A process at work on a batch of tasks.
+class _Worker:
+    """A process that has the tasks of one batch done, and of the next if it is still there.
 
     Attributes:
         tasks: the batch.
         place: which of them it is at; their number when all are done.
     """
 
-    def __init__(
-        self, tasks: tuple[Task, ...], threads: int | None, heard: SimpleQueue[tuple[_Child, dict[str, Any] | None]]
-    ) -> None:
-        self.tasks = tasks
+    def __init__(self, threads: int | None, heard: SimpleQueue[tuple[_Worker, dict[str, Any] | None]]) -> None:
+        self.tasks: tuple[Task, ...] = ()
         self.place = 0
-        self._complaints = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - see end()
+        self._complaints = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - see ended()
+        self._heard_before = 0  # bytes of the complaints that are about earlier batches
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", START, str(Path(__file__).resolve().parents[2])],
             stdin=subprocess.PIPE,
@@ -154,18 +161,22 @@ class _Child:
         )
         self._listener = threading.Thread(target=self._listen, args=(heard,), daemon=True)
         self._listener.start()
-        # Stdin stays open: it ends when this process does, however that happens, and then so does the child.
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it died at once; its last words say why
-            self._process.stdin.write(json.dumps({"tasks": [task.request for task in tasks]}) + "\n")
-            self._process.stdin.flush()
 
-    def _listen(self, heard: SimpleQueue[tuple[_Child, dict[str, Any] | None]]) -> None:
+    def _listen(self, heard: SimpleQueue[tuple[_Worker, dict[str, Any] | None]]) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             with suppress(ValueError):  # half a line of a child that was killed
                 heard.put((self, json.loads(line)))
         heard.put((self, None))
+
+    def begin(self, tasks: tuple[Task, ...]) -> None:
+        """Let it do a batch."""
+        self.tasks, self.place = tasks, 0
+        # Stdin stays open: it ends when this process does, however that happens, and then so does the child.
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it died at once; its last words say why
+            self._process.stdin.write(json.dumps({"tasks": [task.request for task in tasks]}) + "\n")
+            self._process.stdin.flush()
 
     def told(self, event: dict[str, Any]) -> Iterator[News]:
         """What an event of the child means."""
@@ -181,15 +192,18 @@ class _Child:
         if self.place < len(self.tasks):
             yield News(self.tasks[self.place], "start")
 
-    def end(self) -> Failure | None:
-        """Wait for the child, which has nothing more to say; what went wrong where it left a task undone."""
-        status = self._process.wait()
-        self._complaints.seek(0)
-        words = self._complaints.read().strip().splitlines()
-        self._close()
+    def ended(self, event: dict[str, Any] | None) -> Failure | None:
+        """What went wrong where the batch ended with a task undone; without an ``event`` the worker ended as well."""
+        status = self._process.wait() if event is None else int(event["status"])
+        self._complaints.seek(self._heard_before)
+        complaints = self._complaints.read()
+        self._heard_before += len(complaints)
+        if event is None:
+            self._close()
         if self.place == len(self.tasks):
             return None
         task = self.tasks[self.place]
+        words = complaints.decode(errors="replace").strip().splitlines()
         if status < 0:
             reason = f"ended by signal {-status}" + (", probably for lack of memory" if status == -9 else "")
         else:
@@ -197,7 +211,7 @@ class _Child:
         return Failure(task.name, task.label, "ChildProcess", reason)
 
     def stop(self) -> None:
-        """End the child in the middle of its work."""
+        """End the child, where it is at work in the middle of it."""
         if self._process.poll() is None:
             self._process.terminate()
             try:
@@ -208,8 +222,11 @@ class _Child:
         self._close()
 
     def _close(self) -> None:
+        assert self._process.stdin is not None
+        with suppress(OSError):  # what could not be written to a child that is gone
+            self._process.stdin.close()  # at which a process that it forked and left behind ends
         self._listener.join(10)
-        for stream in (self._process.stdin, self._process.stdout, self._complaints):
+        for stream in (self._process.stdout, self._complaints):
             if stream is not None:
-                with suppress(OSError):  # what could not be written to a child that is gone
+                with suppress(OSError):
                     stream.close()

@@ -1,27 +1,43 @@
 """The other end of `lora_clf.comparison.child`: ``python -m lora_clf.comparison.worker``, JSON in and out.
 
-The request comes as one line of JSON on stdin: ``{"tasks": [...]}``, each a cell or a trial. Events go to stdout, one
+A request comes as one line of JSON on stdin: ``{"tasks": [...]}``, each a cell or a trial. Events go to stdout, one
 JSON object a line, with the task's number: first some with ``"event": "progress"``, at last one with ``"done"`` or
-``"failed"``; then the next task begins. What was found lies in the task's folder. Stdin stays open as long as the
-parent lives: when it ends, so does this process, whatever it is at.
+``"failed"``; then the next task begins. What was found lies in the task's folder.
+
+To import the libraries takes longer than many a run. So this process imports them and does no more: for every request
+it forks another, which does the tasks, says ``"event": "ended"`` with that one's status, and waits for the next
+request. Where that is not safe (`forks`) it does the tasks of one request itself, and ends.
+
+Stdin stays open as long as the parent lives: when it ends, so do these processes, whatever they are at.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Final, NoReturn
 
 from lora_clf.comparison.materials import Materials
 from lora_clf.errors import LoraClfError
 
 Say = Callable[[dict[str, Any]], None]
+IMPORTED: Final = (  # before a process is forked; nothing in them computes or starts a thread that a fork would miss
+    "torch",
+    "transformers.modeling_utils",
+    "lora_clf.adapters.adapter",
+    "lora_clf.comparison.cell",
+    "lora_clf.comparison.tuning",
+    "lora_clf.data.dataset",
+    "lora_clf.training.loop",
+)
 
 
 def work(task: dict[str, Any], say: Say, materials: Materials) -> None:
@@ -39,19 +55,79 @@ def work(task: dict[str, Any], say: Say, materials: Materials) -> None:
 
 
 def main() -> int:
-    """Do what the request on stdin says; 0 where it could be read and somebody listened to the end."""
+    """Do what the requests on stdin say; 0 where they could be read and somebody listened to the end."""
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever else is printed must not mix with the events
-    request = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     # Ctrl-C reaches the parent too, which then ends this process by SIGTERM: once, so that a step can come to its end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    request = sys.stdin.readline()
+    if not forks():
+        return do(json.loads(request), channel)
+    for name in IMPORTED:
+        importlib.import_module(name)
+    while request:
+        status = forked(json.loads(request), channel)
+        try:
+            said(channel, {"event": "ended", "status": status})
+        except BrokenPipeError:
+            return 1
+        request = sys.stdin.readline()
+    return 0
+
+
+def forks() -> bool:
+    """Whether a process that has imported the libraries can be forked: on Linux, where no GPU has been touched."""
+    if sys.platform != "linux":
+        return False
+    import torch
+
+    return not torch.cuda.is_available()
+
+
+def forked(request: dict[str, Any], channel: IO[str]) -> int:
+    """Do the tasks in a forked process; its exit status, negative where a signal ended it."""
+    sys.stderr.flush()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of other threads: OpenBLAS looks after its own
+        child = os.fork()
+    if not child:
+        _leave(lambda: do(request, channel))
+
+    def stop(*_: object) -> NoReturn:
+        """Hand on SIGTERM, wait for the step that comes to its end, and end as well."""
+        os.kill(child, signal.SIGTERM)
+        os.waitpid(child, 0)
+        os._exit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _leave(last: Callable[[], int]) -> NoReturn:
+    """End this process with what ``last`` returns, without the clearing up that is its parent's."""
+    status = 1
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        status = last()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def do(request: dict[str, Any], channel: IO[str]) -> int:
+    """Do the tasks of a request in this process; 0 where somebody listened to the end."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     materials = Materials()
     for number, task in enumerate(request["tasks"]):
 
         def say(event: dict[str, Any], number: int = number) -> None:
-            channel.write(json.dumps({"task": number, **event}) + "\n")
-            channel.flush()
+            said(channel, {"task": number, **event})
 
         try:
             work(task, say, materials)
@@ -64,6 +140,12 @@ def main() -> int:
         else:
             say({"event": "done"})
     return 0
+
+
+def said(channel: IO[str], event: dict[str, Any]) -> None:
+    """Tell the parent one thing."""
+    channel.write(json.dumps(event) + "\n")
+    channel.flush()
 
 
 def _end_with_parent() -> None:

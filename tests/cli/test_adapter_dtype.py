@@ -38,6 +38,7 @@ def test_train_saves_half_as_much(cli: Cli, base: Path, table: Path, tmp_path: P
     assert facts["dtypes"] == "BF16"
 
 
+@pytest.mark.usefixtures("inside")
 def test_compare_keeps_them_in_the_dtype_that_was_asked_for(cli: Cli, base: Path, table: Path, tmp_path: Path) -> None:
     def run(dtype: str) -> Any:
         return cli(

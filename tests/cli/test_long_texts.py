@@ -15,6 +15,8 @@ from tests.data.test_transcript import MEETING
 
 Cli = Callable[..., Any]
 
+pytestmark = pytest.mark.usefixtures("all_inside")
+
 
 @pytest.fixture(scope="module")
 def talks(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -141,6 +141,7 @@ def test_what_a_task_refuses_is_said_in_one_line(cli: Cli, base: Path, tables: P
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.usefixtures("inside")
 @pytest.mark.parametrize(
     ("name", "flags", "key", "higher"),
     [
@@ -194,6 +195,7 @@ def test_strategies_are_compared_by_the_score_of_the_task(
     assert other.code == 2 and "leave out --resplit and --repeats" in other.err
 
 
+@pytest.mark.usefixtures("inside")
 def test_a_comparison_reads_long_texts_as_it_is_told(cli: Cli, base: Path, tables: Path, tmp_path: Path) -> None:
     columns = ("--text-column", "text", "--label-column", "stars", "--task", "regression", "--max-length", 6)
     args = (tables / "scores.csv", *columns, "--base", base, "--strategies", "head-only", "--seeds", 1)
@@ -209,6 +211,7 @@ def test_a_comparison_reads_long_texts_as_it_is_told(cli: Cli, base: Path, table
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.usefixtures("inside")
 def test_folds_of_several_labels(cli: Cli, base: Path, tables: Path, tmp_path: Path) -> None:
     args = (tables / "sets.jsonl", "--base", base, "--strategies", "last-block", "--seeds", 1, "--folds", 2)
     cli("compare", *args, "--out", tmp_path / "x", "--max-length", 24, "--epochs", 1, "--tune", 2).ok()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -17,36 +18,47 @@ from lora_clf.comparison.work import threads_each
 from lora_clf.errors import UsageError
 
 # What the real worker does, without what it does it for.
-FAKE = """
-import json, os, pathlib, sys, time
-request = json.loads(sys.stdin.readline())
-for number, task in enumerate(request["tasks"]):
-    def say(**event):
-        print(json.dumps({"task": number, **event}), flush=True)
-    say(event="progress", step=1, steps=2)
+WORK = """
+def work(task, say, materials):
+    say({"event": "progress", "step": 1, "steps": 2})
     place = pathlib.Path(task["folder"])
     written = place / f"{task['name']}.part"
-    written.write_text(f"{os.getpid()} {os.environ.get('OMP_NUM_THREADS')}")
+    written.write_text(f"{os.getpid()} {os.environ.get('OMP_NUM_THREADS')} {os.getppid()}")
     written.rename(place / f"{task['name']}.pid")  # who waits for the file finds it whole
     if task["do"] == "die":
         print("last words", file=sys.stderr)
+        sys.stderr.flush()
         os._exit(3)
     if task["do"] == "kill":
         os.kill(os.getpid(), 9)
     if task["do"] == "fail":
-        say(event="failed", error="DataError", message="no rows")
-        continue
+        raise DataError("no rows")
     while task["do"].startswith("meet") and not (place / f"{task['do'][5:]}.pid").exists():
         time.sleep(0.01)
     if task["do"] == "wait":
         time.sleep(600)
-    say(event="done")
+"""
+FAKE = f"""
+import os, pathlib, sys, time
+sys.path.insert(0, sys.argv.pop())
+from lora_clf.comparison import worker
+from lora_clf.errors import DataError
+{WORK}
+worker.work, worker.IMPORTED, worker.forks = work, (), lambda: FORKS
+sys.exit(worker.main())
 """
 
 
-@pytest.fixture(autouse=True)
-def fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "START", FAKE)
+@pytest.fixture(
+    autouse=True,
+    params=[False, pytest.param(True, marks=pytest.mark.skipif(sys.platform != "linux", reason="os.fork"))],
+    ids=["started", "forked"],
+)
+def forks(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> bool:
+    """Whether a worker forks for every batch or does one itself."""
+    monkeypatch.setattr(child, "START", FAKE.replace("FORKS", str(request.param)))
+    found: bool = request.param
+    return found
 
 
 def tasks(folder: Path, **what: str) -> list[Task]:
@@ -57,15 +69,16 @@ def told(news: list[News]) -> list[tuple[str, str]]:
     return [(item.task.name, item.event) for item in news]
 
 
-def test_a_batch_shares_a_process_and_goes_on_behind_a_failure(tmp_path: Path) -> None:
+def test_a_batch_shares_a_process_and_goes_on_behind_a_failure(tmp_path: Path, forks: bool) -> None:
     news = list(run_batches([tasks(tmp_path, a="do", b="fail", c="do"), tasks(tmp_path, d="do")]))
     steps = [("start", "step", end) for end in ("done", "failed", "done", "done")]
     assert told(news) == [(name, event) for name, mine in zip("abcd", steps, strict=True) for event in mine]
     (failed,) = [item for item in news if item.failure is not None]
     assert failed.failure is not None and (failed.failure.error, failed.failure.message) == ("DataError", "no rows")
     assert [item.step / item.steps for item in news if item.event == "step"] == [0.5] * 4
-    processes = [(tmp_path / f"{name}.pid").read_text().split()[0] for name in "abcd"]
+    processes, _, parents = zip(*((tmp_path / f"{name}.pid").read_text().split() for name in "abcd"), strict=True)
     assert len(set(processes[:3])) == 1 and processes[3] != processes[0]
+    assert len(set(parents)) == 1 and (parents[0] == str(os.getpid())) is not forks
 
 
 @pytest.mark.parametrize(

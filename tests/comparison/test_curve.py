@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lora_clf.comparison import work
+from lora_clf.comparison.child import run_batches
 from lora_clf.comparison.comparison import BaselineOutcome, Comparison
 from lora_clf.comparison.curve import CurveRuns, curve_csv, sentence_of, who_beats
 from lora_clf.comparison.outcome import Predictions, read_outcome
@@ -19,6 +21,8 @@ from lora_clf.comparison.plan import BaseArguments, Cell, Curve, DataArguments, 
 from lora_clf.comparison.run import PlanProgress, compare
 from lora_clf.errors import UsageError
 from tests.comparison.invented import invented
+
+pytestmark = pytest.mark.usefixtures("all_inside")
 
 PLAIN = {"majority", "TF-IDF + LR", "nearest centroid"}
 MEASURED = {
@@ -214,10 +218,11 @@ def test_the_curve_is_in_every_result(drawn: tuple[Comparison, Path], table: Pat
 
 
 def test_what_is_missing_is_done_by_several_at_a_time_with_the_same_results(
-    drawn: tuple[Comparison, Path], base_folder: Path, table: Path, tmp_path: Path
+    drawn: tuple[Comparison, Path], base_folder: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import shutil
 
+    monkeypatch.setattr(work, "run_batches", run_batches)  # in processes of their own
     _, there = drawn
     out = tmp_path / "again"
     shutil.copytree(there, out)

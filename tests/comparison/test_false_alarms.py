@@ -36,6 +36,7 @@ def folded(rows: int, seeds: int = 2) -> Comparison:
     return replace(found, plan=plan, outcomes=tuple(outcomes), baselines=tuple(plain))
 
 
+@pytest.mark.usefixtures("inside")
 def test_all_folds_stand_behind_the_recall(tmp_path: Path) -> None:
     found = folded(2200)
     assert RATES == (0.01, 0.001)
@@ -63,6 +64,7 @@ def test_too_few_negatives_are_said_to_be_too_few() -> None:
     assert one.recall is None and one.interval is None and one.text.startswith("needs 1,000 negatives, has ")
 
 
+@pytest.mark.usefixtures("inside")
 def test_one_test_part_gives_no_figure(tmp_path: Path) -> None:
     found = invented({"head-only": 0.8, "lora": 0.9}, rows=200)
     assert found.found_at == {}
@@ -71,6 +73,7 @@ def test_one_test_part_gives_no_figure(tmp_path: Path) -> None:
     assert "recall_at" not in json.loads((out / "results.json").read_text())
 
 
+@pytest.mark.usefixtures("inside")
 def test_without_a_class_that_is_looked_for_nothing_is_said(tmp_path: Path) -> None:
     found = invented({"head-only": 0.8, "lora": 0.9}, rows=90, labels=("a", "b", "c"))
     assert "false alarms" not in (write(found, tmp_path) / "report.md").read_text() and found.found_at == {}

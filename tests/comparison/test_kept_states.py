@@ -39,6 +39,7 @@ def test_every_cell_pays_the_cold_price(
     assert first.history != second.history
 
 
+@pytest.mark.usefixtures("inside")
 def test_the_price_is_the_same_whoever_filled_the_cache(
     base_folder: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

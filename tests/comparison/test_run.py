@@ -98,6 +98,7 @@ def test_a_failed_run_is_reported_and_the_others_go_on(whole: tuple[Comparison, 
     assert "FAILED lora-seed-0" in (out / "report.md").read_text()
 
 
+@pytest.mark.usefixtures("inside")
 def test_all_leaves_out_what_the_base_cannot_take_and_a_name_does_not(
     run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -133,6 +134,7 @@ def test_costs_are_measured(whole: tuple[Comparison, Path, Heard]) -> None:
     assert [entry["epoch"] for entry in block.history] == [1, 2] and block.training["epochs"] == 2
 
 
+@pytest.mark.usefixtures("inside")
 def test_another_order_of_strategies_gives_the_same_table(run: Any, whole: tuple[Comparison, Path, Heard]) -> None:
     found, _, _ = whole
     other = run(["last-block", "head-only"], seeds=1)
@@ -203,6 +205,7 @@ def test_an_adapter_of_another_cell_is_not_taken_for_this_one(whole: tuple[Compa
     assert digest_file(adapter).is_file() and len(list(adapter.iterdir())) <= 3
 
 
+@pytest.mark.usefixtures("inside")
 def test_another_comparison_is_not_overwritten_unasked(
     run: Any, whole: tuple[Comparison, Path, Heard], tmp_path: Path
 ) -> None:
@@ -231,6 +234,7 @@ def test_another_comparison_is_not_overwritten_unasked(
         run(["head-only"], out, seeds=1)
 
 
+@pytest.mark.usefixtures("inside")
 def test_a_failing_baseline_is_reported_and_the_rest_goes_on(
     run: Any, whole: tuple[Comparison, Path, Heard], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

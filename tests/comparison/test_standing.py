@@ -98,6 +98,7 @@ def test_one_strategy_is_not_called_better_than_others() -> None:
     assert "others" not in footnotes(alone)[0] and "all others are worse" in footnotes(two)[0]
 
 
+@pytest.mark.usefixtures("inside")
 def test_the_report_names_the_intervals_that_are_used(tmp_path: Path) -> None:
     from dataclasses import replace
 
@@ -129,6 +130,7 @@ def test_a_data_name_may_hold_the_word_fold() -> None:
     assert facts_of_data(cut, named)["name"] == "the fold 1 of 2 b"
 
 
+@pytest.mark.usefixtures("inside")
 def test_several_classes_have_no_positive_columns(tmp_path: Path) -> None:
     found = invented({"head-only": 0.7, "full": 0.9}, labels=("a", "b|c", "<d>"))
     row = found.standings[0]

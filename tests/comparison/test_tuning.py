@@ -16,6 +16,8 @@ from lora_clf.comparison.tuning import INNER_FOLDS, Trial, TrialOutcome, Tuning,
 from lora_clf.tuners import create
 from tests.bases import tiny_base
 
+pytestmark = pytest.mark.usefixtures("all_inside")
+
 
 def cell(strategy: str, settings: dict[str, object] | None = None, **training: object) -> Cell:
     return Plan(contenders_of([strategy], {strategy: settings or {}}), (5,), training=training).cells()[0]
