@@ -6,6 +6,7 @@ import contextlib
 import platform
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from lora_clf.adapters.canonical import plain
@@ -99,7 +100,7 @@ def make_header(
         licence=licence,
         training=plain(training or {}),
         metrics=plain(metrics or {}),
-        versions=_versions(),
+        versions=dict(_versions()),
         precision=precision,
         kernels=f"{base.device.type}/{kernels}",
         instruction_set=_instruction_set(base),
@@ -124,7 +125,9 @@ def _portable(name: str | None) -> str | None:
     return re.split(r"[/\\]", name)[-1].lstrip("~.") or None
 
 
-def _versions() -> dict[str, str]:
+@cache
+def _versions() -> Mapping[str, str]:
+    """Of this process, which looks for them once: each is a search through the environment's folders."""
     from importlib.metadata import PackageNotFoundError, version
 
     from lora_clf import __version__

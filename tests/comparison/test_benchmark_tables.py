@@ -79,6 +79,7 @@ def test_a_curve_is_a_table_of_its_own(tables: ModuleType) -> None:
     )
 
 
+@pytest.mark.usefixtures("inside")
 def test_both_scores_stand_beside_each_other(tables: ModuleType, tmp_path: Path) -> None:
     value = json.loads(
         (write(copied(invented({"lora": 0.95, "head-only": 0.7}), 40), tmp_path) / "results.json").read_text()
@@ -191,6 +192,7 @@ def test_a_benchmark_that_is_none_is_refused(capsys: pytest.CaptureFixture[str],
         assert words in said and len(said.splitlines()) == 1
 
 
+@pytest.mark.usefixtures("inside")
 def test_a_benchmark_is_written_only_when_no_run_failed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

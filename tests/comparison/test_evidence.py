@@ -39,6 +39,7 @@ def learnt(found: Comparison, epochs: int = 3) -> Comparison:
     return replace(found, outcomes=tuple(replace(outcome, history=history) for outcome in found.outcomes))
 
 
+@pytest.mark.usefixtures("inside")
 def test_both_scores_where_test_rows_have_copies(tmp_path: Path) -> None:
     found = copied(invented(RATES, rows=200), 50)
     table = without_copies(found)

@@ -11,6 +11,7 @@ from lora_clf.comparison.plan import BaseArguments
 from lora_clf.comparison.run import compare
 
 
+@pytest.mark.usefixtures("inside")
 def test_every_cell_pays_the_cold_price(
     base_folder: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from lora_clf.adapters.adapter import Adapter
 from lora_clf.adapters.provenance import make_header
+from lora_clf.base.base import Base
 from lora_clf.base.digest import backbone_digest
 from lora_clf.errors import UsageError
 from lora_clf.inference import predict
@@ -21,8 +22,11 @@ from tests.bases import ARCHITECTURE_NAMES, randomise, tiny_base
 TEXTS = [chr(97 + i % 26) * (1 + (7 * i) % 40) for i in range(60)]
 
 
-def made(strategy: str = "lora", name: str = "bert", pooling: str = "mean") -> Adapter:
-    base = tiny_base(name)
+CORE = ("head-only", "last-block", "full", "lora", "lora-scratch")
+
+
+def made(strategy: str = "lora", name: str = "bert", pooling: str = "mean", base: Base | None = None) -> Adapter:
+    base = base or tiny_base(name)
     options = {"rank": 4, "alpha": 6.0} if strategy.startswith("lora") else {}
     tuned = create(strategy, **options).prepare(base.view(3, pooling))
     randomise(tuned)
@@ -39,10 +43,14 @@ def test_chunks() -> None:
 @pytest.mark.parametrize("strategy", list(strategies()))
 @pytest.mark.parametrize("name", ARCHITECTURE_NAMES)
 def test_the_copy_for_many_texts_is_the_same_function(name: str, strategy: str) -> None:
-    if reason := create(strategy).refusal(tiny_base(name).view(2)):
+    base = tiny_base(name)
+    if reason := create(strategy).refusal(base.view(2)):
         pytest.skip(reason)
-    for pooling in ("mean", "last") if name != "bert" else ("mean", "last", "first", "family"):
-        adapter = made(strategy, name, pooling)
+    poolings = ("mean", "last") if name != "bert" else ("mean", "last", "first", "family")
+    if strategy not in CORE and name not in ("bert", "gpt2", "llama"):  # one is enough, half of them each
+        poolings = poolings[(ARCHITECTURE_NAMES.index(name) + list(strategies()).index(strategy)) % 2 :][:1]
+    for pooling in poolings:
+        adapter = made(strategy, name, pooling, base)
         view, tokens = adapter.tuned.view, adapter.base.encode(TEXTS)
         before = {key: tensor.clone() for key, tensor in view.state_dict().items()}
         copy, last = answering(adapter.tuned, "fp32", predict.MANY)
@@ -55,7 +63,6 @@ def test_the_copy_for_many_texts_is_the_same_function(name: str, strategy: str) 
         assert answering(adapter.tuned, "fp32", predict.MANY - 1) == (view, None)
         assert all(torch.equal(tensor, before[key]) for key, tensor in view.state_dict().items())
         assert np.array_equal(logits(view, tokens), expected)  # nothing of the copy is left in the view
-        base = adapter.base
         assert backbone_digest(base.backbone.named_parameters(), base.config.to_dict()) == base.digest
 
 

@@ -161,6 +161,8 @@ class TestEveryArchitecture:
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
+            if losses[-1] < 0.35:
+                break
         assert losses[-1] < 0.35 < losses[0]
 
 
