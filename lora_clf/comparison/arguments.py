@@ -59,6 +59,18 @@ class BaseArguments:
         """Plain JSON values; of a verbalizer only where there is one."""
         return {k: v for k, v in asdict(self).items() if v is not None or k not in ("template", "words")}
 
+    def locate(self) -> None:
+        """Find the base by its name, and fetch it where it is not here.
+
+        Raises:
+            BaseError, UsageError: as `lora_clf.base.sources.locate`.
+        """
+        from lora_clf.base.base import pick_device
+        from lora_clf.base.sources import locate
+
+        pick_device(self.device)
+        locate(str(self.name), self.revision)
+
     def load(self) -> Base:
         """Load the base."""
         from lora_clf.base.base import load_base

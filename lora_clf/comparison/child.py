@@ -114,20 +114,25 @@ def run_batches(
                 worker = idle.pop() if idle else _Worker(threads, heard)
                 working.append(worker)
                 worker.begin(waiting.popleft())
-                yield News(worker.tasks[0], "start")
             worker, event = heard.get()
             if event is not None and event["event"] != "ended":
                 yield from worker.told(event)
                 continue
-            if worker in idle:  # it died of itself, with nothing to do
+            if worker in idle:  # it died with nothing to do
                 idle.remove(worker)
                 worker.stop()
                 continue
             working.remove(worker)
+            if event is None and worker.batches > 1 and not worker.ready:  # it had died before it got this one
+                waiting.appendleft(worker.tasks)
+                worker.stop()
+                continue
             failure = worker.ended(event)
             if event is not None:
                 idle.append(worker)
             if failure is not None:
+                if not worker.ready:
+                    yield News(worker.tasks[0], "start")
                 yield News(worker.tasks[worker.place], "failed", failure=failure)
                 if rest := worker.tasks[worker.place + 1 :]:
                     waiting.appendleft(rest)
@@ -142,11 +147,14 @@ class _Worker:
     Attributes:
         tasks: the batch.
         place: which of them it is at; their number when all are done.
+        batches: how many it has been given.
+        ready: whether it has said that it begins with the batch.
     """
 
     def __init__(self, threads: int | None, heard: SimpleQueue[tuple[_Worker, dict[str, Any] | None]]) -> None:
         self.tasks: tuple[Task, ...] = ()
-        self.place = 0
+        self.place = self.batches = 0
+        self.ready = False
         self._complaints = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - see ended()
         self._heard_before = 0  # bytes of the complaints that are about earlier batches
         self._process = subprocess.Popen(
@@ -171,7 +179,8 @@ class _Worker:
 
     def begin(self, tasks: tuple[Task, ...]) -> None:
         """Let it do a batch."""
-        self.tasks, self.place = tasks, 0
+        self.tasks, self.place, self.ready = tasks, 0, False
+        self.batches += 1
         # Stdin stays open: it ends when this process does, however that happens, and then so does the child.
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # it died at once; its last words say why
@@ -181,6 +190,10 @@ class _Worker:
     def told(self, event: dict[str, Any]) -> Iterator[News]:
         """What an event of the child means."""
         task = self.tasks[self.place]
+        if event["event"] == "ready":
+            self.ready = True
+            yield News(task, "start")
+            return
         if event["event"] == "progress":
             yield News(task, "step", event["step"], event["steps"])
             return

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from lora_clf.base.base import Base
     from lora_clf.data.dataset import Dataset
 
-START = 4.0  # seconds a child needs to import torch and transformers, beyond loading base and data
+FORKED = 0.5  # seconds of a run beyond loading base and data and what `run` below counts
+STARTED = 4.0  # the same where each run imports torch and transformers
 SLOW = 1.0  # seconds of timing after which one more run would tell little
 VERY_SLOW = 15.0  # seconds after which a run is not repeated, not even the first
 
@@ -35,9 +36,10 @@ def estimate(
         plan: what is to be done.
         base: the loaded base.
         datasets: the plan's data.
-        start_up: seconds that loading the base and all data sets took here.
+        start_up: seconds that loading the base and all data sets took here, without what workers import once.
     """
     from lora_clf.base.reading import Reading, read
+    from lora_clf.comparison.worker import forks
     from lora_clf.inference.precision import resolve_precision
     from lora_clf.training.settings import TrainSettings
 
@@ -68,7 +70,7 @@ def estimate(
             texts = (train + validation + test) / settings.batch_size
             return epochs * steps * rest + texts * once * frozen + evaluations * once * (1 - frozen)
 
-        found[price_of(contender.label)] = START + start_up + run(train, validation, test)
+        found[price_of(contender.label)] = (FORKED if forks() else STARTED) + start_up + run(train, validation, test)
         for k in plan.curve.sizes if plan.curve else ():
             rows = pieces * k * len(data.labels)
             epochs = Curve.epochs(math.ceil(0.75 * rows), plan.training)

@@ -166,6 +166,7 @@ def run_plan(
     from lora_clf.comparison.task_report import write_task_report
     from lora_clf.comparison.untuned import measure_untuned
     from lora_clf.comparison.work import Work, batched, in_order, threads_each
+    from lora_clf.comparison.worker import forks, prepare
     from lora_clf.training.objective import check_recipe
     from lora_clf.training.settings import TrainSettings
 
@@ -173,14 +174,20 @@ def run_plan(
     check_margin(margin)
     settings = TrainSettings(**plan.training)  # a wrong setting ends here, before anything is loaded
     threads = threads_each(jobs, threads)
-    begin = time.perf_counter()
     Folder(out, plan)  # what is wrong with the place ends here
+    begin = time.perf_counter()
     loaded = load_parts(plan)
     first = next(iter(loaded.values()))
     check_recipe(first.task, settings)
     check_task(plan, first.task)
     drawn = draw_parts(plan, loaded)
+    read = time.perf_counter() - begin
+    plan.base.locate()  # a name that stands for nothing ends here, and a download
+    if forks():
+        prepare()  # what a worker imports once, and is no part of what a run takes
+    begin = time.perf_counter()
     base = plan.base.load()
+    start_up = read + time.perf_counter() - begin
     plan.base.answering(base, first.labels)  # words that cannot be told apart end here
     plan, refused = takeable(plan, base, first.task.outputs) if leave_out else (plan, [])
     folder = Folder(out, plan, save_adapters, adapter_dtype, checkpoint_every)
@@ -204,7 +211,6 @@ def run_plan(
         # What a cell is to do is known once its hyperparameters are chosen; until then none is there.
         todo = [cell for cell in [*cells, *small] if untried or not folder.holds(cell)]
         prices = [*(trial.price for trial in untried), *(cell.price for cell in todo)]
-        start_up = time.perf_counter() - begin
         clock = Clock(estimate(plan, base, loaded, start_up) if prices else {}, prices, jobs)
         total = len(trials) + len(cells) + len(small)
         work = Work(progress or (lambda _: None), clock, total, jobs=jobs, threads=threads)

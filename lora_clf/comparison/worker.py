@@ -6,13 +6,15 @@ JSON object a line, with the task's number: first some with ``"event": "progress
 
 To import the libraries takes longer than many a run. So this process imports them and does no more: for every request
 it forks another, which does the tasks, says ``"event": "ended"`` with that one's status, and waits for the next
-request. Where that is not safe (`forks`) it does the tasks of one request itself, and ends.
+request. Where that is not safe (`forks`) it does the tasks of one request itself, and ends. ``"event": "ready"`` comes
+before the first task of a request, once what is imported only once is there.
 
-Stdin stays open as long as the parent lives: when it ends, so do these processes, whatever they are at.
+Stdin stays open as long as the parent lives: when it ends, so do these processes, whatever task they are at.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
@@ -22,6 +24,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Final, NoReturn
 
@@ -29,6 +32,7 @@ from lora_clf.comparison.materials import Materials
 from lora_clf.errors import LoraClfError
 
 Say = Callable[[dict[str, Any]], None]
+PARENT_DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
 IMPORTED: Final = (  # before a process is forked; nothing in them computes or starts a thread that a fork would miss
     "torch",
     "transformers.modeling_utils",
@@ -61,22 +65,29 @@ def main() -> int:
     # Ctrl-C reaches the parent too, which then ends this process by SIGTERM: once, so that a step can come to its end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     request = sys.stdin.readline()
-    if not forks():
-        return do(json.loads(request), channel)
-    for name in IMPORTED:
-        importlib.import_module(name)
-    while request:
-        status = forked(json.loads(request), channel)
-        try:
-            said(channel, {"event": "ended", "status": status})
-        except BrokenPipeError:
-            return 1
-        request = sys.stdin.readline()
+    try:
+        if not forks():
+            said(channel, {"event": "ready"})
+            return do(json.loads(request), channel)
+        prepare()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by who started all this, it would take the status away
+        while request:
+            said(channel, {"event": "ready"})
+            said(channel, {"event": "ended", "status": forked(json.loads(request), channel)})
+            request = sys.stdin.readline()
+    except BrokenPipeError:  # nobody listens any more
+        return 1
     return 0
 
 
+def prepare() -> None:
+    """Import what a run needs."""
+    for name in IMPORTED:
+        importlib.import_module(name)
+
+
 def forks() -> bool:
-    """Whether a process that has imported the libraries can be forked: on Linux, where no GPU has been touched."""
+    """Whether a process that has imported the libraries can be forked: on Linux, on a machine without a GPU."""
     if sys.platform != "linux":
         return False
     import torch
@@ -85,43 +96,56 @@ def forks() -> bool:
 
 
 def forked(request: dict[str, Any], channel: IO[str]) -> int:
-    """Do the tasks in a forked process; its exit status, negative where a signal ended it."""
+    """Do the tasks in a forked process, which does not outlive this one; its status, negative for a signal."""
+    sys.stdout.flush()
     sys.stderr.flush()
+    here = os.getpid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until both know what to do at it
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of other threads: OpenBLAS looks after its own
         child = os.fork()
     if not child:
-        _leave(lambda: do(request, channel))
+        _leave(here, lambda: do(request, channel))
 
-    def stop(*_: object) -> NoReturn:
+    def stop(*_: object) -> None:
         """Hand on SIGTERM, wait for the step that comes to its end, and end as well."""
-        os.kill(child, signal.SIGTERM)
-        os.waitpid(child, 0)
-        os._exit(128 + signal.SIGTERM)
+        with suppress(ProcessLookupError, ChildProcessError):  # it has just ended
+            os.kill(child, signal.SIGTERM)
+            os.waitpid(child, 0)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(here, signal.SIGTERM)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGTERM, stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     try:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _leave(last: Callable[[], int]) -> NoReturn:
-    """End this process with what ``last`` returns, without the clearing up that is its parent's."""
+def _leave(worker: int, last: Callable[[], int]) -> NoReturn:
+    """End this process with what ``last`` returns, without the clearing up that is the worker's, or with the worker."""
     status = 1
     try:
+        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, int(signal.SIGKILL))
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        status = last()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        if os.getppid() == worker:
+            status = last()
+        sys.stdout.flush()
     except BaseException:
         traceback.print_exc()
-    finally:
-        sys.stdout.flush()
         sys.stderr.flush()
+    finally:
         os._exit(status)
 
 
 def do(request: dict[str, Any], channel: IO[str]) -> int:
-    """Do the tasks of a request in this process; 0 where somebody listened to the end."""
+    """Do the tasks of a request in this process; 0 at the end.
+
+    Raises:
+        BrokenPipeError: nobody listens any more.
+    """
     threading.Thread(target=_end_with_parent, daemon=True).start()
     materials = Materials()
     for number, task in enumerate(request["tasks"]):
@@ -131,8 +155,8 @@ def do(request: dict[str, Any], channel: IO[str]) -> int:
 
         try:
             work(task, say, materials)
-        except BrokenPipeError:  # nobody listens any more
-            return 1
+        except BrokenPipeError:
+            raise
         except Exception as error:
             if not isinstance(error, LoraClfError):
                 traceback.print_exc()

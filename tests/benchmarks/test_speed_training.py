@@ -152,7 +152,8 @@ def test_a_job_goes_on_where_its_budget_ended(tmp_path: Path, capsys: pytest.Cap
     table = capsys.readouterr().out
     assert out.read_bytes() == before and "| tiny-gpt2 |" in table and "extrapolated from 3 of 15 steps" in table
     assert "One complete run of `last-block-fp32`" in table
-    left = table.partition("Not measured yet: ")[2]
+    assert "Measured with both sides in one process: `last-block-fp32`, `last-block-auto`." in table
+    left = table.partition("Not measured yet: ")[2].splitlines()[0]
     assert "`lora-fp32` (" in left and "`full-book`" not in left and "`last-block-fp32`" not in left
     assert ("`lora-auto` (" in left) is has_native_bf16(torch.device("cpu"))  # what cannot be measured is not awaited
     assert str(tmp_path) not in before.decode() and not re.search(r'"/\w', before.decode())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +33,23 @@ def work(task, say, materials):
         os._exit(3)
     if task["do"] == "kill":
         os.kill(os.getpid(), 9)
+    if task["do"] == "mute":
+        os._exit(4)
+    if task["do"] == "end":  # the step comes to its end, and a checkpoint is written
+        def keep(*_):
+            (place / f"{task['name']}.kept").write_text("")
+            os._exit(0)
+        signal.signal(signal.SIGTERM, keep)
+        (place / f"{task['name']}.listens").write_text("")
     if task["do"] == "fail":
         raise DataError("no rows")
     while task["do"].startswith("meet") and not (place / f"{task['do'][5:]}.pid").exists():
         time.sleep(0.01)
-    if task["do"] == "wait":
+    if task["do"] in ("wait", "end"):
         time.sleep(600)
 """
 FAKE = f"""
-import os, pathlib, sys, time
+import os, pathlib, signal, sys, time
 sys.path.insert(0, sys.argv.pop())
 from lora_clf.comparison import worker
 from lora_clf.errors import DataError
@@ -98,28 +108,102 @@ def test_what_stood_behind_a_death_is_done_by_another_process(tmp_path: Path, ho
     assert (tmp_path / "c.pid").read_text() != (tmp_path / "a.pid").read_text()
 
 
+def test_the_words_of_one_batch_are_not_those_of_another(tmp_path: Path) -> None:
+    news = list(run_batches([tasks(tmp_path, a="die"), tasks(tmp_path, b="mute")]))
+    found = {item.task.name: item.failure.message for item in news if item.failure is not None}
+    assert found == {"a": "ended with status 3: last words", "b": "ended with status 4: without a word"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_a_worker_that_is_killed_takes_its_run_along(tmp_path: Path, forks: bool) -> None:
+    """What stood behind is done by another; one that had nothing to do is no run's failure."""
+    batches = [tasks(tmp_path, a="do"), tasks(tmp_path, b="wait", c="do"), tasks(tmp_path, d="do")]
+    seen: list[News] = []
+    for item in run_batches(batches):
+        seen.append(item)
+        if item.event == "step" and item.task.name == "b":
+            run, worker = pids(tmp_path, "b")
+            os.kill(worker if forks else run, signal.SIGKILL)
+    assert gone(run)
+    ends = {item.task.name: item for item in seen if item.event in ("done", "failed")}
+    assert [ends[name].event for name in "abcd"] == ["done", "failed", "done", "done"]
+    assert ends["b"].failure is not None and "signal 9" in ends["b"].failure.message
+    news = run_batches([tasks(tmp_path, e="do"), tasks(tmp_path, f="do")])
+    events = []
+    for item in news:
+        events.append((item.task.name, item.event))
+        if forks and events[-1] == ("f", "start"):
+            os.kill(pids(tmp_path, "e")[1], signal.SIGKILL)  # perhaps before it has f's request
+    assert events[-1] in [("f", "done"), ("f", "failed")] and ("e", "done") in events
+
+
 def test_several_are_at_work_at_a_time(tmp_path: Path) -> None:
     # Each waits for the other to have begun: one at a time would never end.
     batches = [tasks(tmp_path, a="meet b"), tasks(tmp_path, b="meet a"), tasks(tmp_path, c="do")]
     news = list(run_batches(batches, jobs=2, threads=3))
     assert sorted(item.task.name for item in news if item.event == "done") == ["a", "b", "c"]
-    assert told(news)[:2] == [("a", "start"), ("b", "start")]
+    assert {name for name, event in told(news)[: told(news).index(("c", "start"))]} == {"a", "b"}
     assert {(tmp_path / f"{name}.pid").read_text().split()[1] for name in "abc"} == {"3"}
 
 
-def test_no_child_outlives_the_one_who_listens(tmp_path: Path) -> None:
+def pids(folder: Path, name: str) -> tuple[int, int]:
+    """The process of a task and that one's parent, once it has said so."""
+    file = folder / f"{name}.pid"
+    while not file.exists():
+        time.sleep(0.01)
+    process, _, parent = file.read_text().split()
+    return int(process), int(parent)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that nobody has asked for its status yet does not."""
     import psutil
 
-    news = run_batches([tasks(tmp_path, a="wait"), tasks(tmp_path, b="wait")], jobs=2)
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def gone(pid: int) -> bool:
+    """Whether a process ends, in a while."""
+    for _ in range(1000):
+        if not alive(pid):
+            return True
+        time.sleep(0.01)
+    return False
+
+
+@pytest.mark.parametrize("what", ["wait", "end"])
+def test_no_child_outlives_the_one_who_listens(tmp_path: Path, what: str, forks: bool) -> None:
+    news = run_batches([tasks(tmp_path, a=what), tasks(tmp_path, b=what)], jobs=2)
     seen: list[News] = []
     while {item.task.name for item in seen if item.event == "step"} != {"a", "b"}:
         seen.append(next(news))
-    while not all((tmp_path / f"{name}.pid").exists() for name in "ab"):
+    processes = [pid for name in "ab" for pid in pids(tmp_path, name)[: 1 + forks]]
+    assert len(processes) == 2 + 2 * forks and all(alive(pid) for pid in processes)
+    while what == "end" and len(list(tmp_path.glob("*.listens"))) < 2:
         time.sleep(0.01)
-    processes = [int((tmp_path / f"{name}.pid").read_text().split()[0]) for name in "ab"]
-    assert all(psutil.pid_exists(pid) for pid in processes)
     news.close()
-    assert not any(psutil.pid_exists(pid) for pid in processes)
+    assert all(gone(pid) for pid in processes)
+    assert len(list(tmp_path.glob("*.kept"))) == (2 if what == "end" and sys.platform != "win32" else 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_a_run_ends_with_who_asked_for_it(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from lora_clf.comparison import child\n"
+        f"child.START = {child.START!r}\n"
+        "request = {'name': 'a', 'do': 'wait', 'folder': sys.argv[1]}\n"
+        "for item in child.run_batches([[child.Task('a', 'lora', request)]]): pass\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) as process:
+        run, parent = pids(tmp_path, "a")
+        assert alive(run)
+        process.kill()
+        process.wait()
+        assert gone(run) and gone(parent)
 
 
 def test_a_worker_ends_with_its_parent() -> None:

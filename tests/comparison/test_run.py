@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -255,13 +257,20 @@ def test_a_failing_baseline_is_reported_and_the_rest_goes_on(
     assert "FAILED TF-IDF + LR: ValueError" in (out / "report.md").read_text()
 
 
+@pytest.mark.parametrize("forks", [True, False])
 def test_data_that_changes_under_way_is_refused(
-    whole: tuple[Comparison, Path, Heard], base_folder: Path, tmp_path: Path
+    whole: tuple[Comparison, Path, Heard], tmp_path: Path, forks: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dataclasses import replace
 
+    from lora_clf.comparison import child
     from lora_clf.comparison.child import start_cell
 
+    if not forks:  # as where there is a GPU, and on other systems
+        ending = 'runpy.run_module("lora_clf.comparison.worker", run_name="__main__", alter_sys=True)'
+        assert ending in child.START
+        other = "from lora_clf.comparison import worker; worker.forks = lambda: False; sys.exit(worker.main())"
+        monkeypatch.setattr(child, "START", child.START.replace(ending, other))
     found, _, _ = whole
     cell = replace(found.plan.cells()[0], base_digest="no", data_digest="no")
     failure = start_cell(cell, tmp_path / "cell", None, lambda event: None)
@@ -285,9 +294,6 @@ def test_a_folder_with_a_random_module_breaks_nothing(
 
 
 def test_a_child_runs_this_package_and_not_the_installed_one(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     from lora_clf.comparison.child import START
 
     room = tmp_path / "lora_clf" / "comparison"
@@ -303,6 +309,19 @@ def test_a_child_runs_this_package_and_not_the_installed_one(tmp_path: Path) -> 
     environment = {**os.environ, "PYTHONPATH": pickles.search_path(without=ours)}
     ran = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert ran.returncode == 0 and f"{room / 'worker.py'} True" in ran.stdout, ran.stderr  # with the tests' hook
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="os.fork")
+def test_nothing_that_is_imported_before_a_fork_starts_a_thread() -> None:
+    code = (
+        "import os, threading\n"
+        "from lora_clf.comparison.worker import prepare\n"
+        "prepare()\n"
+        "print(len(os.listdir('/proc/self/task')), threading.active_count())\n"
+    )
+    one = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}  # OpenBLAS has its own
+    ran = subprocess.run([sys.executable, "-c", code], env={**os.environ, **one}, capture_output=True, text=True)
+    assert ran.stdout.split() == ["1", "1"], ran.stderr
 
 
 def test_a_wrong_setting_ends_before_anything_is_loaded(tmp_path: Path) -> None:
