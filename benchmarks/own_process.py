@@ -24,7 +24,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from paired import Timing
+from paired import Timing, ended
 
 
 class OwnProcess:
@@ -95,8 +95,7 @@ class OwnProcess:
             return said
         status = self._child.wait()
         self._words.seek(0)
-        words = "\n".join(self._words.read().strip().splitlines()[-5:])
-        raise RuntimeError(f"{self.script.name} {' '.join(self.arguments)} ended with {status}: {words}")
+        raise ended(self.script, self.arguments, status, self._words.read())
 
 
 def answer(side: Callable[[], float]) -> None:

@@ -200,9 +200,14 @@ def in_child(
     )
     lines = child.stdout.strip().splitlines()
     if child.returncode or not lines:
-        words = child.stderr.strip().splitlines()[-5:]
-        raise RuntimeError(f"{script.name} {' '.join(arguments)} ended with {child.returncode}: " + "\n".join(words))
+        raise ended(script, arguments, child.returncode, child.stderr)
     return json.loads(lines[-1])
+
+
+def ended(script: Path, arguments: Sequence[str], status: int, complaints: str) -> RuntimeError:
+    """What is raised where a process of its own ended without an answer, with its last words."""
+    words = "\n".join(complaints.strip().splitlines()[-5:])
+    return RuntimeError(f"{script.name} {' '.join(arguments)} ended with {status}: {words}")
 
 
 def provenance(device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -36,7 +36,7 @@ def estimate(
         plan: what is to be done.
         base: the loaded base.
         datasets: the plan's data.
-        start_up: seconds that loading the base and all data sets took here, without what workers import once.
+        start_up: seconds that loading the base and all data sets took here; where runs are forked, without imports.
     """
     from lora_clf.base.reading import Reading, read
     from lora_clf.comparison.worker import forks
