@@ -8,7 +8,15 @@ from typing import Any, Final
 
 from lora_clf.errors import UsageError, unknown
 
-_LOWER: Final = ("loss", "brier", "calibration_error", "calibration_error_equal_mass", "mae", "rmse", "hamming_loss")
+_LOWER: Final = (
+    *("loss", "brier", "calibration_error", "calibration_error_equal_mass", "mae", "rmse", "hamming_loss"),
+    "false_positive_rate",
+)
+_HIGHER: Final = (
+    *("accuracy", "balanced_accuracy", "macro_f1", "mcc", "macro_pr_auc", "precision", "recall", "f1", "pr_auc"),
+    *("subset_accuracy", "micro_f1", "micro_precision", "micro_recall"),
+    *("quadratic_kappa", "within_one", "spearman", "r2", "pearson"),
+)
 
 
 def key_of(name: str) -> str:
@@ -38,7 +46,7 @@ def check_score(stop_on: str, metrics: Mapping[str, Any]) -> None:
     Raises:
         UsageError: with those that there are.
     """
-    there = [key for key, value in metrics.items() if isinstance(value, float)]
+    there = [key for key, value in metrics.items() if isinstance(value, float) and key in _LOWER + _HIGHER]
     if key_of(stop_on) not in there:
         names = [key.replace("_", "-") for key in there]
         without = "" if "recall" in there else " Those of one class need two labels and --positive-label."
