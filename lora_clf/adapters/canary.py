@@ -58,6 +58,12 @@ def canaries(base: Base, tuned: Tuned, header: Header) -> dict[str, Any]:
     return {"set": SET, "logits": logits}
 
 
+def placeholders(header: Header) -> dict[str, Any]:
+    """What takes as much room in a header as canaries do, where there are none yet."""
+    outputs = header.answering.outputs
+    return {"set": SET, "logits": {name: [-1.2345678] * outputs for name in SENTENCES}}
+
+
 def verify(base: Base, tuned: Tuned, header: Header) -> float:
     """Compute the canaries again; returns the largest drift, as a share of max(1, |logit|).
 

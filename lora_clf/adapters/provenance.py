@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from lora_clf.base.verbalizer import Prompt
     from lora_clf.tuners.base import Tuned
 
+MANY = 200  # labels; of more than so many a header keeps no scores one by one
+
 
 def make_header(
     base: Base,
@@ -99,7 +101,7 @@ def make_header(
         data_digest=data_digest,
         licence=licence,
         training=plain(training or {}),
-        metrics=plain(metrics or {}),
+        metrics=recorded(metrics or {}),
         versions=dict(_versions()),
         precision=precision,
         kernels=f"{base.device.type}/{kernels}",
@@ -116,6 +118,24 @@ def _head(base: Base, pooling: str) -> str:
 
 def _verbalizer(prompt: Prompt) -> dict[str, Any]:
     return {"template": prompt.template, "words": list(prompt.words), "rows": prompt.digest}
+
+
+def recorded(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What a header keeps of the scores of each part: single numbers, and of each label up to `MANY` labels.
+
+    A confusion matrix grows with the square of their number, and a header has to stay small.
+    """
+    kept: dict[str, Any] = plain(
+        {
+            part: {name: value for name, value in scores.items() if not (_each(value) and len(value) > MANY)}
+            for part, scores in metrics.items()
+        }
+    )
+    return kept
+
+
+def _each(value: Any) -> bool:
+    return isinstance(value, (Mapping, list, tuple))
 
 
 def _portable(name: str | None) -> str | None:

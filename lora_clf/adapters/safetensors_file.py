@@ -50,25 +50,46 @@ def pack(header: Header, tensors: Mapping[str, Tensor]) -> tuple[Header, bytes]:
     """
     import torch
 
-    entries, parts, table, place = [], [], {}, 0
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        entry = TensorEntry(name, _NAMES[str(tensor.dtype).removeprefix("torch.")], tuple(tensor.shape))
-        part = tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
-        offsets = [place, place + len(part)]
-        table[name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": offsets}
-        entries.append(entry)
-        parts.append(part)
-        place += len(part)
-    data = b"".join(parts)
-    header = replace(header, tensors=tuple(entries), digest="")
+    header = replace(header, tensors=_manifest(tensors), digest="")
+    flat = (tensors[entry.name].detach().cpu().contiguous().reshape(-1) for entry in header.tensors)
+    data = b"".join(each.view(torch.uint8).numpy().tobytes() for each in flat)
     header = replace(header, digest=digest_of(header, data))
+    top = _top(header, tensors)
+    return header, len(top).to_bytes(8, "little") + top + data
+
+
+def check_packs(header: Header, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse before any work what `pack` would refuse after it; of the header scores and canaries may be missing.
+
+    Raises:
+        AdapterFormatError: the header has fields that are wrong, or is too large.
+    """
+    from lora_clf.adapters.canary import placeholders
+
+    _top(replace(header, tensors=_manifest(tensors), canaries=placeholders(header), digest="0" * 64), tensors)
+
+
+def _manifest(tensors: Mapping[str, Tensor]) -> tuple[TensorEntry, ...]:
+    """Name, type and shape of each tensor, in the order of the file."""
+    return tuple(
+        TensorEntry(name, _NAMES[str(tensors[name].dtype).removeprefix("torch.")], tuple(tensors[name].shape))
+        for name in sorted(tensors)
+    )
+
+
+def _top(header: Header, tensors: Mapping[str, Tensor]) -> bytes:
+    """The table of the file: a whole header, and where each tensor lies."""
     read_text(header.text())  # What is written can be read.
+    table, place = {}, 0
+    for entry in header.tensors:
+        end = place + tensors[entry.name].nbytes
+        table[entry.name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": [place, end]}
+        place = end
     top = json.dumps({"__metadata__": {KEY: header.text()}, **table}, separators=(",", ":")).encode()
     top += b" " * (-len(top) % 8)  # The tensors begin at a multiple of eight.
     if len(top) > HEADER_CAP:
         raise _too_large(len(top))
-    return header, len(top).to_bytes(8, "little") + top + data
+    return top
 
 
 def digest_of(header: Header, *parts: bytes | memoryview) -> str:

@@ -177,7 +177,7 @@ def split_name(name: str, revision: str | None) -> tuple[str, str | None]:
 
 def _local(folder: Path) -> Located:
     """A folder of the user's, checked just far enough to say what is wrong with it."""
-    name = folder.resolve().name
+    name = _called(folder)
     if (folder / "config.json").stat().st_size > MAX_CONFIG:
         raise UnsupportedBaseError(
             f"The config.json of base folder {name!r} is larger than {MAX_CONFIG:,} bytes, so it is none."
@@ -192,6 +192,11 @@ def _local(folder: Path) -> Located:
     return Located(folder, name)
 
 
+def _called(folder: Path) -> str:
+    """What a folder is called as a base: its own name, which in an adapter begins with neither ``~`` nor a dot."""
+    return folder.resolve().name.lstrip("~.\\") or "base"
+
+
 def registered() -> Iterator[tuple[str, Path]]:
     """Name and folder of each base under ``LORA_CLF_BASES``: folders of bases, or bases themselves."""
     for part in os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep):
@@ -200,7 +205,7 @@ def registered() -> Iterator[tuple[str, Path]]:
             continue
         for folder in (root, *sorted(root.iterdir())):
             if (folder / "config.json").is_file():
-                yield folder.resolve().name, folder
+                yield _called(folder), folder
 
 
 def _from_hub(name: str, repo: str, revision: str | None, tell: Progress) -> Path:

@@ -113,7 +113,7 @@ def inspect(
         ],
     )
     line()
-    scores = {name: part for name, part in found["metrics"].items() if "confusion_matrix" in part or of_task(part)}
+    scores = {name: part for name, part in found["metrics"].items() if "macro_f1" in part or of_task(part)}
     if scores:
         show_scores(scores, found["positive_label"])
     quoted = shlex.quote(str(adapter))

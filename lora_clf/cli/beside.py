@@ -61,10 +61,9 @@ def beside(
         for name, part in parts.items()
     }
     if same:
-        from lora_clf.adapters.canonical import plain
+        from lora_clf.adapters.provenance import recorded
 
-        metrics = {name: plain(scores[name][NEW]) for name in scores}
-        made.header = replace(made.header, metrics=metrics)
+        made.header = replace(made.header, metrics=recorded({name: scores[name][NEW] for name in scores}))
     return Beside(made, scores)
 
 

@@ -28,8 +28,9 @@ def show_scores(parts: Mapping[str, Mapping[str, Any]], positive: str | None) ->
         rows.append(row)
     table(columns, rows)
     for name, scores in parts.items():
-        line()
-        show_classes(name, scores)
+        if "per_class" in scores:  # which the header of an adapter with very many labels does not hold
+            line()
+            show_classes(name, scores)
     line()
 
 

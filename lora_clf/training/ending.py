@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lora_clf.adapters.adapter import Adapter, make_header
-from lora_clf.errors import TrainingError
+from lora_clf.adapters.safetensors_file import check_packs
+from lora_clf.errors import AdapterFormatError, TrainingError, UsageError
 from lora_clf.inference.attention import kernel_rule
 from lora_clf.inference.predict import answering, logits
 from lora_clf.training.decision import Decided, Decision, settle
@@ -17,6 +18,7 @@ from lora_clf.training.decision import Decided, Decision, settle
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from lora_clf.adapters.header import Header
     from lora_clf.base.base import Base
     from lora_clf.base.tokenizer import Tokens
     from lora_clf.data.dataset import Dataset
@@ -96,7 +98,30 @@ class Ending:
             )
         task, decided = settle(self.decision, self.task, self.targets["validation"], answers["validation"])
         scores = {name: task.assess(self.targets[name], each) for name, each in answers.items()}
-        header = make_header(
+        header = self._header(
+            tuned,
+            task,
+            threshold=decided.cut,
+            temperature=decided.scale,
+            training={**self.recipe, **decided.record()},
+            metrics=scores,
+        )
+        return Scored(Adapter(self.base, tuned, header), answers, scores, decided)
+
+    def check(self, tuned: Tuned) -> None:
+        """Refuse at the start what could not be saved in the end.
+
+        Raises:
+            UsageError: an adapter of this run has no valid file: names or settings that no header takes, or too many
+                labels.
+        """
+        try:
+            check_packs(self._header(tuned, self.task, training=self.recipe), tuned.state_dict())
+        except AdapterFormatError as error:
+            raise UsageError(f"What this run trains could not be saved, so it was not begun. {error}") from error
+
+    def _header(self, tuned: Tuned, task: Task, **more: Any) -> Header:
+        return make_header(
             self.base,
             tuned,
             labels=self.data.labels,
@@ -110,9 +135,5 @@ class Ending:
             data_name=self.data.name,
             data_digest=self.data.digest,
             licence=self.data.licence,
-            threshold=decided.cut,
-            temperature=decided.scale,
-            training={**self.recipe, **decided.record()},
-            metrics=scores,
+            **more,
         )
-        return Scored(Adapter(self.base, tuned, header), answers, scores, decided)

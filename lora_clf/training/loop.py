@@ -78,7 +78,7 @@ def train(
             wait for the end of the step, write one and then end the run. A head that is solved for needs none.
 
     Raises:
-        UsageError: a setting does not fit the base.
+        UsageError: a setting does not fit the base, or what would be trained could not be saved.
         TargetError: the strategy's targets match nothing.
         TrainingError: the loss is no longer a finite number.
         CheckpointError: another run writes to that folder or was interrupted there; or none of its checkpoints is whole
@@ -105,6 +105,7 @@ def train(
     started = time.perf_counter()
     if checkpoints is None:
         run = _begin(base, data, tuner, settings, pooling, reading, progress, None, Interruption())
+        _ending(run, decision).check(run.tuned)
         return _finish(run, _trained(run), decision, started)
     if not isinstance(checkpoints, Checkpoints):
         checkpoints = Checkpoints(checkpoints)
@@ -112,6 +113,7 @@ def train(
         begun: Run | None = None
         try:
             begun = _begin(base, data, tuner, settings, pooling, reading, progress, kept, interruption)
+            _ending(begun, decision).check(begun.tuned)
             return _finish(begun, _trained(begun), decision, started)
         except KeyboardInterrupt:
             if begun is not None and not interruption.torn:
@@ -203,19 +205,16 @@ def _answered(run: Run, tuned: Tuned, part: str) -> NDArray[np.float32]:
     return run.runner.all_logits(part)
 
 
-def _finish(run: Run, best: Best, decision: Decision, started: float) -> Result:
-    """The adapter with the best weights, and its scores."""
-    # The trained state moves into a fresh view: frozen matrices that were cast for speed stay behind.
-    tuned = run.tuned.tuner.prepare(run.view.fresh())
-    tuned.load_state_dict(best.state)
-    ending = Ending(
+def _ending(run: Run, decision: Decision) -> Ending:
+    """What it takes to score the weights of a run, as it stands now."""
+    return Ending(
         base=run.base,
         data=run.data,
         task=run.task,
         tokens={name: run.tokens[name] for name in ("validation", "test")},
         targets={name: run.targets[name] for name in ("validation", "test")},
         decision=decision,
-        max_length=run.base.check_length(run.settings.max_length, tuned.tuner.extra_tokens),
+        max_length=run.base.check_length(run.settings.max_length, run.tuned.tuner.extra_tokens),
         reading=run.reading.settings(),
         answers=partial(_answered, run) if _kept(run) else None,
         precision=run.precision,
@@ -223,6 +222,14 @@ def _finish(run: Run, best: Best, decision: Decision, started: float) -> Result:
         learning_rate=run.learning_rate,
         recipe=run.recipe(),
     )
+
+
+def _finish(run: Run, best: Best, decision: Decision, started: float) -> Result:
+    """The adapter with the best weights, and its scores."""
+    # The trained state moves into a fresh view: frozen matrices that were cast for speed stay behind.
+    tuned = run.tuned.tuner.prepare(run.view.fresh())
+    tuned.load_state_dict(best.state)
+    ending = _ending(run, decision)
     found = ending.score(tuned)
     return Result(
         adapter=found.adapter,

@@ -16,6 +16,7 @@ from tokenizers import models
 from transformers import AutoModel
 from transformers.utils import logging as transformers_logging
 
+from lora_clf.adapters.rules import is_name
 from lora_clf.base.base import load_base, pick_device
 from lora_clf.errors import BaseError, BaseNotFoundError, LoraClfError, UnsupportedBaseError, UsageError
 from tests.bases import POSITIONS, tiny_base, tiny_config
@@ -146,3 +147,9 @@ def test_one_of_several_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [str(pick_device(name)) for name in asked] == ["cuda", "cuda", "cuda:0", "cuda:1", "cuda:1", "cpu"]
     with pytest.raises(UsageError, match=r"--device cuda:2: this machine has cuda:0, cuda:1, cpu\."):
         pick_device("cuda:2")
+
+
+@pytest.mark.parametrize("name", [".minilm", "~minilm", "..minilm"])
+def test_a_hidden_folder_has_a_name_that_an_adapter_can_hold(name: str, tmp_path: Path) -> None:
+    folder = save(tmp_path / name)
+    assert load_base(folder, device="cpu").name == "minilm" and is_name("minilm") and not is_name(name)
