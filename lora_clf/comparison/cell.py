@@ -86,7 +86,8 @@ def run_cell(
         if adapter is not None:
             adapter.parent.mkdir(parents=True, exist_ok=True)
             digest_file(adapter).unlink(missing_ok=True)  # until the new one is whole, it is no cell's
-        result.adapter.save(saved, force=True, dtype=dtype)  # which keeps the checkpoints until all is written
+        # Not the result's own `save`, which drops the checkpoints: they stay until all is written.
+        result.cast(dtype).adapter.save(saved, force=True, dtype=dtype)
         if adapter is not None:
             digest_file(adapter).write_text(f"{mark_of(cell.digest, dtype)}\n", encoding="utf-8")
         adapter_bytes = folder_bytes(saved)

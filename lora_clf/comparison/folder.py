@@ -7,16 +7,19 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lora_clf.comparison.child import Task, task_of
 from lora_clf.comparison.comparison import portable
-from lora_clf.comparison.outcome import Outcome, is_adapter_of, read_outcome
+from lora_clf.comparison.outcome import Outcome, is_adapter_of, numbered_as, read_outcome
 from lora_clf.comparison.plan import Cell, Plan, canonical
 from lora_clf.comparison.tuning import Trial, Tuning, read_trial, trial_task, tunings_of
 from lora_clf.errors import UsageError
 from lora_clf.training.checkpoints import USUAL, parse_interval
 from lora_clf.training.lock import HeldError, Lock
+
+if TYPE_CHECKING:
+    from lora_clf.data.dataset import Dataset
 
 
 class Folder:
@@ -115,10 +118,10 @@ class Folder:
         whole = adapter is None or is_adapter_of(unit.digest, adapter, self._dtype)
         return whole and read_outcome(self.out / "cells" / unit.name, unit.digest) is not None
 
-    def outcomes(self, cells: Sequence[Cell]) -> tuple[Outcome, ...]:
-        """What was found, in the order of the cells, whichever was done first."""
+    def outcomes(self, cells: Sequence[Cell], data: Sequence[Dataset]) -> tuple[Outcome, ...]:
+        """What was found, in the order of the cells, whichever was done first; ``data`` is that of each cell."""
         read = (read_outcome(self.out / "cells" / cell.name, cell.digest) for cell in cells)
-        return tuple(outcome for outcome in read if outcome is not None)
+        return tuple(numbered_as(own, outcome) for own, outcome in zip(data, read, strict=True) if outcome is not None)
 
     def tunings(self, trials: Sequence[Trial]) -> tuple[Tuning, ...]:
         """What was tried and chosen."""

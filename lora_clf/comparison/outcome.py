@@ -10,15 +10,19 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lora_clf.adapters.disk import write_in_place_of
 from lora_clf.errors import LoraClfError, TrainingError
+
+if TYPE_CHECKING:
+    from lora_clf.data.corpus import Part
+    from lora_clf.data.dataset import Dataset
 
 RESULT = "result.json"
 PREDICTIONS = "predictions.npz"
@@ -173,6 +177,15 @@ def read_outcome(folder: Path, digest: str | None = None) -> Outcome | None:
         return Outcome(**value, **parts)
     except (OSError, ValueError, KeyError, TypeError):  # absent or half written: the cell runs again
         return None
+
+
+def numbered_as(data: Dataset, outcome: Outcome) -> Outcome:
+    """``outcome`` with the numbers that its rows have in ``data``: the same texts may stand in other rows by now."""
+
+    def now(kept: Predictions, part: Part) -> Predictions:
+        return replace(kept, rows=np.asarray(part.rows, dtype=np.int64))
+
+    return replace(outcome, test=now(outcome.test, data.test), validation=now(outcome.validation, data.validation))
 
 
 def digest_file(adapter: Path) -> Path:

@@ -241,18 +241,20 @@ def run_plan(
         failures = in_order(work.failures, [*trials, *cells, *small])
         facts |= {"command": without_folders(command), "margin": float(margin)}
         facts["left_out"] = [*refused, *untuned.left_out]
+        outcomes = folder.outcomes(cells, [loaded[cell.split_seed, cell.fold] for cell in cells])
         if not first.task.softmax:
-            found = gathered(plan, folder.outcomes(cells), loaded, failures, facts, folder.tunings(trials))
+            found = gathered(plan, outcomes, loaded, failures, facts, folder.tunings(trials))
             write_task_report(found, out, plot_format)
             return found
+        points = folder.outcomes(small, [drawn[cell.seed, cell.k] for cell in small])
         comparison = Comparison(
             plan=plan,
-            outcomes=folder.outcomes(cells),
+            outcomes=outcomes,
             baselines=(*baselines, *untuned.outcomes),
             failures=failures,
             facts=facts,
             datasets=loaded,
-            curve=None if plan.curve is None else CurveRuns(folder.outcomes(small), (*plain, *near), drawn),
+            curve=None if plan.curve is None else CurveRuns(points, (*plain, *near), drawn),
             tunings=folder.tunings(trials),
         )
         write_report(comparison, out, plot_format)

@@ -47,9 +47,14 @@ def test_compare_keeps_them_in_the_dtype_that_was_asked_for(cli: Cli, base: Path
         ).ok()  # fmt: skip
 
     folder = tmp_path / "run" / "adapters" / "head-only"
+    losses = set()
     for dtype, held in (("bf16", "BF16"), ("fp32", "F32")):  # another dtype is another adapter
         run(dtype)
-        assert cli("adapters", "inspect", folder, "--json").ok().json()["dtypes"] == held
+        facts = cli("adapters", "inspect", folder, "--json").ok().json()
+        now = cli("evaluate", folder, table, "--base", base, "--json").ok().json()
+        assert facts["dtypes"] == held and facts["metrics"]["test"]["loss"] == now["test"]["loss"]
+        losses.add(now["test"]["loss"])
+    assert len(losses) == 2  # so the scores of the other numbers would have shown
     before = (folder / MODEL).stat().st_mtime_ns
     run("fp32")
     assert (folder / MODEL).stat().st_mtime_ns == before  # nothing was missing

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from lora_clf.comparison.comparison import Comparison
+from lora_clf.comparison.evidence import mistakes_of
 from lora_clf.comparison.outcome import read_outcome
 from lora_clf.comparison.plan import BaseArguments
 from lora_clf.comparison.run import PlanProgress, compare
@@ -234,6 +235,33 @@ def test_another_comparison_is_not_overwritten_unasked(
     (out / "results.json").write_text("{")
     with pytest.raises(UsageError, match="cannot be read"):
         run(["head-only"], out, seeds=1)
+
+
+@pytest.mark.usefixtures("inside")
+def test_rows_that_stand_elsewhere_by_now_keep_their_results(base_folder: Path, table: Path, tmp_path: Path) -> None:
+    heading, *lines = table.read_text(encoding="utf-8").splitlines()
+    lines[3:3] = [",ham,0", ",spam,0"]  # without a text
+    file = tmp_path / "rows.csv"
+
+    def start(lines: list[str]) -> tuple[Comparison, Heard]:
+        file.write_text("\n".join([heading, *lines]) + "\n", encoding="utf-8")
+        heard = Heard()
+        found = compare(
+            BaseArguments(str(base_folder), device="cpu"), file, ["head-only"], seeds=1, out=tmp_path / "out",
+            training=TRAINING, data_settings={"columns": ["hard"], "skip_bad_rows": True}, progress=heard,
+        )  # fmt: skip
+        assert isinstance(found, Comparison)
+        return found, heard
+
+    first, _ = start(lines)
+    second, heard = start([*lines[:3], *lines[5:]])  # and without those rows, as a warning said
+    assert heard.of("done") == [] and len(heard.of("kept")) == 1
+    (before,), (after,) = first.outcomes, second.outcomes
+    data = next(iter(second.datasets.values()))
+    assert after.test.rows.tolist() == list(data.test.rows) != before.test.rows.tolist()
+    assert after.test.probabilities.tolist() == before.test.probabilities.tolist()
+    texts = dict(zip(data.test.rows, data.test.texts, strict=True))
+    assert all(mistake.text == texts[mistake.row] for mistake in mistakes_of(second, "head-only"))
 
 
 @pytest.mark.usefixtures("inside")
