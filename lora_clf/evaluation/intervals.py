@@ -221,7 +221,9 @@ def crossed_mean(
     degrees = max(variance**2 / doubt, fewest) if doubt else columns - 1
 
     alone = float((column_share**2).sum())  # 1 / the number of items that the clusters are worth
-    persistent = min(1.0, by_column / (float(table.var()) * alone)) if table.var() else 1.0
+    persistent = by_column / (float(table.var()) * alone) if table.var() else 1.0
+    if not 1e-9 < persistent < 1.0:  # nothing differs, or what does cancels within each cluster
+        persistent = 1.0
     error = (variance + persistent * alone**2) ** 0.5
     half = _t(confidence, degrees) * error
     return Estimate(mean, mean - half, mean + half, error, table.shape[1], columns, rows)

@@ -154,6 +154,7 @@ def moments(correct: Sequence[npt.ArrayLike] | Floats, clusters: Groups, seeds: 
     alone = float((share**2).sum())  # 1 / the number of items that the clusters are worth
     spread = _spread(table, means)
     worth = np.divide(_apart(items), spread * alone, out=np.ones_like(items), where=spread > 1e-12)
+    worth[worth < 1e-9] = 1.0  # what differs cancels within each cluster: as little is known as where nothing differs
     pseudo = np.minimum(1.0, worth) * alone**2 * (1 - np.eye(len(table)))
     return Moments(means, items, between, noise, pseudo, columns, rows, round(total / rows))
 

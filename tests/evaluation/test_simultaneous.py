@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lora_clf.errors import UsageError
-from lora_clf.evaluation.intervals import crossed_mean
+from lora_clf.evaluation.intervals import crossed_mean, paired_difference
 from lora_clf.evaluation.noninferiority import items_needed, shortfalls
 from lora_clf.evaluation.simulation import Design, measure, moments_of
 from lora_clf.evaluation.simultaneous import FEW_SEEDS, all_pairs, draws, letters, moments, power
@@ -175,3 +175,21 @@ def test_the_number_of_items_that_would_decide_does() -> None:
 def test_wrong_input_is_refused(call, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         call()
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_opposite_errors_on_near_copies_say_little_and_break_nothing(seeds: int) -> None:
+    items = 40
+    right = np.ones((3, items))
+    right[0, 1] = right[1, 0] = 0.0  # two copies of one text: one strategy errs on the one, one on the other
+    right[2, 20:25] = 0.0
+    clusters = np.tile(np.maximum(np.arange(items), 1), seeds)
+    found = moments(np.tile(right, seeds), clusters, np.repeat(np.arange(seeds), items))
+    same = moments(np.tile(right[[0, 0, 2]], seeds), clusters, np.repeat(np.arange(seeds), items))
+    family = all_pairs(found, count=500)
+    assert found.error[0, 1] == pytest.approx(same.error[0, 1]) and found.error[0, 1] > 0.01
+    assert np.isfinite(family.critical) and not family.apart[0, 1]
+    bounds = shortfalls(found, count=500).bounds
+    assert np.isfinite(bounds).all() and bounds[0] > 0
+    one = paired_difference(np.tile(right[0], (seeds, 1)), np.tile(right[1], (seeds, 1)), clusters[:items])
+    assert one.low < -0.01 and one.high > 0.01
