@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lora_clf.adapters.adapter import Adapter, Prediction, load_adapter
     from lora_clf.adapters.pool import AdapterPool
     from lora_clf.base.base import Base, load_base
+    from lora_clf.base.reading import Reading
     from lora_clf.base.verbalizer import Verbalizer
     from lora_clf.data.dataset import Dataset, load_data
     from lora_clf.errors import (

@@ -200,12 +200,16 @@ def fill_in_place_of(target: Path, fill: Callable[[Path], None], *, replace: boo
 
 
 def _sweep(target: Path) -> None:
-    """Remove what killed processes left beside ``target`` a day ago or longer, half-written or replaced."""
-    names = re.compile(rf"\.{re.escape(target.name)}-[0-9a-f]{{12}}")
+    """Remove what killed processes left beside ``target`` a day ago or longer, and put back what one took away."""
+    names = re.compile(rf"\.{re.escape(target.name)}-[0-9a-f]{{12}}(-old)?")
     with suppress(OSError):
         for name in os.listdir(target.parent):
             path = target.parent / name
-            if names.fullmatch(name) and time.time() - os.lstat(path).st_mtime > _ABANDONED:
+            if (left := names.fullmatch(name)) is None:
+                continue
+            if left[1] and not target.exists():  # killed between the two steps of `_move_aside`
+                os.rename(path, target)
+            elif time.time() - os.lstat(path).st_mtime > _ABANDONED:
                 shutil.rmtree(path, ignore_errors=True)
 
 
@@ -215,7 +219,7 @@ def _move_aside(incoming: Path, target: Path) -> None:
     os.rename(target, aside)
     try:
         os.rename(incoming, target)
-    except OSError:
+    except BaseException:  # Ctrl-C too
         os.rename(aside, target)
         raise
     shutil.rmtree(aside, ignore_errors=True)

@@ -198,7 +198,8 @@ def _top(file: BinaryIO) -> tuple[bytes, int]:
 def list_adapters(folder: Path | str) -> list[tuple[Path, Header | AdapterError]]:
     """The adapters in ``folder``: itself, the folders in it and the folders in those; sorted by path.
 
-    A folder that holds a file of an adapter but cannot be read comes with the error in place of a header.
+    One that holds a file of an adapter which cannot be read comes with the error in place of a header; folders that
+    are closed to us are passed over.
 
     Raises:
         AdapterNotFoundError: there is no such folder.
@@ -207,9 +208,9 @@ def list_adapters(folder: Path | str) -> list[tuple[Path, Header | AdapterError]
     if not folder.is_dir():
         raise AdapterNotFoundError(f"There is no folder {folder}.")
     children = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    nested = [path for child in children for path in sorted(child.iterdir()) if path.is_dir()]
+    nested = [path for child in children if os.access(child, os.R_OK | os.X_OK) for path in sorted(child.iterdir())]
     found: list[tuple[Path, Header | AdapterError]] = []
-    for path in sorted({folder, *children, *nested}):
+    for path in sorted({folder, *children, *(path for path in nested if path.is_dir())}):
         if any(os.path.lexists(path / name) for name in (MODEL, CONFIG)):
             try:
                 found.append((path, read_header(path)))

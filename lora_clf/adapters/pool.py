@@ -164,7 +164,9 @@ class AdapterPool:
         self._residency.add(Entry(name, _short(header), load, resident.nbytes, resident))
 
     def remove(self, name: str) -> None:
-        """Take an adapter out of the pool; whoever is asking it right now still gets its answers.
+        """Take an adapter out of the pool.
+
+        Whoever asks it at that moment gets its answers, or an error where its file had yet to be read and is gone.
 
         Raises:
             UsageError: there is none of that name.

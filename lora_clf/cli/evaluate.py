@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lora_clf.cli.companions import companions, counted
 from lora_clf.cli.flags import AdapterFlags, DataFlags, Json, Precision, takes
 from lora_clf.cli.opening import open_adapter
 from lora_clf.cli.output import document, line, note
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from lora_clf.evaluation.breakdown import Answered
 
 app = typer.Typer(add_completion=False)
-GROUPED = 20_000  # rows; above, near copies are not looked for and every row counts as a stranger
 
 
 @app.command()
@@ -153,7 +153,8 @@ def evaluate(
     line()
     show_scores(scores, positive)
     detailed = list(scores)[-1]
-    show_breakdown(detailed, scores[detailed], reports[detailed], positive, errors, would)
+    rests = counted(len(answers[detailed].rows))
+    show_breakdown(detailed, scores[detailed], reports[detailed], positive, errors, rests, would)
 
 
 def drop_rule(text: str) -> tuple[str, str]:
@@ -278,7 +279,6 @@ def answered(
     """What ``adapter`` makes of ``part``; with ``groups`` near copies are found, and rows of ``column`` go together."""
     import numpy as np
 
-    from lora_clf.data.partition import groups_of
     from lora_clf.evaluation.breakdown import Answered
 
     numbers = {label: number for number, label in enumerate(adapter.labels)}
@@ -294,5 +294,5 @@ def answered(
         temperature=header.temperature,
         threshold=header.threshold,
         threshold_label=header.positive_label,
-        groups=groups_of(part, "near-copy-free", column) if groups and len(part) <= GROUPED else None,
+        groups=companions(part, column) if groups else None,
     )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lora_clf.cli.companions import companions, counted
 from lora_clf.cli.output import document, line
 from lora_clf.cli.scores import show_scores
 from lora_clf.cli.task_scores import show_task_breakdown
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from lora_clf.adapters.header import Header
     from lora_clf.data.corpus import Part
     from lora_clf.evaluation.task_breakdown import Scored
-
-GROUPED = 20_000  # rows; above, near copies are not looked for and every row counts as a stranger
 
 
 def asked(settings: Mapping[str, Any], header: Header) -> dict[str, Any]:
@@ -58,7 +57,6 @@ def check_labels(part: Part, name: str, labels: tuple[str, ...]) -> None:
 
 def scored_of(adapter: Adapter, part: Part, precision: str, *, column: str | None = None) -> Scored:
     """What ``adapter`` makes of ``part``; near copies are found, and rows of ``column`` go together."""
-    from lora_clf.data.partition import groups_of
     from lora_clf.evaluation.task_breakdown import Scored
 
     return Scored(
@@ -68,7 +66,7 @@ def scored_of(adapter: Adapter, part: Part, precision: str, *, column: str | Non
         texts=part.texts,
         rows=part.rows,
         lengths=adapter.encode(part.texts).text_lengths,
-        groups=groups_of(part, "near-copy-free", column) if len(part) <= GROUPED else None,
+        groups=companions(part, column),
     )
 
 
@@ -130,6 +128,7 @@ def evaluate_task(
         line(each)
     line()
     show_scores(scores, None)
-    show_task_breakdown(detailed, reports[detailed], task.primary, errors, numbers=task.name == "regression")
+    rests = counted(len(scored[detailed].rows))
+    show_task_breakdown(detailed, reports[detailed], task.primary, errors, rests, numbers=task.name == "regression")
     if plot is not None:
         line(f"Wrote {plot}: predicted against true numbers of {detailed}, and residuals.")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -99,7 +99,7 @@ def predict(
     columns = loaded.header.answering.columns
     with row_progress(source.count) as tell, row_writer(write, source, columns) if write else nullcontext() as writer:
         if as_json:
-            documents({"text": text, **_document(each)} for text, each in answered())
+            documents({"text": text, **each.as_dict()} for text, each in answered())
         elif writer is not None:
             deque(answered(), maxlen=0)
         elif sys.stdout.isatty():
@@ -108,14 +108,13 @@ def predict(
             for text, each in answered():
                 line("\t".join([*map(_cell, each.cells()), one_line(text)]))
     if cut:
-        note(f"{cut:,} of {source.count:,} texts were longer than the adapter reads and were cut.")
+        marked = "they are marked as truncated" if as_json else "--json marks them as truncated"
+        note(
+            f"{cut:,} of {source.count:,} texts were not read whole, since they are longer than the adapter reads or "
+            f"spell special tokens at an end; {marked}."
+        )
     if writer is not None:
         note(f"Wrote {write}: {source.count:,} rows with {' and '.join(writer.names)}.")
-
-
-def _document(answer: Answer) -> dict[str, Any]:
-    """The answer for ``--json``; whether texts were cut is said once for all."""
-    return {name: value for name, value in answer.as_dict().items() if name != "truncated"}
 
 
 def _cell(value: str | float) -> str:

@@ -73,7 +73,9 @@ def _complain(file: Path, encoding: str | None) -> None:
 
 def _opened(file: Path, encoding: str | None, newline: str) -> IO[str]:
     """The file as text; lines end where ``newline`` says as `open` has it, and keep their ends."""
-    return file.open(encoding=encoding or "utf-8-sig", newline=newline)
+    from lora_clf.data.reader import codec
+
+    return file.open(encoding=codec(encoding), newline=newline)
 
 
 class TextRows(RowSource):

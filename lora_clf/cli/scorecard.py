@@ -17,10 +17,14 @@ def show_breakdown(
     report: Mapping[str, Any],
     positive: str | None,
     errors: int,
+    rests: str,
     would: Mapping[str, Any] | None = None,
 ) -> None:
-    """Print what stands behind a part's scores, ``errors`` of its errors, and what a temperature ``would`` do."""
-    line(f"In detail, on {name} (intervals: 95 %, over texts; near copies count as one):")
+    """Print what stands behind a part's scores, ``errors`` of its errors, and what a temperature ``would`` do.
+
+    ``rests`` says what its intervals rest on.
+    """
+    line(f"In detail, on {name} (intervals: 95 %, over texts; {rests}):")
     line()
     line(
         f"MCC {scores['mcc']:.4f}, balanced accuracy {percent(scores['balanced_accuracy'])}, "

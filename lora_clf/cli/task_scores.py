@@ -93,10 +93,13 @@ def _show_ranks(name: str, scores: Mapping[str, Any]) -> None:
 
 
 def show_task_breakdown(
-    name: str, report: Mapping[str, Any], measure: Measure, errors: int, *, numbers: bool = False
+    name: str, report: Mapping[str, Any], measure: Measure, errors: int, rests: str, *, numbers: bool = False
 ) -> None:
-    """Print what stands behind a part's scores, and ``errors`` of its errors; whether answers are ``numbers``."""
-    line(f"In detail, on {name}: {measure.title} (intervals: 95 %, over texts; near copies count as one):")
+    """Print what stands behind a part's scores, and ``errors`` of its errors.
+
+    ``rests`` says what its intervals rest on; whether answers are ``numbers``.
+    """
+    line(f"In detail, on {name}: {measure.title} (intervals: 95 %, over texts; {rests}):")
     groups = [("all", [{**report["overall"], "of": "all rows"}])]
     groups.append(("true label", [{**each, "of": each["label"]} for each in report["by_class"]]))
     groups.append(("length", [{**e, "of": f"{e['from']:,} to {e['to']:,} tokens"} for e in report["by_length"]]))

@@ -8,6 +8,7 @@ lines between rows are not rows.
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import zipfile
@@ -75,7 +76,7 @@ def decoded(data: bytes, name: str, encoding: str | None = None) -> str:
             f"encoding='utf-16' (--encoding utf-16)."
         )
     try:
-        return data.decode(encoding or "utf-8-sig")
+        return data.decode(codec(encoding))
     except LookupError:
         raise UsageError(
             f"Unknown encoding {encoding!r}. There are, among others: utf-8, cp1252, iso-8859-1, utf-16."
@@ -101,6 +102,15 @@ def decoded(data: bytes, name: str, encoding: str | None = None) -> str:
         f"encoding='cp1252' (--encoding cp1252).",
         problems,
     )
+
+
+def codec(encoding: str | None) -> str:
+    """Python's name of the encoding that was asked for: UTF-8 always with or without a byte order mark.
+
+    Raises:
+        LookupError: there is none of that name.
+    """
+    return "utf-8-sig" if encoding is None or codecs.lookup(encoding).name == "utf-8" else encoding
 
 
 def is_raw_sms(text: str) -> bool:

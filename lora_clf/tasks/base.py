@@ -47,7 +47,7 @@ def as_number(text: str) -> float:
         ValueError: it holds none.
     """
     try:
-        value = float(text)
+        value = math.nan if "_" in text else float(text)  # Python reads 1_01, a code, as 101
     except ValueError:
         value = math.nan
     if not math.isfinite(value):

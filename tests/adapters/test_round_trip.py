@@ -10,6 +10,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -239,6 +240,33 @@ def test_a_failed_save_leaves_the_old_adapter(exchange: bool, tmp_path: Path, mo
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+def test_ctrl_c_between_the_two_steps_leaves_the_old_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make().save(tmp_path / "a")
+    old = contents(tmp_path / "a")
+    monkeypatch.setattr("lora_clf.adapters.disk._exchange", lambda one, other: False)
+    rename, steps = os.rename, list[str]()
+
+    def interrupted(source: Any, target: Any) -> None:
+        steps.append(Path(target).name)
+        if len(steps) == 2:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("os.rename", interrupted)
+        make("bert", "full").save(tmp_path / "a", force=True)
+    assert len(steps) == 3 and contents(tmp_path / "a") == old and os.listdir(tmp_path) == ["a"]
+
+
+def test_what_a_kill_between_the_two_steps_took_away_is_put_back(tmp_path: Path) -> None:
+    make().save(tmp_path / "a")
+    old = contents(tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / ".a-0123456789ab-old")
+    with pytest.raises(AdapterError, match="not empty"):
+        make("bert", "full").save(tmp_path / "a")
+    assert contents(tmp_path / "a") == old and os.listdir(tmp_path) == ["a"]
+
+
 def test_a_reader_sees_the_old_or_the_new(tmp_path: Path) -> None:
     one, other = make(), make("bert", "head-only")
     one.save(tmp_path / "a")
@@ -267,7 +295,7 @@ def test_a_reader_sees_the_old_or_the_new(tmp_path: Path) -> None:
     assert seen <= set(known) and seen
 
 
-def test_lists_adapters_one_level_down(tmp_path: Path) -> None:
+def test_lists_adapters_one_level_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make().save(tmp_path / "b")
     make().save(tmp_path / "group" / "c")
     make().save(tmp_path / "group" / "too" / "deep")
@@ -279,6 +307,9 @@ def test_lists_adapters_one_level_down(tmp_path: Path) -> None:
     assert isinstance(found[0][1], AdapterFormatError)
     assert found[1][1] == read_header(tmp_path / "b")
     assert [path for path, _ in list_adapters(tmp_path / "b")] == [tmp_path / "b"]
+    with monkeypatch.context() as patch:  # one that is closed to us hides no other
+        patch.setattr("os.access", lambda path, mode: Path(path).name != "group")
+        assert [path.name for path, _ in list_adapters(tmp_path)] == ["a", "b"]
     with pytest.raises(AdapterNotFoundError, match="There is no folder"):
         list_adapters(tmp_path / "no")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from lora_clf.data import partition
 from tests.cli.conftest import rows, run_cli
 
 Cli = Callable[..., Any]
@@ -84,6 +85,24 @@ def test_the_text_form(cli: Cli, tuned: Path, base: Path, spoken: Path) -> None:
         assert words in out, words
     none = cli("evaluate", tuned, spoken, "--base", base, *SPLIT, "--errors", 0).ok().out
     assert "more errors are in --json." in none and "surest mistakes" not in none
+
+
+def test_many_rows_count_by_themselves_and_it_says_so(
+    cli: Cli, tuned: Path, base: Path, spoken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = ("evaluate", tuned, spoken, "--base", base, *SPLIT, "--errors", 0)
+    assert "(intervals: 95 %, over texts; near copies count as one)" in cli(*ask).ok().out
+    monkeypatch.setattr("lora_clf.cli.companions.SEARCHED", 3)
+    asked: list[str] = []
+    looked = partition.groups_of
+
+    def groups_of(part: Any, how: str, column: str | None) -> Any:
+        asked.append(how)
+        return looked(part, how, column)
+
+    monkeypatch.setattr(partition, "groups_of", groups_of)
+    assert "each counts by itself, as near copies are looked for among up to 3)" in cli(*ask).ok().out
+    assert asked[-2:] == ["random", "random"]  # of validation and of the test
 
 
 def test_rows_are_left_out_of_what_is_scored_only(cli: Cli, tuned: Path, base: Path, spoken: Path) -> None:

@@ -25,7 +25,7 @@ def test_texts_as_arguments(ask: Cli) -> None:
     said = ask("--json", "--", *TEXTS).ok().json()
     assert [each["text"] for each in said] == TEXTS
     for each in said:
-        assert each.keys() == {"text", "label", "probability", "probabilities"}
+        assert each.keys() == {"text", "label", "probability", "probabilities", "truncated"}
         assert each["probabilities"].keys() == {"ham", "spam"}
         assert each["probability"] == each["probabilities"][each["label"]]
         assert sum(each["probabilities"].values()) == pytest.approx(1)
@@ -68,8 +68,14 @@ def test_lines() -> None:
 
 
 def test_long_texts_are_said_to_be_cut(ask: Cli) -> None:
-    ran = ask("--json", "lunch " * 500, "tea").ok()
-    assert ran.err == "1 of 2 texts were longer than the adapter reads and were cut.\n" and len(ran.json()) == 2
+    texts = "lunch " * 500, "tea", "[SEP] win cash now"
+    ran = ask("--json", *texts).ok()
+    assert [each["truncated"] for each in ran.json()] == [True, False, True]
+    assert ran.err.startswith(
+        "2 of 3 texts were not read whole, since they are longer than the adapter reads or spell "
+    )
+    assert ran.err.endswith("; they are marked as truncated.\n")
+    assert ask(*texts).ok().err == ran.err.replace("they are marked", "--json marks them")
 
 
 def read_csv(file: Path, delimiter: str = ",") -> list[dict[str, str]]:
@@ -154,3 +160,10 @@ def test_rows_that_cannot_be_read_stop_it(ask: Cli, tmp_path: Path) -> None:
     ran = ask("--input", source, "--output", target)
     assert ran.code == 1 and len(ran.err.splitlines()) == 3 and not target.exists()
     assert "no row may be dropped" in ran.err and "row 2: not JSON" in ran.err and "row 3: expected" in ran.err
+
+
+def test_a_byte_order_mark_under_its_encodings_name(ask: Cli, tmp_path: Path) -> None:
+    (tmp_path / "bom.csv").write_text("text,id\ntea,1\n", encoding="utf-8-sig")
+    for encoding in ("utf-8", "UTF8"):
+        ask("--input", tmp_path / "bom.csv", "--output", tmp_path / f"{encoding}.csv", "--encoding", encoding).ok()
+        assert [row["text"] for row in read_csv(tmp_path / f"{encoding}.csv")] == ["tea"]

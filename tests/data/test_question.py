@@ -36,6 +36,7 @@ def test_the_task_is_found_out_and_the_reason_said() -> None:
     assert asked(["a", "b", "a"]) == ("classes", "2 different labels")
     assert asked(["1", "2", "3", "1"])[1].endswith("--task ordinal or regression would use their order")
     assert asked([str(n / 7) for n in range(30)]) == ("regression", "the labels are 30 different numbers")
+    assert asked([f"10_{n}" for n in range(30)])[0] == "classes"  # codes, though Python reads a number in each
     assert asked(["a|b", "a", "b", "b"]) == ("multilabel", "3 different labels are 2 between '|'")
     assert asked(["a|b", "c|d", "a|b"])[0] == "classes"  # nothing is shared: the bar is part of two names
     assert asked(['["a","b"]', "[]"]) == ("multilabel", "the labels are lists")

@@ -205,3 +205,12 @@ def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
         read_table(tmp_path / "nowhere" / "review.csv")
     with pytest.raises(DataError, match="cannot be read"):
         read_table(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["utf-8", "UTF8", "utf_8", "utf-8-sig"])
+def test_a_byte_order_mark_is_no_text_whatever_utf_8_is_called(name: str, tmp_path: Path) -> None:
+    (tmp_path / "bom.csv").write_text("text,label,id\ngrüße,ham,1\n", encoding="utf-8-sig")
+    (tmp_path / "bom.jsonl").write_text('{"text": "grüße", "label": "ham"}\n', encoding="utf-8-sig")
+    for file in ("bom.csv", "bom.jsonl"):
+        table = read_table(tmp_path / file, encoding=name)
+        assert table.columns["text"] == ("grüße",) or list(table.columns["text"]) == ["grüße"]
