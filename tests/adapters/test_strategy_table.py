@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HEADINGS = ["`--strategy`", "merge, export", "PEFT reads the file", "in a pool", "average", "one position", "one node",
             "frozen blocks kept", "not on"]  # fmt: skip
 FURTHER = tuple(strategies())[5:]
+TYPES = (*ARCHITECTURE_NAMES, "mistral", "qwen2")
 
 
 def yes(value: bool) -> str:
@@ -44,7 +45,7 @@ def row(strategy: str) -> list[str]:
     upper = create(strategy, **({"blocks": 1} if "blocks" in kind.flags() else {})).prepare(base.view(2))
     cut = find_cut(upper.view, changes_inputs=kind.changes_inputs)
     kept = "all" if cut.pooled else "with `--blocks`" if cut.blocks else "none"
-    refused = [n for n in ARCHITECTURE_NAMES if create(strategy).refusal(shared_base(n).view(2)) is not None]
+    refused = [name for name in TYPES if create(strategy).refusal(shared_base(name).view(2)) is not None]
     merges = "nothing to merge" if strategy == "head-only" else yes(kind.mergeable)
     return [f"`{strategy}`", merges, yes(in_peft_layout(adapter.header)), pool, yes(kind.averages), yes(one),
             yes(fused), kept, ", ".join(refused)]  # fmt: skip
