@@ -12,7 +12,7 @@ TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-CHECKED := lora_clf $(wildcard benchmarks)
+CHECKED := lora_clf $(wildcard benchmarks docs/*.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test slow stress lint format clean

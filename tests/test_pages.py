@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,3 +39,13 @@ def test_every_guide_is_in_the_readme() -> None:
     guides = sorted(ROOT.glob("docs/*.md"))
     assert len(guides) >= 10
     assert not [guide.name for guide in guides if f"](docs/{guide.name})" not in readme]
+
+
+def test_the_page_of_commands_is_what_the_commands_take() -> None:
+    spec = spec_from_file_location("commands", ROOT / "docs" / "commands.py")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    page = module.page()
+    assert page == (ROOT / "docs" / "commands.md").read_text(encoding="utf-8"), "python docs/commands.py writes it"
+    assert page.count("\n## lora-clf ") >= 20 and page.count("\n* `--") >= 300

@@ -346,7 +346,7 @@ def _as(kind: type, name: str, value: Any) -> Any:
 
 
 def _shown(default: Any) -> str:
-    return "all" if default is None else str(default)
+    return "all" if default is None else str(default) or "none"
 
 
 def _description(tuner: type, name: str) -> str:

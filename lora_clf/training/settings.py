@@ -49,7 +49,7 @@ class TrainSettings:
         focal_gamma: how much less, as the power of 1 - p; 0 is cross entropy.
         label_smoothing: the share of each target that is spread over all labels.
         class_weight: how much the rows of a label count: "none" alike, "balanced" each label as much as every other, or
-            LABEL=WEIGHT,...
+            as in spam=5,ham=1.
         sampling: "natural", every row once an epoch; or "balanced", as many rows of each label, rare ones repeated.
         head_dropout: the share of the head's inputs that are dropped in training.
         patience: epochs without a better validation score before stopping; by default it trains to the end.
