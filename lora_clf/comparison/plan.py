@@ -170,6 +170,7 @@ class Plan:
         curve: the points of the learning curve, where one is asked for.
         reading: how long texts are read, for all strategies; empty: they are cut off.
         tune: how many trials each strategy gets to choose its hyperparameters; None takes the defaults.
+        fixed: where they are chosen, for each strategy those that were set by hand, be it to their defaults.
     """
 
     contenders: tuple[Contender, ...]
@@ -182,6 +183,7 @@ class Plan:
     curve: Curve | None = None
     tune: int | None = None
     reading: dict[str, Any] = field(default_factory=dict)
+    fixed: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check everything that can be checked without loading anything; all problems at once."""
@@ -268,7 +270,7 @@ class Plan:
         }
         if self.curve is not None:
             value["curve"]["sizes"] = list(self.curve.sizes)
-        return {key: part for key, part in value.items() if part or key not in ("curve", "tune", "reading")}
+        return {key: part for key, part in value.items() if part or key not in ("curve", "tune", "reading", "fixed")}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Plan:

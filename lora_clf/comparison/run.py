@@ -124,6 +124,7 @@ def compare(
         split_seed=split_seed,
         curve=None if curve is None else curve_of(curve, draws),
         tune=tune,
+        fixed={} if tune is None else {name: sorted(given) for name, given in (strategy_settings or {}).items()},
     )
     return run_plan(
         plan,

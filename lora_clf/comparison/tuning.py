@@ -150,7 +150,9 @@ def _close(number: float | None) -> float:
     return float(f"{number or 0.0:.12g}")
 
 
-def trials_of(cell: Cell, count: int, base: Base | None = None, classes: int = 2) -> list[Trial]:
+def trials_of(
+    cell: Cell, count: int, base: Base | None = None, classes: int = 2, fixed: Sequence[str] = ()
+) -> list[Trial]:
     """Up to ``count`` trials for the strategy of ``cell``: its own settings first, then others drawn at random.
 
     What was set by hand is not searched. The same cell gives the same trials.
@@ -160,13 +162,15 @@ def trials_of(cell: Cell, count: int, base: Base | None = None, classes: int = 2
         count: the budget.
         base: choices that it cannot take, as more blocks than it has, are left out; None keeps them.
         classes: how many labels the data has.
+        fixed: what was set by hand and may be the default.
     """
     kind = type(cell.contender.tuner())
     usual = kind.flags()
     space = {
         name: tuple(values)
         for name, values in kind.search.items()
-        if (cell.training.get(RATE) is None if name == RATE else cell.contender.settings.get(name) == usual[name])
+        if name not in fixed
+        and (cell.training.get(RATE) is None if name == RATE else cell.contender.settings.get(name) == usual[name])
     }
     own = {name: kind.learning_rate if name == RATE else usual[name] for name in space}
     others = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
@@ -189,7 +193,11 @@ def plan_trials(plan: Plan, cells: Sequence[Cell], base: Base, classes: int) -> 
     parts: dict[tuple[str, int, int | None], Cell] = {}
     for cell in cells:
         parts.setdefault((cell.contender.label, cell.split_seed, cell.fold), cell)
-    return [trial for cell in parts.values() for trial in trials_of(cell, plan.tune, base, classes)]
+    return [
+        trial
+        for cell in parts.values()
+        for trial in trials_of(cell, plan.tune, base, classes, plan.fixed.get(cell.contender.strategy, ()))
+    ]
 
 
 def _with(cell: Cell, choice: Mapping[str, Any], own: Mapping[str, Any]) -> Cell:

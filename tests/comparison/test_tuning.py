@@ -44,6 +44,8 @@ def test_what_is_set_by_hand_is_not_searched() -> None:
     weighed = trials_of(cell("lora", **recipe), 5)
     assert all(recipe.items() <= trial.cell.training.items() for trial in weighed)
     assert not {trial.digest for trial in weighed} & {trial.digest for trial in trials_of(cell("lora"), 5)}
+    as_usual = trials_of(cell("lora"), 99, fixed=["rank"])  # set by hand to what it is anyway
+    assert len(as_usual) > 2 and {trial.cell.contender.settings["rank"] for trial in as_usual} == {8}
     fixed = trials_of(cell("lora", {"rank": 3}), 99)
     assert len(fixed) == 7 and {trial.cell.contender.settings["rank"] for trial in fixed} == {3}
     assert {trial.cell.training["lr"] for trial in trials_of(cell("lora", lr=0.01), 99)} == {0.01}
