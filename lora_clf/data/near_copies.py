@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,6 +36,7 @@ WORK_LIMIT = 3_000_000_000  # products of the prefix index, about half a minute 
 BANDS, ROWS_PER_BAND = 64, 4
 BUCKET_REACH = 32  # in a bucket of more texts than this each meets that many others: bounds the work
 VERIFY_GRAMS = 4_000_000
+CHARACTERS = 1_000_000  # whose grams are found at once
 
 Method = Literal["auto", "exact", "minhash"]
 _Found = tuple["NDArray[np.int64]", "NDArray[np.int64]", "NDArray[np.float64]"]
@@ -177,44 +179,84 @@ def _found(texts: Sequence[str], threshold: float, method: Method, used: set[str
         candidates = _banded(grams, threshold) if prefixes is None else _sharing(prefixes, grams, threshold)
         for left, right in candidates:
             yield from _counted(grams, left, right, threshold)
+        del grams, prefixes, candidates  # before the next ones are made
 
 
 def _gram_matrix(texts: Sequence[str]) -> Any:
-    """A sparse 0/1 matrix (N, grams), rarest gram first, column numbers sorted in each row."""
+    """A sparse 0/1 matrix (N, grams), rarest gram first, column numbers sorted in each row.
+
+    Texts are gone through some at a time: of all of them at once a position would take 80 bytes.
+    """
     from scipy.sparse import csr_matrix
 
     padded = [text.ljust(GRAM, "\x00") if len(text) < GRAM else text for text in texts]
-    lengths = np.fromiter(map(len, padded), np.int64, len(padded))
-    data = "".join(padded).encode("utf-32-le", "surrogatepass")
-    points = np.frombuffer(data, "<u4")
-    used = np.zeros(int(points.max()) + 1, np.uint64)
-    used[points] = 1
-    alphabet, codes = int(used.sum()), (np.cumsum(used, dtype=np.uint64) - np.uint64(1))[points]
+    used = np.zeros(sys.maxunicode + 1, np.uint64)
+    for part in _some_of(padded, CHARACTERS):
+        used[_points(part)] = 1
+    alphabet, letters = int(used.sum()), np.cumsum(used, dtype=np.uint64) - np.uint64(1)
+    # Of scripts with many thousand characters five do not fit into 64 bits: their grams are numbered all at once.
+    at_once = CHARACTERS if alphabet**GRAM < 2**64 else sum(map(len, padded))
+    found = [_grams(part, letters, alphabet) for part in _some_of(padded, at_once)]
+    known = np.sort(
+        np.concatenate([some for _, some, _ in found])
+    )  # np.unique hashes here, which takes ten times as long
+    known = known[np.append(True, known[1:] != known[:-1])]
+    column = np.concatenate([np.searchsorted(known, some).astype(np.int32)[gram] for _, some, gram in found])
+    indptr = np.append(0, np.cumsum(np.concatenate([counts for counts, _, _ in found])))
+    del found
+    frequency = np.bincount(column, minlength=len(known))
+    rank = np.empty(len(known), np.int32)
+    rank[np.argsort(frequency, kind="stable")] = np.arange(len(known))
+    matrix = csr_matrix((np.ones(len(column), np.int32), rank[column], indptr), shape=(len(padded), len(known)))
+    matrix.sort_indices()
+    return matrix
+
+
+def _some_of(texts: Sequence[str], characters: int) -> Iterator[Sequence[str]]:
+    """All of the texts in their order, some at a time: as few as hold so many characters."""
+    start = held = 0
+    for place, text in enumerate(texts, 1):
+        held += len(text)
+        if held >= characters or place == len(texts):
+            yield texts[start:place]
+            start, held = place, 0
+
+
+def _points(texts: Sequence[str]) -> NDArray[np.uint32]:
+    """The code points of texts, one behind the other."""
+    return np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), "<u4")
+
+
+def _grams(
+    texts: Sequence[str], letters: NDArray[np.uint64], alphabet: int
+) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.int32]]:
+    """How many grams each text has; the numbers of all; and, text by text, their places among these.
+
+    Args:
+        texts: of ``GRAM`` characters or more.
+        letters: the number of each code point.
+        alphabet: how many numbers there are.
+    """
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    codes = letters[_points(texts)]
     ends = len(codes) - GRAM + 1
     if alphabet**GRAM < 2**64:
         packed: NDArray[np.uint64] = np.zeros(ends, np.uint64)
         for step in range(GRAM):
             packed = packed * np.uint64(alphabet) + codes[step : ends + step]
-    else:  # scripts of many thousand characters: number pairs, then pairs of pairs: five still fit
+    else:  # number pairs, then pairs of pairs: five still fit
         _, two = np.unique(codes[:-1] * np.uint64(alphabet) + codes[1:], return_inverse=True)
         two = two.astype(np.uint64)
         _, four = np.unique(two[:-2] * np.uint64(int(two.max()) + 1) + two[2:], return_inverse=True)
         packed = four[:ends].astype(np.uint64) * np.uint64(alphabet) + codes[GRAM - 1 :]
     counts = lengths - GRAM + 1
-    text_of = np.repeat(np.arange(len(padded)), counts)
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    text_of = np.repeat(np.arange(len(texts)), counts)
+    starts = np.cumsum(lengths) - lengths
     within = np.arange(len(text_of)) - np.repeat(np.cumsum(counts) - counts, counts)
-    _, gram = np.unique(packed[starts[text_of] + within], return_inverse=True)
-    number = int(gram.max()) + 1
-    both = np.sort(text_of * number + gram)  # np.unique hashes here, which takes ten times as long
-    text_of, gram = np.divmod(both[np.diff(both, prepend=-1) > 0], number)
-    frequency = np.bincount(gram, minlength=number)
-    rank = np.empty(number, np.int64)
-    rank[np.argsort(frequency, kind="stable")] = np.arange(number)
-    shape = (len(padded), number)
-    matrix = csr_matrix((np.ones(len(gram), np.int32), (text_of, rank[gram])), shape=shape)
-    matrix.sort_indices()
-    return matrix
+    known, gram = np.unique(packed[starts[text_of] + within], return_inverse=True)
+    both = np.sort(text_of * len(known) + gram)
+    text_of, gram = np.divmod(both[np.append(True, both[1:] != both[:-1])], len(known))
+    return np.bincount(text_of, minlength=len(texts)), known, gram.astype(np.int32)
 
 
 def _prefixes(grams: Any, threshold: float) -> Any:

@@ -73,6 +73,17 @@ def test_any_script(texts: list[str]) -> None:
     assert components(texts, 0.5).tolist() == brute_components(texts, 0.5)
 
 
+@settings(max_examples=50, deadline=None)
+@given(ALIKE, st.integers(1, 60))
+def test_texts_may_be_gone_through_some_at_a_time(texts: list[str], characters: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        whole = similar_pairs(texts, 0.3)
+        patch.setattr("lora_clf.data.near_copies.CHARACTERS", characters)
+        some = similar_pairs(texts, 0.3)
+    for name in ("left", "right", "similarity"):
+        assert getattr(whole, name).tolist() == getattr(some, name).tolist()
+
+
 def test_an_alphabet_too_large_to_pack() -> None:
     draw = random.Random(1)
     letters = [chr(0x4E00 + place) for place in range(9000)]
