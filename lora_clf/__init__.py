@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lora_clf.base.base import Base, load_base
     from lora_clf.base.reading import Reading
     from lora_clf.base.verbalizer import Verbalizer
+    from lora_clf.comparison.run import compare
     from lora_clf.data.dataset import Dataset, load_data
     from lora_clf.errors import (
         AdapterError,
@@ -99,6 +100,7 @@ __all__ = [
     "Verbalizer",
     "WrongBaseError",
     "__version__",
+    "compare",
     "load_adapter",
     "load_base",
     "load_data",
@@ -123,6 +125,7 @@ _HOME = {
     "TrainSettings": "lora_clf.training.settings",
     "Tuner": "lora_clf.tuners.base",
     "Verbalizer": "lora_clf.base.verbalizer",
+    "compare": "lora_clf.comparison.run",
     "load_adapter": "lora_clf.adapters.adapter",
     "load_base": "lora_clf.base.base",
     "load_data": "lora_clf.data.dataset",
