@@ -9,6 +9,7 @@ from lora_clf.cli.output import line, percent, table
 from lora_clf.cli.task_scores import of_task, show_task_scores
 
 MATRIX = 12  # labels; a wider confusion matrix fits no terminal
+SHOWN = 30  # labels; of more those that go worst are shown
 
 
 def show_scores(parts: Mapping[str, Mapping[str, Any]], positive: str | None) -> None:
@@ -36,20 +37,25 @@ def show_scores(parts: Mapping[str, Mapping[str, Any]], positive: str | None) ->
 
 def show_classes(name: str, scores: Mapping[str, Any]) -> None:
     """Print each class' scores beside its row of the confusion matrix (rows: true label)."""
-    labels = list(scores["labels"])
+    labels, of = list(scores["labels"]), scores["per_class"]
     matrix = len(labels) <= MATRIX
+    rows = list(zip(labels, scores["confusion_matrix"], strict=True))
+    if len(labels) > SHOWN:  # those without a text last
+        rows = sorted(rows, key=lambda row: (not of[row[0]]["support"], of[row[0]]["f1"] or 0.0))[:SHOWN]
     table(
         (f"{name}: true label", "precision", "recall", "F1", *(f"as {label}" for label in labels if matrix)),
         [
             (
                 label,
-                percent(scores["per_class"][label]["precision"]),
-                percent(scores["per_class"][label]["recall"]),
-                percent(scores["per_class"][label]["f1"]),
+                percent(of[label]["precision"]),
+                percent(of[label]["recall"]),
+                percent(of[label]["f1"]),
                 *(counts if matrix else ()),
             )
-            for label, counts in zip(labels, scores["confusion_matrix"], strict=True)
+            for label, counts in rows
         ],
     )
+    if len(labels) > SHOWN:
+        line(f"These are the {SHOWN} of {len(labels)} labels with the lowest F1; --json has all.")
     if not matrix:
         line(f"The confusion matrix of {len(labels)} labels is in --json.")
