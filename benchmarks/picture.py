@@ -60,7 +60,7 @@ def drawn() -> bytes:
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context({**STYLE, "text.parse_math": True}):  # powers of ten beside the axis
         figure = Figure(figsize=(10, 4.1), layout="constrained")
         for axes, file, title in zip(figure.subplots(1, 2), files(), PANELS.values(), strict=True):
             panel(axes, json.loads(file.read_text(encoding="utf-8")), title)

@@ -72,6 +72,8 @@ def average(adapters: Sequence[Adapter], weights: Sequence[float] | None = None,
         tuned.load_state_dict(_mean([each.tuned.state_dict() for each in adapters], shares))
     headers = [each.header for each in adapters]
     left_out = [name for name in ("threshold", "temperature") if any(getattr(h, name) is not None for h in headers)]
+    if any(h.answering.unsettled() != h.answering and h.task == "multilabel" for h in headers):
+        left_out.append("thresholds")
     left_out = ["metrics", *left_out] if any(header.metrics for header in headers) else left_out
     header = make_header(
         first.base,
@@ -125,7 +127,7 @@ def _check_alike(adapters: Sequence[Adapter]) -> None:
         problems.append(
             f"{first.strategy} trains no change of weights, so the mean of its numbers is not the mean of what they do"
         )
-    if any(each.base is not adapters[0].base for each in adapters):
+    if any(each.base.backbone is not adapters[0].base.backbone for each in adapters):  # seen through a template or not
         problems.append("they are loaded on different bases")
     if problems:
         kind = strategies()[first.strategy]

@@ -80,7 +80,7 @@ def remarks(header: Header) -> list[str]:
         return [f"The number is logit x {task.std:.6g} + {task.mean:.6g}, deviation and mean of the training part."]
     if isinstance(task, Multilabel):
         cuts = ", ".join(f"{label} {cut:.4g}" for label, cut in zip(task.labels, task.cuts, strict=True))
-        return [f"A label is given from this probability on, chosen on validation: {cuts}."]
+        return [f"A label is given from this probability on (0.5 where validation had no say): {cuts}."]
     if isinstance(task, Ordinal):
         cut = ", ".join(f"{edge:g}" for edge in task.edges)
         lines = [

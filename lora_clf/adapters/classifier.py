@@ -30,9 +30,12 @@ def reading(base: Base, header: Header) -> Base:
     Raises:
         AdapterFormatError: template and words do not fit the base, or its language model's head is another one.
     """
-    if header.verbalizer is None or base.prompt is not None:
+    if header.verbalizer is None:
         return base
     words, rows = tuple(header.verbalizer["words"]), header.verbalizer["rows"]
+    mine = header.verbalizer["template"], words, rows
+    if base.prompt is not None and (base.prompt.template, base.prompt.words, base.prompt.digest) == mine:
+        return base
     try:
         found = prompted(base, header.verbalizer["template"], words)
     except (UsageError, UnsupportedBaseError) as error:

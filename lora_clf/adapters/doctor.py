@@ -284,15 +284,15 @@ def precision(patient: Patient) -> Finding:
     tokens = patient.encode(_SHORT)
     exact, rough = patient.alone(tokens), patient.alone(tokens, "bf16")
     drift = share(rough, exact)
-    flips = 0
+    flips, labelled = 0, False
     if patient.adapter is not None and patient.adapter.header.answering.softmax:
-        answers = patient.adapter.answers
+        answers, labelled = patient.adapter.answers, True
         with torch.inference_mode():
             both = [patient.view.head(vectors).float().cpu().numpy() for vectors in (exact, rough)]
         pairs = zip(*(answers(logits, tokens.truncated) for logits in both), strict=True)
         flips = sum(one.label != other.label and one.probability >= 0.5 + SURE / 2 for one, other in pairs)
     fine = drift <= ROUGH and not flips
-    labels = f", {flips} labels that were no toss-up change" if patient.adapter is not None else ""
+    labels = f", {flips} labels that were no toss-up change" if labelled else ""
     return Finding(
         "precision",
         fine,

@@ -12,7 +12,7 @@ from lora_clf.base.pooling import check_pooling
 from lora_clf.base.sources import locate
 from lora_clf.base.tokenizer import Tokenizer, Tokens, load_tokenizer
 from lora_clf.base.weights import read_backbone, read_config
-from lora_clf.errors import UsageError
+from lora_clf.errors import UnsupportedBaseError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,12 +100,24 @@ class Base:
 
 
 def position_limit(config: Any) -> int | None:
-    """How many positions the backbone has, or None where there is no limit (relative positions)."""
+    """How many positions the backbone has, or None where there is no limit (relative positions).
+
+    Raises:
+        UnsupportedBaseError: they are numbered by a padding token that the config does not name.
+    """
     if config.model_type == "t5":
         return None
     positions = int(config.max_position_embeddings)
-    # RoBERTa and Longformer number positions from pad + 1 on.
-    return positions - config.pad_token_id - 1 if config.model_type in ("roberta", "longformer") else positions
+    if config.model_type in ("roberta", "longformer"):  # which number positions from pad + 1 on
+        if config.pad_token_id is None:
+            raise UnsupportedBaseError(
+                f"The config.json of this {config.model_type} base has no pad_token_id, from which its positions count."
+            )
+        return positions - int(config.pad_token_id) - 1
+    turning = getattr(config, "rope_parameters", None) or {}
+    if turning.get("rope_type") == "longrope":  # beyond these it turns all texts of a batch otherwise
+        return min(positions, int(turning.get("original_max_position_embeddings") or positions))
+    return positions
 
 
 def _check_length(max_length: int, config: Any, name: str, beside: int = 0) -> int:

@@ -87,7 +87,7 @@ def locate(name: str = DEFAULT, revision: str | None = None, *, progress: Progre
         UsageError: a name that is none, or two revisions at once.
     """
     tell = progress or _LOG.info
-    folder = Path(name).expanduser()
+    folder = _expanded(name)
     if name not in CATALOGUE and (folder / "config.json").is_file():
         if revision is not None:
             raise UsageError(f"--revision {revision}: {folder.name!r} is a folder, which has none. Leave it out.")
@@ -192,6 +192,14 @@ def _local(folder: Path) -> Located:
     return Located(folder, name)
 
 
+def _expanded(name: str) -> Path:
+    """A path with ``~`` and ``~user`` filled in; where there is no such user it is a name like another."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
+
+
 def _called(folder: Path) -> str:
     """What a folder is called as a base: its own name, which in an adapter begins with neither ``~`` nor a dot."""
     return folder.resolve().name.lstrip("~.\\") or "base"
@@ -200,7 +208,7 @@ def _called(folder: Path) -> str:
 def registered() -> Iterator[tuple[str, Path]]:
     """Name and folder of each base under ``LORA_CLF_BASES``: folders of bases, or bases themselves."""
     for part in os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep):
-        root = Path(part).expanduser()
+        root = _expanded(part)
         if not part or not root.is_dir():
             continue
         for folder in (root, *sorted(root.iterdir())):

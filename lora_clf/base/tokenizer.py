@@ -275,12 +275,14 @@ def load_tokenizer(folder: Path, config: Any, name: str | None = None) -> Tokeni
     name = name or folder.resolve().name
     settings = _read_json(folder / "tokenizer_config.json", name) or {}
     gpt2 = _field(config, "model_type") == "gpt2" and not settings.get("add_prefix_space")
-    if gpt2 and (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+    fast = FastTokenizer(_read_fast(folder, name), settings, name) if (folder / "tokenizer.json").is_file() else None
+    plain = fast is None or fast.is_plain_byte_pairs  # no tokens of the owner's, nothing around a text
+    if gpt2 and plain and (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         vocabulary, merges = _read_byte_pairs(folder, name)
         table = byte_pairs.ranks(vocabulary, merges)
         if table is not None:
             return _assemble(BytePairs(table, vocabulary, merges), vocabulary.get, config, settings)
-    fast = FastTokenizer(_read_fast(folder, name), settings, name)
+    fast = fast or FastTokenizer(_read_fast(folder, name), settings, name)
     if gpt2 and fast.is_plain_byte_pairs:
         vocabulary, merges = fast.byte_pairs()
         table = byte_pairs.ranks(vocabulary, merges)

@@ -88,6 +88,11 @@ def _state(base: Base, view: View, temperature: float, units: tuple[float, float
     state = {f"{base.architecture.prefix}.{name}": tensor for name, tensor in view.backbone.state_dict().items()}
     if base.architecture.idle_pooler:  # which the class has and its head does not use
         pooler: Any = base.backbone.pooler
+        if pooler is None:
+            raise UnsupportedBaseError(
+                f"The base {base.name} was saved without the pooler that its classification class has, so there is no "
+                "folder for transformers that would load without a warning. Use lora_clf itself, or a base with one."
+            )
         state |= {f"{base.architecture.prefix}.pooler.{name}": tensor for name, tensor in pooler.state_dict().items()}
     last = output_layer(view.head)
     divided = {id(parameter) for parameter in last.parameters()} if temperature != 1.0 else set()
@@ -130,12 +135,22 @@ def _agree_on_padding(tokenizer: Any, config: Any, by_id: bool) -> None:
         tokenizer.pad_token = token if isinstance(token, str) and not by_id else tokenizer.eos_token
     if by_id or config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id
+    rows = config.vocab_size
+    if config.pad_token_id is not None and config.pad_token_id >= rows:  # added, and the embeddings never grew
+        if tokenizer.eos_token_id is None or tokenizer.eos_token_id >= rows:
+            raise UnsupportedBaseError(
+                f"The base pads with id {config.pad_token_id}, for which it has no embedding (it has {rows:,}). "
+                "Give its tokenizer a pad_token that it knows."
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+        config.pad_token_id = tokenizer.eos_token_id
 
 
 def write_backbone(base: Base, view: View, folder: Path) -> None:
     """Write the backbone of ``view``, plain weights, into ``folder`` so that `load_base` reads it.
 
-    What else stands in the base's folder (a decoder, a pooler) and the tokenizer go along unchanged.
+    What else transformers' plain class of that base has (a pooler) and the tokenizer go along unchanged. A language
+    model's head that is not its embeddings, and T5's decoder, are no part of that class and stay behind.
 
     Raises:
         BaseError: the base's own folder cannot be read any more.

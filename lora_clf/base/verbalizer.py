@@ -145,9 +145,12 @@ class PromptTokenizer(Tokenizer):
         whole = [f"{self._before}{text}{self._behind}{behind}" for text in texts]
         # No text has more tokens than bytes.
         room = max((len(text.encode("utf-8", "replace")) for text in whole), default=0) + 64
+        cap = max(LEAST_CHARACTERS, CHARACTERS_A_TOKEN * room)
+        whole = [normalise(text, cap, "right").text for text in whole]
         ends = len(self.inner.around[1])
         lead = np.array(self.lead, dtype=np.int32)
-        return [np.concatenate([row[: len(row) - ends], lead]) for row in self.inner.encode(whole, room).ids]
+        # As pieces: what spells a special token at an end of the template, or of a text in it, stays as letters.
+        return [np.concatenate([row[: len(row) - ends], lead]) for row in self.inner.encode_pieces(whole, room).ids]
 
     def _cut(self, text: str, max_length: int, side: Side) -> Row:
         """The ids with as many characters of ``text`` as fit, found by halving."""

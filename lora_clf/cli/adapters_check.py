@@ -117,7 +117,10 @@ def diff(
             ],
         )
     line()
-    line(f"A is {first}, B is {second}. Norms are Frobenius norms of what is added to the base's weights.")
+    line(
+        f"A is {first}, B is {second}. Norms are Frobenius norms of what is added to the base's weights; of "
+        "parameters that a strategy puts beside these, of the parameters themselves."
+    )
 
 
 def _scores(metrics: dict[str, tuple[float | None, float | None]]) -> list[tuple[str, ...]]:

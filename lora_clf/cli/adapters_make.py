@@ -72,6 +72,13 @@ def convert(
     folder = adapter_folder(adapter, file_cap=how.cap)
     _check_other(out, folder)
     if split_qkv is not None:
+        given = {
+            "--labels": labels is not None, "--positive-label": positive_label is not None, "--fuse-qkv": fuse_qkv,
+            "--max-length": max_length is not None, "--truncation": truncation != "right",
+            "--strategy": strategy != "lora", "--adapter-dtype": dtype is not None,
+        }  # fmt: skip
+        if odd := ", ".join(name for name, came in given.items() if came):
+            raise UsageError(f"--split-qkv writes what one of our adapters holds; {odd} does not apply.")
         _split(adapter, out, split_qkv, how, force, as_json)
         return
     fields = read_foreign(folder, file_cap=how.cap).fields
@@ -242,8 +249,9 @@ def extract(
         ordered = sorted(found.left_out.items(), key=lambda item: -item[1])
         shown = ", ".join(f"{_kind(kind)} {100 * share:.2g} %" for kind, share in ordered)
         line(f"Left out: {shown}. What that costs only labelled data tells: --data.")
-    if original.header.threshold is not None or original.header.temperature is not None:
-        line("Threshold and temperature were found for the original and are not taken over.")
+    task = original.header.answering
+    if task != task.unsettled():
+        line("Thresholds and temperature were found for the original and are not taken over.")
     show_beside(scores, "extracted")
     if original.header.tensors:
         line(f"The original: {original.header.parameters:,} numbers; extracted: {made.header.parameters:,}.")

@@ -74,6 +74,9 @@ def _parts(
     from lora_clf.data.dataset import load_table
 
     header = made.header
+    columns.say_unused(header.task)
+    if all_rows and seed is not None:
+        raise UsageError(f"--seed {seed} is about a split, and --all-rows makes none.")
     if all_rows:
         empty = header.task == "multilabel"
         return {"all": load_table(source, **columns.table_settings(), empty_labels=empty)}, False

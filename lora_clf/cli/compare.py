@@ -100,11 +100,14 @@ def compare(
         raise UsageError("--repeats gives each repeat a split and a seed of its own; it takes no --seeds or --resplit.")
     if repeats is not None and repeats < 1:
         raise UsageError(f"--repeats {repeats}: expected at least 1.")
+    if resplit and seed:
+        raise UsageError(f"--resplit splits with each of --seeds; --seed {seed} does not apply.")
     if draws is not None and curve is None:
         raise UsageError(f"--draws {draws} is about --curve, which was not given.")
     counted = numbers(seeds or "3") if repeats is None else list(range(seed, seed + repeats))
     from lora_clf.adapters.adapter import check_dtype
     from lora_clf.base.base import pick_device
+    from lora_clf.comparison.comparison import without_folder
     from lora_clf.comparison.contender import ALL
     from lora_clf.comparison.plan import BaseArguments
     from lora_clf.comparison.run import compare as run_comparison
@@ -142,7 +145,7 @@ def compare(
                 force=force,
                 plot_format=plot_format,
                 margin=margin,
-                command=shlex.join(["lora-clf", *sys.argv[1:]]),
+                command=shlex.join(["lora-clf", *map(without_folder, sys.argv[1:])]),
                 progress=progress,
             )
     except KeyboardInterrupt as error:
@@ -235,7 +238,9 @@ def show_classes(found: Comparison) -> None:
     if sys.stdout.isatty():
         from rich.console import Console
 
-        Console().print(as_rich(found))
+        console = Console()
+        for each in as_rich(found, console.width):
+            console.print(each)
     else:
         table([column.heading for column in columns_of(found)], cells_of(found))
     line()
@@ -288,7 +293,7 @@ def _lines(now: PlanProgress) -> None:
 
 def _words(now: PlanProgress) -> str:
     """The line for an event that deserves one."""
-    if now.event == "estimate":
+    if now.event in ("estimate", "warning"):
         return now.message
     if now.event not in ("done", "kept", "failed"):
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -62,7 +63,7 @@ def prepare(
     line(leak_lines(dataset))
     for name, file in files.items():
         line(f"Wrote {file} ({len(dataset.parts[name]):,} rows).")
-    line(f"Use it: lora-clf train {out}")
+    line(f"Use it: {shlex.join(['lora-clf', 'train', str(out), *columns.task_flags()])}")
 
 
 @app.command()
@@ -118,8 +119,6 @@ def clean(
 
     A .txt (or .vtt, .srt) file is one transcript; of a table each row is one.
     """
-    from collections import Counter
-
     from lora_clf.data.reader import decoded
     from lora_clf.data.traced import Traced
     from lora_clf.data.transcript import clean as cleaning_of
@@ -127,7 +126,7 @@ def clean(
     if not file.is_file():
         raise DataError(f"There is no file {file}.")
     if file.suffix.lower() in PROSE:
-        texts = [decoded(file.read_bytes(), file.name, encoding or "utf-8-sig")]
+        texts = [decoded(file.read_bytes(), file.name, encoding)]
     else:
         texts = [text for rows in open_rows(file, text_column, encoding).chunks(4096) for text in rows.texts]
     counts: Counter[str] = Counter()

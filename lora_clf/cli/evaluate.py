@@ -61,6 +61,8 @@ def evaluate(
     Scores by class, by length and by column come with intervals; then calibration, other thresholds and the errors.
     """
     quiet_third_parties()
+    if all_rows and seed is not None:
+        raise UsageError(f"--seed {seed} is about a split, and --all-rows makes none.")
     if errors < 0:
         raise UsageError(f"--errors {errors}: expected 0 or more.")
     rules = [drop_rule(text) for text in drop_rows or ()]
@@ -75,6 +77,7 @@ def evaluate(
 
     origin = one_source(source, data)
     header = read_header(adapter_folder(adapter, file_cap=how.cap))
+    columns.say_unused(header.task)
     if plot is not None:
         check_plot(plot)
         if header.task != "regression":

@@ -100,7 +100,7 @@ def _one_line(text: str) -> str:
 
 def say(text: str) -> None:
     """Write a line to stderr, whatever stderr can show; what would move the cursor is spelt out."""
-    text = _MOVES.sub(lambda found: ascii(found[0])[1:-1], text)
+    text = still(text)
     with suppress(OSError, ValueError):
         encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
         sys.stderr.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
@@ -111,3 +111,8 @@ def _close_stdout() -> None:
     """Send what is still buffered nowhere: the reader of the pipe has gone."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def still(text: str) -> str:
+    """``text`` with what would move a terminal's cursor, or change its colours, spelt out."""
+    return _MOVES.sub(lambda found: ascii(found[0])[1:-1], text)

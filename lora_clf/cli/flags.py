@@ -21,6 +21,7 @@ from typing import Annotated, Any, ClassVar, get_type_hints
 
 import typer
 
+from lora_clf.cli.output import note
 from lora_clf.comparison.arguments import LABELS
 from lora_clf.errors import UsageError
 
@@ -197,6 +198,17 @@ class DataFlags(Flags):
         if other:
             raise UsageError(f"Where no split into parts is made, {', '.join(other)} does not apply.")
         return {name: getattr(self, name) for name in names}
+
+    def task_flags(self) -> list[str]:
+        """The flags that came and say what is learned, as words of a command."""
+        defaults = type(self)()
+        given = {name: value for name in LABELS if (value := getattr(self, name)) != getattr(defaults, name)}
+        return [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+    def say_unused(self, task: str) -> None:
+        """Say of flags about what is learned that an adapter, whose ``task`` is this, knows it already."""
+        if flags := self.task_flags()[::2]:
+            note(f"The adapter's own task ({task}) counts; {', '.join(flags)} has no effect.")
 
 
 CacheSize = Annotated[

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from lora_clf.cli.failure import say
+from lora_clf.cli.failure import say, still
 
 if TYPE_CHECKING:
     from lora_clf.training.result import Progress
@@ -51,8 +51,8 @@ def _finite(value: Any) -> Any:
 
 
 def line(text: str = "") -> None:
-    """Print a line for people."""
-    print(text)
+    """Print a line for people; in a terminal what would move its cursor is spelt out."""
+    print(still(text) if sys.stdout.isatty() else text)
 
 
 def note(text: str) -> None:
@@ -70,11 +70,11 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
         from rich.table import Table
         from rich.text import Text
 
-        drawn = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+        drawn = Table(title=Text(still(title)) if title else None, title_justify="left", box=box.SIMPLE_HEAD)
         for name, numeric in zip(columns, right, strict=True):
-            drawn.add_column(name, justify="right" if numeric else "left")
+            drawn.add_column(Text(still(name)), justify="right" if numeric else "left")
         for row in cells:
-            drawn.add_row(*(Text(value) for value in row))  # Text: brackets are not markup here
+            drawn.add_row(*(Text(still(value)) for value in row))  # Text: brackets are not markup here
         Console().print(drawn)
         return
     if title:

@@ -32,7 +32,7 @@ def check_writable(place: Path, flag: str) -> None:
         UsageError: a file stands where a folder is needed, or there is no permission.
     """
     there = place.absolute()
-    while not os.path.lexists(there):
+    while not os.path.lexists(there) and there != there.parent:  # a drive that is not there is its own parent
         there = there.parent
     if there != place.absolute() and not there.is_dir():
         raise UsageError(f"{flag} {place}: {there.name!r} is a file, expected a folder.")

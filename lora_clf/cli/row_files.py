@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from lora_clf.cli.rows import Rows, RowSource, find_text, read_whole, unreadable
-from lora_clf.errors import DataError
+from lora_clf.errors import DataError, UsageError
 
 JSON_LINES: Final = (".jsonl", ".ndjson")
 _MAGIC: Final = (b"PK\x03\x04", b"PAR1", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")  # of files that are no text
@@ -34,6 +34,8 @@ def open_rows(file: Path, text_column: str | None, encoding: str | None = None) 
         return read_whole(file, text_column, encoding)
     suffix = file.suffix.lower()
     if suffix == ".parquet":
+        if encoding is not None:
+            raise UsageError(f"--encoding {encoding} is about text files; {file.name} is Parquet.")
         return ParquetRows(file, text_column)
     try:
         if suffix == ".txt":

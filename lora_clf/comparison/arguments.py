@@ -121,6 +121,7 @@ class DataArguments:
         read = {key: value for key, value in self.settings.items() if key not in {*FOLD_SETTINGS, "protocol"}}
         if (group_column := cut.get("group_column")) is not None:
             read["columns"] = [*read.get("columns", ()), group_column]
+            read["required"] = [group_column]
         asked = Question(**{key: value for key, value in cut.items() if key in LABELS})
         corpus = load_corpus(self.source, **read, empty_labels=asked.may_be_empty)
         return folds(
@@ -133,4 +134,5 @@ class DataArguments:
             name=corpus.name,
             licence=corpus.licence,
             source=corpus.source,
+            warnings=corpus.warnings,
         )

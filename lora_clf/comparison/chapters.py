@@ -121,7 +121,7 @@ def tuning_blocks(plan: Plan, tunings: Sequence[Tuning], measure: Measure) -> li
     rows = []
     for tuning in tunings:
         part = f"split {tuning.split_seed}" + ("" if tuning.fold is None else f", fold {tuning.fold}")
-        first, chosen = (tuning.trials[0] if tuning.trials else None), tuning.chosen
+        first, chosen = next((trial for trial in tuning.trials if trial.number == 1), None), tuning.chosen
         failed = sum(trial.error is not None for trial in tuning.trials)
         count = f"{len(tuning.trials)} of {tuning.budget}" + (f", {failed} diverged" if failed else "")
         figures = [figure(chosen), figure(first), seconds_text(tuning.seconds)]
@@ -140,7 +140,7 @@ def tuning_blocks(plan: Plan, tunings: Sequence[Tuning], measure: Measure) -> li
 def _chosen(tuning: Tuning, chosen: TrialOutcome | None) -> str:
     if chosen is None:
         return "usual settings: every trial failed"
-    usual: dict[str, Any] = tuning.trials[0].settings
+    usual: dict[str, Any] = next((trial.settings for trial in tuning.trials if trial.number == 1), {})
     changed = {name: value for name, value in chosen.settings.items() if value != usual.get(name)}
     if chosen.rate is not None:
         changed["lr"] = chosen.rate

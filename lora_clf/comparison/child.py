@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,18 +77,6 @@ def task_of(
         "every": every,
     }
     return Task(cell.name, cell.contender.label, request)
-
-
-def start_cell(
-    cell: Cell, folder: Path, adapter: Path | None, step: Callable[[News], None], dtype: str = "fp32"
-) -> Failure | None:
-    """Run one cell in a child process; None where it is done, otherwise what went wrong."""
-    failure = None
-    for news in run_batches([[task_of(cell, folder, adapter, dtype)]]):
-        if news.event == "step":
-            step(news)
-        failure = failure or news.failure
-    return failure
 
 
 def run_batches(

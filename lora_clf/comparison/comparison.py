@@ -13,6 +13,7 @@ import numpy as np
 
 from lora_clf.comparison.outcome import Outcome, Predictions
 from lora_clf.comparison.plan import SCHEMA, Plan
+from lora_clf.data.hard import is_hard
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from lora_clf.data.dataset import Dataset, Part
 
 DIGITS = 4  # of a probability in results.json; the cells keep them whole
-TRUE_WORDS = {"1", "true", "yes", "y", "hard", "x"}
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class Comparison:
             row
             for data in self.datasets.values()
             for row, mark in zip(data.test.rows, data.test.columns.get("hard", ()), strict=False)
-            if mark.strip().lower() in TRUE_WORDS
+            if is_hard(mark)
         )
 
     @cached_property
@@ -279,6 +279,14 @@ def portable(plan: Plan, base: str, data: str) -> dict[str, Any]:
         if isinstance(name := value["data"]["settings"].get(key), str):
             value["data"]["settings"][key] = name.replace("\\", "/").rsplit("/", 1)[-1]
     return value
+
+
+def without_folder(word: str) -> str:
+    """A word of a command line; of an absolute path, blanks and all, or of one behind ``--flag=`` the last name."""
+    flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    if re.match(r"(?:~|\.\.|[A-Za-z]:)?[/\\]", value):
+        value = re.split(r"[/\\]", value.rstrip("/\\"))[-1]
+    return f"{flag}{equals}{value}"
 
 
 def without_folders(command: str | None) -> str | None:

@@ -129,7 +129,10 @@ def _timed(
             loss.backward()
         loss.item()
 
-    return _fastest(lambda: passed(True)), _fastest(lambda: passed(False)), frozen
+    try:
+        return _fastest(lambda: passed(True)), _fastest(lambda: passed(False)), frozen
+    except Exception:  # memory that is too small, or a library's own: as above
+        return 0.0, 0.0, 0.0
 
 
 def _fastest(work: Callable[[], None]) -> float:

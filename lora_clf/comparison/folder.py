@@ -7,19 +7,22 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from lora_clf.comparison.child import Task, task_of
 from lora_clf.comparison.comparison import portable
-from lora_clf.comparison.outcome import Outcome, is_adapter_of, numbered_as, read_outcome
+from lora_clf.comparison.outcome import Outcome, is_adapter_of, kept_whole, numbered_as, read_outcome
 from lora_clf.comparison.plan import Cell, Plan, canonical
 from lora_clf.comparison.tuning import Trial, Tuning, read_trial, trial_task, tunings_of
+from lora_clf.data.cache import write_whole
 from lora_clf.errors import UsageError
 from lora_clf.training.checkpoints import USUAL, parse_interval
 from lora_clf.training.lock import HeldError, Lock
 
 if TYPE_CHECKING:
     from lora_clf.data.dataset import Dataset
+
+BEGUN: Final = "plan.json"
 
 
 class Folder:
@@ -49,27 +52,47 @@ class Folder:
         self._adapters = _adapter_names(plan) if save_adapters else {}
 
     def refuse_another(self, facts: Mapping[str, Any]) -> None:
-        """Refuse a folder with the results of another plan or of other data.
+        """Refuse a folder with the results, finished or begun, of another plan or of other data.
 
         Raises:
             UsageError: the folder holds such results, or what cannot be read as results.
         """
+        name = "results.json"
+        if not (self.out / name).exists():
+            if not any(path.is_dir() for part in ("cells", "tuning") for path in (self.out / part).glob("*")):
+                return
+            name = BEGUN
         try:
-            there = json.loads((self.out / "results.json").read_text(encoding="utf-8"))
+            there = json.loads((self.out / name).read_text(encoding="utf-8"))
             found = dict(there["plan"]), [split["digest"] for split in there["facts"]["data"]["splits"]]
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError):
             found = None
-        mine = json.loads(canonical(portable(self._plan, facts["base"]["name"], facts["data"]["name"])))
+        mine = self._told(facts)["plan"]
         if found is not None and found[0] != mine:
             keys = sorted(key for key in {*mine, *found[0]} if found[0].get(key) != mine.get(key))
             what = f"another comparison (other {', '.join(keys).replace('_', ' ')})"
         elif found is None or found[1] != [split["digest"] for split in facts["data"]["splits"]]:
-            what = "a file results.json that cannot be read" if found is None else "a comparison on other data"
+            what = f"a file {name} that cannot be read" if found is None else "a comparison on other data"
         else:
             return
         raise UsageError(f"{self.out.name} holds {what}. Choose another --out, or --force to overwrite its results.")
+
+    def claim(self, facts: Mapping[str, Any]) -> None:
+        """Write down whose results these will be, before there is a report that says it.
+
+        Raises:
+            TrainingError: the disk does not take it.
+        """
+        with kept_whole(self.out / BEGUN):
+            write_whole(self.out / BEGUN, f"{canonical(self._told(facts))}\n".encode())
+
+    def _told(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Plan and data as they stand in results.json, without a path."""
+        plan = json.loads(canonical(portable(self._plan, facts["base"]["name"], facts["data"]["name"])))
+        splits = [{"digest": split["digest"]} for split in facts["data"]["splits"]]
+        return {"plan": plan, "facts": {"data": {"splits": splits}}}
 
     @contextmanager
     def held(self) -> Iterator[None]:

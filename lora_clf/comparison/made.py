@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -39,6 +39,15 @@ def made_lines(plan: Plan, facts: Mapping[str, Any], used: Mapping[str, Mapping[
         *_code(facts.get("provenance")),
     ]
     return [line for line in lines if line]
+
+
+def used_by(runs: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """The settings that all runs of one contender have in common; what tuning chose for some in another way says so."""
+    first = next(iter(runs), {})
+    return {
+        name: value if all(run.get(name) == value for run in runs) else "as tuned, not the same in all runs"
+        for name, value in first.items()
+    }
 
 
 def rate_of(training: Iterable[Mapping[str, Any]]) -> dict[str, object]:

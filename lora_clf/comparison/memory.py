@@ -55,3 +55,14 @@ def _linux(name: str) -> int | None:
         return None
     found = re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE)
     return int(found.group(1)) * 1024 if found else None
+
+
+def give_back() -> None:
+    """Let go of what the allocator of a GPU keeps for this process, which others may need."""
+    import gc
+
+    import torch
+
+    if torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -175,7 +177,8 @@ def read_outcome(folder: Path, digest: str | None = None) -> Outcome | None:
                 for part in ("test", "validation")
             }
         return Outcome(**value, **parts)
-    except (OSError, ValueError, KeyError, TypeError):  # absent or half written: the cell runs again
+    # Absent or damaged: the cell runs again.
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
 
 

@@ -41,6 +41,7 @@ STYLE: Any = {  # matplotlib names its settings in a type of its own
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
     "text.color": INK,
+    "text.parse_math": False,  # a label like $5-$10 is no formula
     "xtick.color": INK,
     "ytick.color": INK,
 }

@@ -17,7 +17,7 @@ from lora_clf.comparison.chapters import curve_blocks, tuning_blocks, write_curv
 from lora_clf.comparison.evidence import copy_blocks, mistake_blocks, plot_blocks
 from lora_clf.comparison.evidence_plots import write_evidence
 from lora_clf.comparison.false_alarms import alarm_blocks
-from lora_clf.comparison.made import made_lines, rate_of
+from lora_clf.comparison.made import made_lines, rate_of, used_by
 from lora_clf.comparison.outcome import kept_whole
 from lora_clf.comparison.page import Block, Grid, Heading, Notes, Paragraph, Plot
 from lora_clf.comparison.plots import AXES, render, write_plots
@@ -112,7 +112,7 @@ def _classes(comparison: Comparison, rows: Sequence[Standing]) -> list[Block]:
         for place, (name, scores) in enumerate(row.scores["per_class"].items()):
             taken = row.scores["confusion_matrix"][place]
             mistakes = ", ".join(
-                f"{count} as {comparison.labels[other]}"
+                f"{count / row.seeds:.3g} as {comparison.labels[other]}"
                 for other, count in enumerate(taken)
                 if count and other != place
             )
@@ -120,10 +120,9 @@ def _classes(comparison: Comparison, rows: Sequence[Standing]) -> list[Block]:
             label = row.label if place == 0 else ""
             table.append([label, name, *figures, f"{scores['support']:.0f}", mistakes or "none"])
     seeds = max((row.seeds for row in rows), default=1)
-    note = f" Mistakes are counted over {seeds} seeds." if seeds > 1 else ""
     return [
         Heading("Class by class"),
-        Paragraph(f"Test rows; means over seeds.{note}" if seeds > 1 else "Test rows."),
+        Paragraph("Test rows; means over seeds, of mistakes too." if seeds > 1 else "Test rows."),
         Grid(
             ["strategy", "class", "precision %", "recall %", "F1 %", "PR-AUC %", "rows", "mistaken for another"],
             table,
@@ -259,11 +258,11 @@ def _of(count: int, total: int) -> str:
 
 
 def _provenance(comparison: Comparison) -> list[Block]:
-    used = {
-        contender.label: contender.settings
-        | rate_of(outcome.training for outcome in comparison.outcomes_of(contender.label))
-        for contender in comparison.plan.contenders
-    }
+    used = {}
+    for contender in comparison.plan.contenders:
+        runs = comparison.outcomes_of(contender.label)
+        each = [outcome.settings | rate_of([outcome.training]) for outcome in runs]
+        used[contender.label] = used_by(each) or contender.settings
     lines = [*made_lines(comparison.plan, comparison.facts, used), _intervals(comparison)]
     return [Heading("How it was made"), Notes(lines)]
 

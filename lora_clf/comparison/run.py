@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +118,7 @@ def compare(
         contenders=contenders_of(strategies, strategy_settings),
         seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
         base=BaseArguments(base) if isinstance(base, str) else base,
-        data=data if isinstance(data, DataArguments) else DataArguments(str(data), dict(data_settings or {}), folds),
+        data=data if isinstance(data, DataArguments) else DataArguments(str(data), _plain(data_settings or {}), folds),
         training=dict(training or {}),
         reading=dict(reading or {}),
         resplit=resplit,
@@ -161,6 +162,7 @@ def run_plan(
 ) -> Comparison | TaskComparison:
     """Run ``plan``; `compare` says what the arguments are. ``leave_out``: without what cannot adapt the base."""
     from lora_clf.comparison.estimate import Clock, estimate
+    from lora_clf.comparison.memory import give_back
     from lora_clf.comparison.plots import check_format
     from lora_clf.comparison.report import write_report
     from lora_clf.comparison.task_comparison import gathered
@@ -218,16 +220,21 @@ def run_plan(
         work.keep(trial.name for trial in trials if trial not in untried)
         work.keep(cell.name for cell in [*cells, *small] if cell not in todo)
         work.estimate()
+        for warning in facts["data"]["warnings"]:
+            text = f"Warning: {warning.rstrip('.')}."
+            work.tell(PlanProgress("", work.done, work.total, event="warning", message=text))
         classes = loaded if first.task.softmax else {}  # of other tasks the baselines are in `gathered`
         untuned = measure_untuned(base, classes, settings)
         near = measure_centroids(base, drawn, settings)
         del base  # the children load their own; two copies would be one too many
+        give_back()
         work.failures.extend(untuned.failures)
         # First, so that what fails is known before hours have passed.
         baselines = measure_baselines(classes, work.failures)
         plain = measure_baselines(drawn, work.failures)
         for lost in tuple(work.failures):
             work.tell(PlanProgress(lost.cell, work.done, work.total, event="failed", message=lost.message))
+        folder.claim(facts)
         if untried:
             groups = batched(untried, lambda trial: trial.cell)
             work.do(groups, folder)
@@ -239,7 +246,8 @@ def run_plan(
         alone = [[cell] for cell in todo if cell.k is None]
         shared = batched([cell for cell in todo if cell.k is not None], lambda cell: cell)
         work.do([*alone, *shared], folder)
-        failures = in_order(work.failures, [*trials, *cells, *small])
+        failed = in_order(work.failures, [*trials, *cells, *small])
+        failures = tuple(replace(each, message=without_folders(each.message) or "") for each in failed)
         facts |= {"command": without_folders(command), "margin": float(margin)}
         facts["left_out"] = [*refused, *untuned.left_out]
         outcomes = folder.outcomes(cells, [loaded[cell.split_seed, cell.fold] for cell in cells])
@@ -260,6 +268,11 @@ def run_plan(
         )
         write_report(comparison, out, plot_format)
         return comparison
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as they go to another process: a path is its text."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
 
 
 def check_task(plan: Plan, task: Task) -> None:

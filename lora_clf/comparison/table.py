@@ -7,8 +7,9 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from lora_clf.base.reading import Reading
 from lora_clf.comparison.plan import canonical
 from lora_clf.comparison.standing import Average, Score, Standing, listed
 
@@ -167,7 +168,7 @@ def footnotes(comparison: Comparison) -> list[str]:
     if comparison.plan.base.template is not None:
         words = "" if comparison.plan.base.words is None else f" with the words {comparison.plan.base.words}"
         notes.append(f"Heads answer in words: each text in the template {comparison.plan.base.template!r}{words}.")
-    if comparison.plan.reading:
+    if Reading.restored(comparison.plan.reading).whole:
         notes.append(f"{' and '.join(said)} read the beginning of a long text only, the strategies all of it.")
     notes += [f"No {one['label']}: {one['reason']}." for one in comparison.facts.get("left_out", ())]
     if len({canonical(outcome.environment) for outcome in comparison.outcomes}) > 1:
@@ -194,29 +195,41 @@ def diagnoses(comparison: Comparison) -> list[str]:
     return told
 
 
-def as_rich(comparison: Comparison) -> Table:
-    """The table for a terminal."""
+def as_rich(comparison: Comparison, width: int) -> list[Table]:
+    """The table for a terminal of ``width`` letters: as many as it takes for all columns, one below the other.
+
+    What has to be known to read them is in `footnotes`.
+    """
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(caption="\n".join(footnotes(comparison)), caption_justify="left", caption_style="dim")
-    for column in columns_of(comparison):
-        table.add_column(column.heading, justify="left" if column.left else "right", no_wrap=True)
+    columns, rows = columns_of(comparison), cells_of(comparison)
+    sizes = [max(len(column.heading), *(len(cells[place]) for cells in rows)) for place, column in enumerate(columns)]
     kinds = [row.kind for row in comparison.standings]
-    for place, cells in enumerate(cells_of(comparison)):
-        last = place + 1 < len(kinds) and kinds[place] != kinds[place + 1]
-        table.add_row(*cells, end_section=last, style="bold" if comparison.standings[place].best else None)
-    return table
+    found = []
+    for places in _side_by_side(sizes, width):
+        table = Table()
+        for place in places:
+            side: Literal["left", "right"] = "left" if columns[place].left else "right"
+            table.add_column(Text(columns[place].heading), justify=side, no_wrap=True)
+        for number, cells in enumerate(rows):
+            last = number + 1 < len(kinds) and kinds[number] != kinds[number + 1]
+            bold = "bold" if comparison.standings[number].best else None
+            # Text: brackets are not markup here.
+            table.add_row(*(Text(cells[place]) for place in places), end_section=last, style=bold)
+        found.append(table)
+    return found
 
 
-def as_markdown(comparison: Comparison) -> str:
-    """The table in GitHub's Markdown, with its footnotes."""
-    columns = columns_of(comparison)
-    lines = markdown_table(
-        [column.heading for column in columns],
-        cells_of(comparison),
-        [column.left for column in columns],
-    )
-    return lines + "\n" + "\n".join(f"- {escaped(note)}" for note in footnotes(comparison)) + "\n"
+def _side_by_side(sizes: Sequence[int], width: int) -> list[list[int]]:
+    """Which columns fit beside each other, the first in every table, each with three letters of frame."""
+    groups = [[0]]
+    for place in range(1, len(sizes)):
+        taken = 1 + sum(sizes[each] + 3 for each in (*groups[-1], place))
+        if taken > width and len(groups[-1]) > 1:
+            groups.append([0])
+        groups[-1].append(place)
+    return groups
 
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[bool]) -> str:
@@ -231,9 +244,9 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left:
 
 def escaped(text: str) -> str:
     """``text`` so that Markdown shows it as it is."""
-    for letter in "\\|*_<>`":
+    for letter in "\\|*_<>`[]!#":
         text = text.replace(letter, "\\" + letter)
-    return text
+    return " ".join(text.replace("://", ":\\//").split())
 
 
 def flat(row: Standing) -> dict[str, Any]:

@@ -76,6 +76,7 @@ def notes_of(found: TaskComparison) -> list[str]:
     dropped += [f"Without {label}: it has no seed that the others have." for label in gone]
     left_out = [f"Left out, {one['label']}: {one['reason']}." for one in found.facts.get("left_out", ())]
     return [
+        *found.facts.get("data", {}).get("warnings", ()),
         "Intervals are over test rows and seeds, near copies counted as one. Those that share a letter cannot be told "
         "apart, all pairs at once; that does not show that they are equal.",
         f"The margin of {found.margin:g} point{'' if found.margin == 1 else 's'} is "
@@ -95,6 +96,13 @@ def write_task_report(found: TaskComparison, out: Path, plot_format: str = "png"
     Raises:
         TrainingError: the disk does not take them; each file is whole, the old or the new one.
     """
+    import matplotlib
+
+    with matplotlib.rc_context({"text.parse_math": False}):  # a label like $5-$10 is no formula
+        _write(found, out, plot_format)
+
+
+def _write(found: TaskComparison, out: Path, plot_format: str) -> None:
     headings, rows = table_of(found)
     first, *others = found.verdict_lines
     blocks: list[Block] = [Paragraph(first, answer=True), *([Paragraph(" ".join(others))] if others else [])]
@@ -160,7 +168,8 @@ def _confusions(found: TaskComparison, shown: Sequence[str]) -> list[Block]:
             counts = np.sum([each["confusion_matrix"] for each in scores], axis=0)
             rows = [[name, *map(str, line)] for name, line in zip(names, counts.tolist(), strict=True)]
             columns = ["true class", *(f"as {name}" for name in names)]
-            blocks += [Heading(f"Confusion of {label}"), Grid(columns, rows, _left(names))]
+            together = f", {len(scores)} seeds together" if len(scores) > 1 else ""
+            blocks += [Heading(f"Confusion of {label}{together}"), Grid(columns, rows, _left(names))]
         elif "per_label" in scores[0]:
             keys = ("precision", "recall", "f1", "pr_auc", "support")
             rows = [

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lora_clf.data.hard import COLUMN as HARD
 from lora_clf.data.reader import SMS_MEMBER, read_table
-from lora_clf.data.table import Listed, Table, missing_columns
+from lora_clf.data.table import Listed, Nested, Table, missing_columns
 from lora_clf.errors import DataError, UsageError
 
 SOURCES = ("demo", "sms-spam")
@@ -137,12 +137,14 @@ def checked(
     usable, unlabelled = [], False
     for place, (row, text, label) in enumerate(zip(table.rows, texts, labels, strict=True)):
         reasons = []
-        if isinstance(text, Listed):
-            reasons.append(f"column {text_column!r} holds a list, expected text")
+        if isinstance(text, Nested):
+            reasons.append(f"column {text_column!r} holds {_kind(text)}, expected text")
         elif text is None or not text.strip():
             reasons.append(f"no text in column {text_column!r}")
         elif re.search("[\ud800-\udfff]", text):
             reasons.append("the text holds half of a character (a lone surrogate)")
+        if isinstance(label, Nested) and not isinstance(label, Listed):
+            reasons.append(f"column {label_column!r} holds {_kind(label)}, expected a label or a list of labels")
         if not empty_labels and (label is None or not label.strip()):
             reasons.append(f"no label in column {label_column!r}")
             unlabelled = True
@@ -169,6 +171,10 @@ def checked(
     warnings = [f"left out {problem}" for problem in problems]
     warnings += _swallowed_rows(part)
     return Corpus(name, part, licence, origin, tuple(warnings), text_column, label_column, table)
+
+
+def _kind(cell: Nested) -> str:
+    return "a list" if cell.startswith("[") else "an object"
 
 
 def label_problems(labels: Sequence[str], rows: Sequence[int]) -> list[str]:
@@ -211,11 +217,17 @@ def find_columns(
     problems = missing_columns(table, [text_column, label_column, *columns])
     text = text_column or usual_column(table, TEXT_NAMES, {label_column, *columns})
     label = label_column or usual_column(table, LABEL_NAMES, {text, *columns})
+    named = text is not None
     others = [column for column in table.columns if column not in columns]
     if len(others) == 2:  # where one of two is known, the other is the other
         text = text or next((column for column in others if column != label and label in others), None)
         label = label or next((column for column in others if column != text and text in others), None)
     there = ", ".join(table.columns) or "none"
+    if label_column is None and label is not None and not named and label in table.columns[label]:
+        problems.append(
+            f"the line of names says {label!r}, and so do rows below it: is it a row itself? Add a line of names, such "
+            f"as label,text, or name the columns with text_column and label_column (--text-column, --label-column)"
+        )
     for kind, found in (("text", text), ("label", label)):
         if found is None:
             problems.append(

@@ -301,19 +301,22 @@ def folds(
     name: str = "table",
     licence: str | None = None,
     source: str = "",
+    warnings: Sequence[str] = (),
 ) -> list[Dataset]:
     """``k`` datasets whose test parts together are all rows of ``part``, each row once.
 
     ``groups`` is ``near-copy-free`` or ``random``; with ``group_column`` (one of ``part.columns``) its groups
     stay together as well. ``validation`` is the share of the rows outside the test fold that is set aside, by
     the same rules. ``balance`` is ``natural``, or ``undersample-train``: the test folds keep the classes' natural
-    shares in both. ``task`` (a name) and what follows it say what is learned, as in ``load_data``. Raises UsageError
-    and DataError as ``load_data`` does.
+    shares in both. ``warnings`` of whoever read the rows go along. ``task`` (a name) and what follows it say what is
+    learned, as in ``load_data``. Raises UsageError and DataError as ``load_data`` does.
     """
     if groups not in PROTOCOLS[:2]:
         raise unknown("protocol for folds", groups, PROTOCOLS[:2])
     if balance not in BALANCES[::2]:
         raise unknown("balance for folds", balance, BALANCES[::2])
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise UsageError(f"The seed is {seed!r}; expected a whole number from 0.")
     if not 0 < validation < 1:
         raise UsageError(f"The validation share is {validation}; it lies between 0 and 1.")
     question = Question(task, label_separator, label_order, bins)
@@ -355,6 +358,7 @@ def folds(
                 licence=licence,
                 source=source,
                 warnings=(
+                    *warnings,
                     *label_warnings(counted.labels),
                     *partition.part_warnings((first, second, third), group_column),
                 ),

@@ -199,6 +199,11 @@ def _binned(text: str, values: Sequence[float]) -> Ordinal:
             f"--bins {text}: expected three or more names with rising upper ends, the last without one, such as "
             "low:2,medium:4,high; or a number of classes, such as 3."
         )
+    if numbers := [name for name in names if _is_number(name)]:
+        raise UsageError(
+            f"--bins {text}: {', '.join(numbers)} could be a number of the table as well as a class. Name the "
+            "classes in words, as low:2,medium:4,high."
+        )
     empty = [
         name
         for name, count in zip(names, np.bincount(np.searchsorted(cuts, values), minlength=len(names)), strict=True)

@@ -51,27 +51,30 @@ def from_records(records: Sequence[tuple[int, Any]], name: str, problems: list[s
         if not isinstance(record, dict):
             problems.append(f'row {number}: expected an object like {{"text": ..., "label": ...}}')
             continue
-        try:
-            kept.append({str(key): _cell_or_list(value) for key, value in record.items()})
-        except TypeError as error:
-            problems.append(f"row {number}: {error}")
-            continue
+        kept.append({str(key): _cell_or_nested(value) for key, value in record.items()})
         rows.append(number)
     names = dict.fromkeys(key for record in kept for key in record)
     columns = {key: tuple(record.get(key) for record in kept) for key in names}
     return Table(name, columns, tuple(rows), tuple(problems))
 
 
-class Listed(str):
-    """A list of names, as JSON text: several labels of one row."""
+class Nested(str):
+    """What is more than one value, as JSON text: neither a text nor a label."""
 
     __slots__ = ()
 
 
-def _cell_or_list(value: object) -> str | None:
-    if isinstance(value, list) and all(isinstance(each, str) for each in value):
-        return Listed(json.dumps(value, ensure_ascii=False))
-    return cell(value)
+class Listed(Nested):
+    """A list of names or numbers: perhaps several labels of one row."""
+
+    __slots__ = ()
+
+
+def _cell_or_nested(value: object) -> str | None:
+    if not isinstance(value, (list, dict, tuple)):
+        return cell(value)
+    names = isinstance(value, list) and all(isinstance(each, (str, int, float)) for each in value)
+    return (Listed if names else Nested)(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def cell(value: object) -> str | None:

@@ -33,16 +33,16 @@ _LABEL = re.compile(
     re.MULTILINE,
 )
 _NAME_AND_TIME = re.compile(
-    rf"^{_B}(?P<label>(?P<name>{_NAME})[ \t]{{1,9}}(?:{_STAMP}|{_TIME}){_B}(?:\n|$))", re.MULTILINE
+    rf"^{_B}(?P<label>(?P<name>{_NAME})[ \t]{{1,9}}(?:{_STAMP}|{_TIME}){_B}(?:\r?\n|$))", re.MULTILINE
 )
 _VOICE = re.compile(r"(?P<label><v(?:\.[\w.]{1,40})?[ \t]{1,9}(?P<name>[^<>\n]{1,80})>[ \t]{0,9})")
 _VOICE_END = re.compile(r"</v>")
 
-_CUE = re.compile(rf"^(?:{_B}\d{{1,9}}{_B}\n)?{_B}(?P<time>{_TIME}){_B}-->{_B}{_TIME}[^\n]*(?:\n|$)", re.MULTILINE)
+_CUE = re.compile(rf"^(?:{_B}\d{{1,9}}{_B}\r?\n)?{_B}(?P<time>{_TIME}){_B}-->{_B}{_TIME}[^\n]*(?:\n|$)", re.MULTILINE)
 _BRACKETED = re.compile(rf"[\[(<]{_B}(?P<time>{_TIME})(?:{_B}(?:-->|[-–—]){_B}{_TIME})?{_B}[\])>]{_B}")
 _LEADING = re.compile(
     rf"^{_B}(?:(?P<time>{_LONG_TIME})(?=\s|$)"
-    rf"|(?P<short>{_TIME})(?={_B}(?:\n|$)|[ \t]{{1,9}}(?:>>+{_B})?{_NAME}{_B}:\s))"
+    rf"|(?P<short>{_TIME})(?={_B}(?:\r?\n|$)|[ \t]{{1,9}}(?:>>+{_B})?{_NAME}{_B}:\s))"
     rf"{_B}(?:[-–][ \t]{{1,9}})?",
     re.MULTILINE,
 )

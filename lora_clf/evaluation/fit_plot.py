@@ -35,8 +35,11 @@ def plot_fit(truth: npt.NDArray[np.float64], predicted: npt.NDArray[np.float64],
         name: of the number.
         file: where to; the suffix is the format.
     """
+    import matplotlib
+
     file.parent.mkdir(parents=True, exist_ok=True)
-    draw_fit(truth, predicted, name).savefig(file, dpi=130)
+    with matplotlib.rc_context({"text.parse_math": False}):  # a name like cost in $ or $/h is no formula
+        draw_fit(truth, predicted, name).savefig(file, dpi=130)
 
 
 def draw_fit(truth: npt.NDArray[np.float64], predicted: npt.NDArray[np.float64], name: str) -> Figure:

@@ -346,7 +346,10 @@ class Run:
 
     def _backward(self, rows: NDArray[np.int64], weight: float) -> Tensor:
         """Add the gradients of one batch, of a step whose rows weigh ``weight``; the sum of its losses."""
-        targets = torch.from_numpy(self.targets["train"][rows]).to(self.device)  # (B,) or (B, C)
+        wanted = torch.from_numpy(self.targets["train"][rows])
+        if self.device.type == "mps" and wanted.dtype == torch.float64:  # which it does not have
+            wanted = wanted.float()
+        targets = wanted.to(self.device)  # (B,) or (B, C)
         answers = self.runner.logits("train", rows, training=True)  # (B, C)
         if self.device.type == "cpu" and self.step % heap.RELEASED_STEPS == 0 and self.step:
             heap.release(heap.SCRAP_BYTES)  # while most of what a step needs is there, or the next one takes it again

@@ -120,6 +120,7 @@ def inject(
     if "fan_in_fan_out" in takes:
         given["fan_in_fan_out"] = isinstance(view.backbone.get_submodule(coverage.modules[0]), Conv1D)
     before = {name: type(module) for name, module in view.backbone.named_modules()}
+    base = {parameter.data_ptr() for parameter in view.backbone.parameters()}
     with GENERATOR, torch.random.fork_rng(devices=[]), warnings.catch_warnings(), during or nullcontext():
         warnings.simplefilter("ignore")  # about how it adjusts what does not fit
         torch.default_generator.manual_seed(view.generator(f"peft/{method}").initial_seed())
@@ -139,6 +140,8 @@ def inject(
     if wrapped != set(coverage.modules):
         odd = sorted(wrapped ^ set(coverage.modules))
         raise TargetError(f"peft's {method} adapted other layers than it was asked to: {', '.join(odd[:4])}.")
+    # Nothing that peft lets train may lie in the base's own storage.
+    view.own(p for p in view.backbone.parameters() if p.requires_grad and p.data_ptr() in base)
     return model
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from lora_clf.base.view import View
 from lora_clf.errors import UnsupportedBaseError, UsageError, unknown
@@ -62,6 +63,12 @@ MERGED = frozenset(
     ]
 )
 """Methods that peft merges exactly enough (tests/tuners/test_peft_method.py); the others are not merged."""
+
+SAFE: Final[Mapping[str, tuple[Any, ...]]] = {
+    "bias": ("none", None),
+    "init_lora_weights": (True, False, "gaussian", "orthogonal"),
+}
+"""Settings of which peft trains or rewrites the base's own weights, but for these values."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +139,12 @@ class PeftMethod(PeftLayers):
                 found[key] = json.loads(value)
             except ValueError:
                 found[key] = {"True": True, "False": False, "None": None}.get(value, value)
+        for key, fine in SAFE.items():
+            if key in found and found[key] not in fine:
+                raise UsageError(
+                    f"--set {key}={found[key]}: it changes weights of the base itself, which all adapters share. "
+                    f"Expected one of {', '.join(map(str, fine))}."
+                )
         return found
 
 

@@ -187,3 +187,17 @@ def test_the_doctor_finds_it_well(tuned: Adapter, side: str, tmp_path: Path) -> 
 def test_only_labels_of_which_one_holds(base: Base, data: Dataset) -> None:
     with pytest.raises(UsageError, match="--pooling mean does not apply"):
         train(base, data, create("lora"), FAST, verbalizer=Verbalizer(), pooling="mean")
+
+
+def test_each_adapter_reads_its_own_template_whatever_the_base_was_seen_through(
+    base: Base, data: Dataset, tuned: Adapter, saved: Path, tmp_path: Path
+) -> None:
+    other = Verbalizer("What is {text}\nAnswer:", {**words(data).words, data.labels[0]: "yes", data.labels[1]: "no"})
+    second = train(base, data, create("lora-scratch", rank=2), FAST, verbalizer=other).adapter
+    place = second.save(tmp_path / "other")
+    alone = [load_adapter(folder, base).predict(TEXTS) for folder in (saved, place)]
+    assert alone[0] != alone[1]
+    through = load_adapter(saved, base)
+    assert load_adapter(place, through.base, verify=True).predict(TEXTS) == alone[1]
+    assert load_adapter(saved, through.base).base is through.base  # which it fits already
+    assert average([load_adapter(saved, base), load_adapter(saved, base)]).adapter.predict(TEXTS)

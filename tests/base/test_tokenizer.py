@@ -379,6 +379,18 @@ def test_two_files_and_tokenizer_json_have_one_digest(tmp_path: Path) -> None:
     assert len(digests) == 1
 
 
+def test_tokens_of_the_owner_count_whichever_files_are_there(tmp_path: Path) -> None:
+    engine = byte_engine()
+    engine.add_tokens(["kettle"])
+    folder = saved(engine, tmp_path / "both")
+    engine.model.save(str(folder))  # vocab.json and merges.txt, which do not know it
+    number = engine.token_to_id("kettle")
+    both = load_tokenizer(folder, {"model_type": "gpt2"})
+    assert {"tokenizer.json", "vocab.json", "merges.txt"} <= {file.name for file in folder.iterdir()}
+    assert number in both.encode(["my kettle"], 20).ids[0].tolist()
+    assert load_tokenizer(saved(engine, tmp_path / "one"), {"model_type": "gpt2"}).digest == both.digest
+
+
 def test_an_added_padding_token_changes_nothing_but_one_merge_does(tmp_path: Path) -> None:
     plain = load_tokenizer(saved(byte_engine(), tmp_path / "plain"), {"model_type": "gpt2"})
     padded = load_tokenizer(saved(byte_engine(("<|endoftext|>", "[PAD]")), tmp_path / "padded"), {"model_type": "gpt2"})

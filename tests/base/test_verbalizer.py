@@ -193,3 +193,13 @@ def test_encoders_and_folders_without_the_head_are_refused(tmp_path: Path) -> No
         prompt_of(load_base(bare, device="cpu"))
     with pytest.raises(UnsupportedBaseError, match="holds no language model's head"):
         prompt_of(replace(load_base(folder, device="cpu"), folder=None))
+
+
+def test_what_spells_a_special_token_at_an_end_of_the_template_stays_as_letters(base: Base) -> None:
+    labels = {"ham": "no", "spam": "yes"}
+    framed = Verbalizer("<|endoftext|>{text}\nSpam:", labels).on(base, ("ham", "spam")).tokenizer
+    plain = Verbalizer("{text}\nSpam:", labels).on(base, ("ham", "spam")).tokenizer
+    for tokenizer, text in ((framed, "tea"), (plain, "<|endoftext|>tea")):  # one string, however it came about
+        found = tokenizer.encode([text], 200)
+        assert tokenizer.decode(found.ids[0]).startswith("<|endoftext|>tea") and not found.truncated.any()
+        assert not set(found.ids[0].tolist()) & set(base.tokenizer.special.values())

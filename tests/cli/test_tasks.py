@@ -52,7 +52,9 @@ def test_a_number(cli: Cli, base: Path, tables: Path, tmp_path: Path) -> None:
     )
     assert found["task"] == "regression" and found["labels"] == ["stars"] and found["task_reason"] == "as asked"
     answers = cli("predict", out, "win prize", "tea", "--base", base, "--json").ok().json()
-    assert [set(each) for each in answers] == [{"text", "value"}] * 2 and all(-5 < a["value"] < 10 for a in answers)
+    assert [set(each) for each in answers] == [{"text", "value", "truncated"}] * 2 and all(
+        -5 < a["value"] < 10 for a in answers
+    )
     written = tmp_path / "labelled.csv"
     cli("predict", out, "--input", scores, "--output", written, "--base", base).ok()
     rows = list(csv.DictReader(written.open()))
@@ -106,7 +108,11 @@ def test_several_labels(cli: Cli, base: Path, tables: Path, tmp_path: Path) -> N
     assert found["task"] == "multilabel" and found["task_reason"] == "the labels are lists"
     assert found["labels"] == ["ham", "odd", "spam"] and set(found["test"]["thresholds"]) == set(found["labels"])  # type: ignore
     answer = cli("predict", out, "win prize", "--base", base, "--json").ok().json()[0]
-    assert set(answer) == {"text", "labels", "probabilities"} and set(answer["probabilities"]) == {"ham", "odd", "spam"}
+    assert set(answer) == {"text", "labels", "probabilities", "truncated"} and set(answer["probabilities"]) == {
+        "ham",
+        "odd",
+        "spam",
+    }
     told = cli("evaluate", out, sets, "--base", base, "--json").ok().json()
     assert told["test"] == found["test"] and told["reports"]["test"]["thresholds"]
     shown = cli("evaluate", out, sets, "--base", base, "--all-rows").ok().out

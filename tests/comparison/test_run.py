@@ -8,10 +8,12 @@ import os
 import re
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from lora_clf.comparison.comparison import Comparison
 from lora_clf.comparison.evidence import mistakes_of
@@ -158,7 +160,14 @@ def test_every_format_can_be_read(whole: tuple[Comparison, Path, Heard]) -> None
         lines = list(csv.DictReader(file))
     accuracy = {row["label"]: row["accuracy"]["mean"] for row in value["rows"]}
     assert {line["strategy"]: float(line["accuracy"]) for line in lines} == accuracy
-    assert as_rich(found).row_count == 6
+    (wide,), narrow = as_rich(found, 1000), as_rich(found, 60)
+    assert wide.row_count == 6 and len(wide.columns) > 10 and len(narrow) > 2
+    assert sum(len(table.columns) - 1 for table in narrow) == len(wide.columns) - 1
+    drawn = StringIO()
+    for table in narrow:
+        Console(file=drawn, width=60).print(table)
+    assert max(map(len, drawn.getvalue().splitlines())) <= 60 and "…" not in drawn.getvalue()
+    assert drawn.getvalue().count("TF-IDF + LR") == len(narrow)
     assert (out / "accuracy-parameters.png").read_bytes().startswith(b"\x89PNG")
     page = (out / "report.html").read_text()
     assert page.count("data:image/svg+xml;base64,") == 6
@@ -292,7 +301,7 @@ def test_data_that_changes_under_way_is_refused(
     from dataclasses import replace
 
     from lora_clf.comparison import child
-    from lora_clf.comparison.child import start_cell
+    from lora_clf.comparison.child import run_batches, task_of
 
     if not forks:  # as where there is a GPU, and on other systems
         ending = 'runpy.run_module("lora_clf.comparison.worker", run_name="__main__", alter_sys=True)'
@@ -301,7 +310,7 @@ def test_data_that_changes_under_way_is_refused(
         monkeypatch.setattr(child, "START", child.START.replace(ending, other))
     found, _, _ = whole
     cell = replace(found.plan.cells()[0], base_digest="no", data_digest="no")
-    failure = start_cell(cell, tmp_path / "cell", None, lambda event: None)
+    (failure,) = [news.failure for news in run_batches([[task_of(cell, tmp_path / "cell", None)]]) if news.failure]
     assert failure is not None and failure.error == "BaseError" and "Start the comparison again" in failure.message
     assert not (tmp_path / "cell").exists()
 
@@ -311,13 +320,13 @@ def test_a_folder_with_a_random_module_breaks_nothing(
 ) -> None:
     from dataclasses import replace
 
-    from lora_clf.comparison.child import start_cell
+    from lora_clf.comparison.child import run_batches, task_of
 
     (tmp_path / "random.py").write_text("raise SystemExit('the wrong random')\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(pickles.CHILDREN))
     cell = replace(whole[0].plan.cells()[0], base_digest="no")
-    failure = start_cell(cell, tmp_path / "cell", None, lambda event: None)
+    (failure,) = [news.failure for news in run_batches([[task_of(cell, tmp_path / "cell", None)]]) if news.failure]
     assert failure is not None and failure.error == "BaseError"  # it came as far as the base
 
 

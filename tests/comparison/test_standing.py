@@ -7,7 +7,7 @@ import pytest
 
 from lora_clf.comparison.comparison import Comparison
 from lora_clf.comparison.standing import Standing
-from lora_clf.comparison.table import as_csv, as_markdown, bytes_text, escaped, footnotes, share_text
+from lora_clf.comparison.table import as_csv, bytes_text, cells_of, columns_of, escaped, footnotes, share_text
 from tests.comparison.invented import invented, write
 
 
@@ -52,8 +52,9 @@ def test_letters_show_what_can_be_told_apart() -> None:
     groups = {label: row.group for label, row in rows.items()}
     assert groups["lora"] == groups["full"] == "a" and len(set(groups.values())) == 4
     assert set(groups["head-only"] + groups["last-block"]).isdisjoint("a") and rows["TF-IDF + LR"].group
-    text = as_markdown(found)
-    assert "| group |" in text.splitlines()[0] and "share a letter" in text
+    headings = [column.heading for column in columns_of(found)]
+    assert [cells[headings.index("group")] for cells in cells_of(found)] == [row.group for row in found.standings]
+    assert any("share a letter" in note for note in footnotes(found))
     assert rows["TF-IDF + LR"].to_best is not None and rows["TF-IDF + LR"].to_best.high < 0
     assert found.power is not None and 0 < found.power["1"] < found.power["2"] <= 1
 
@@ -135,7 +136,7 @@ def test_several_classes_have_no_positive_columns(tmp_path: Path) -> None:
     found = invented({"head-only": 0.7, "full": 0.9}, labels=("a", "b|c", "<d>"))
     row = found.standings[0]
     assert row.recall is None and row.false_positives is None
-    assert "found" not in as_markdown(found).splitlines()[0]
+    assert not any("found" in column.heading for column in columns_of(found))
     out = write(found, tmp_path / "out")
     assert "&lt;d&gt;" in (out / "report.html").read_text() and "<d>" not in (out / "report.html").read_text()
     assert "b\\|c" in (out / "report.md").read_text()

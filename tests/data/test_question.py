@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from lora_clf.data.dataset import load_data
@@ -61,6 +62,7 @@ def test_the_task_is_found_out_and_the_reason_said() -> None:
         (["1", "2", "3"], {"bins": "low:-1,mid:2,high"}, "no row lies in low; numbers go from 1 to 3"),
         (["1", "1", "1", "2"], {"bins": "3"}, "Name the cuts"),
         (["1"], {"bins": "2"}, "three classes or more"),
+        (["1", "2", "3", "4", "5"], {"bins": "1:2,2:4,3"}, "1, 2, 3 could be a number of the table as well as a class"),
         (["a"], {"task": "binary", "label_separator": ";", "bins": "3"}, "about a multilabel task.*--bins is about"),
         (["a"], {"label_separator": ";", "bins": "3"}, "different tasks"),
         (["a"], {"label_order": "a,b,c", "bins": "3"}, "nothing to say"),
@@ -122,3 +124,27 @@ def test_a_list_in_the_text_column_is_no_text(tmp_path: Path) -> None:
     file.write_text("".join(json.dumps({"text": [text(n)], "label": "ab"[n % 2]}) + "\n" for n in range(20)))
     with pytest.raises(DataError, match="holds a list, expected text"):
         load_data(file)
+
+
+def test_nested_columns_trouble_nobody_who_does_not_ask_for_them(tmp_path: Path) -> None:
+    extra = {"meta": {"id": 1}, "spans": [{"a": 1}], "vector": [0.5, 1]}
+    records = [{"text": text(n), "label": "ab"[n % 2], **extra} for n in range(40)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
+    (tmp_path / "rows.json").write_text(json.dumps(records))
+    pd.DataFrame(records).to_parquet(tmp_path / "rows.parquet")
+    for file in sorted(tmp_path.iterdir()):
+        data = load_data(file)
+        assert sum(map(len, data.parts.values())) == 40 and data.labels == ("a", "b"), file
+        for column, kind in (("meta", "an object"), ("spans", "a list"), ("vector", "a list")):
+            with pytest.raises(DataError, match=f"column '{column}' holds {kind}, expected text"):
+                load_data(file, text_column=column)
+        with pytest.raises(DataError, match="column 'meta' holds an object, expected a label or a list of labels"):
+            load_data(file, label_column="meta")
+
+
+def test_labels_may_be_lists_of_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    rows = [{"text": text(n), "labels": [n % 3, 7] if n % 2 else [n % 3]} for n in range(60)]
+    file.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    data = load_data(file)
+    assert data.task.name == "multilabel" and data.labels == ("0", "1", "2", "7")

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lora_clf.data.reader import SMS_MEMBER, parse_table, read_table
+from lora_clf.data.table import Listed, Nested
 from lora_clf.errors import DataError, UsageError
 
 # Any text that UTF-8 can hold; NUL too.
@@ -136,9 +137,11 @@ def test_rows_with_too_many_fields_are_named() -> None:
 
 def test_json_lines_that_are_none_are_named() -> None:
     table = parse_table(b'{"text": "a", "label": "x"}\n{"text": \n[1]\n{"text": [1, {}]}\n{"text": "b"}\n', "x.jsonl")
-    assert table.rows == (1, 5)
-    assert [line.split(":")[0] for line in sorted(table.problems)] == ["row 2", "row 3", "row 4"]
-    assert table.columns["label"] == ("x", None)
+    assert table.rows == (1, 4, 5)
+    assert [line.split(":")[0] for line in sorted(table.problems)] == ["row 2", "row 3"]
+    assert table.columns["label"] == ("x", None, None)
+    nested = table.columns["text"][1]  # which only who asks for it as a text calls a problem
+    assert nested == "[1, {}]" and isinstance(nested, Nested) and not isinstance(nested, Listed)
 
 
 def test_a_text_longer_than_the_csv_limit() -> None:

@@ -144,3 +144,25 @@ def test_storms_take_linear_time() -> None:
         for kind in SEGMENTS:
             segmenter(kind)(storm)
     assert time.process_time() - began < 30
+
+
+SRT = """1
+00:00:01,000 --> 00:00:04,000
+Anna: Um, hello.
+
+2
+00:00:05,000 --> 00:00:06,000
+Ben 00:12
+Good morning.
+
+00:12
+Yes.
+"""
+
+
+@pytest.mark.parametrize("text", [MEETING, VTT, SRT])
+def test_lines_may_end_as_on_windows(text: str) -> None:
+    windows = text.replace("\n", "\r\n")
+    assert cleaned(windows).replace("\r\n", "\n") == cleaned(text)
+    assert len(clean(windows).edits) == len(clean(text).edits) >= 3
+    assert [windows[a:b].replace("\r\n", "\n") for a, b in turns(windows)] == [text[a:b] for a, b in turns(text)]

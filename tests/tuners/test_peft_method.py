@@ -81,3 +81,31 @@ def test_settings_reach_peft_and_what_it_does_not_take_is_said() -> None:
         create("peft", peft_type="LOKR", set="rank=2").prepare(base.view(2))
     with pytest.raises(UnsupportedBaseError, match=r"peft's MISS says: .*r.*64"):
         create("peft", peft_type="MISS").prepare(base.view(2))
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "key"),
+    [
+        ("OSF", "bias=all", "bias"),
+        ("HRA", "bias=all", "bias"),
+        ("LOHA", "bias=lora_only", "bias"),
+        ("LOHA", "init_lora_weights=olora", "init_lora_weights"),
+        ("LOHA", "init_lora_weights=pissa", "init_lora_weights"),
+    ],
+)
+def test_what_would_change_the_base_is_refused(method: str, settings: str, key: str) -> None:
+    with pytest.raises(UsageError, match=f"--set {key}=.*it changes weights of the base itself"):
+        create("peft", peft_type=method, set=settings)
+    create("peft", peft_type="HRA", set="bias=none")
+
+
+def test_what_peft_lets_train_never_lies_in_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = tiny_base("bert")
+    before = backbone_digest(base.backbone.named_parameters(), base.config.to_dict())
+    monkeypatch.setattr("lora_clf.tuners.peft_method.SAFE", {})  # as if a method had one that nobody knows
+    tuned = create("peft", peft_type="HRA", set="bias=all").prepare(base.view(2))
+    assert any(name.endswith("bias") and "head" not in name for name in tuned.trainable())
+    with torch.no_grad():
+        for parameter in tuned.trainable().values():
+            parameter.add_(1.0)
+    assert backbone_digest(base.backbone.named_parameters(), base.config.to_dict()) == before
