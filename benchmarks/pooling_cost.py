@@ -80,6 +80,7 @@ def subject(flags: argparse.Namespace, folder: Path) -> tuple[Base, Dataset]:
 def kept(out: Path, base: Base, data: Dataset, flags: argparse.Namespace) -> dict[str, Any]:
     """What was run before under the same circumstances; else an empty result."""
     from lora_clf.data.near_copies import components
+    from lora_clf.tuners import create
 
     facts = {
         "base": base.name,
@@ -88,6 +89,7 @@ def kept(out: Path, base: Base, data: Dataset, flags: argparse.Namespace) -> dic
         "data_digest": data.digest,
         "protocol": data.protocol,
         "strategy": flags.strategy,
+        "lr": create(flags.strategy).learning_rate,
         "epochs": epochs_of(flags),
         "quick": flags.quick,
         "rows": [int(row) for row in data.test.rows],
