@@ -99,8 +99,10 @@ class Base:
         return f"Base({self.name!r}, {self.total_parameters:,} parameters, digest {self.digest[:12]})"
 
 
-def position_limit(config: Any) -> int | None:
+def position_limit(config: Any, name: str = "this one") -> int | None:
     """How many positions the backbone has, or None where there is no limit (relative positions).
+
+    ``name`` is what messages call the base.
 
     Raises:
         UnsupportedBaseError: they are numbered by a padding token that the config does not name.
@@ -111,7 +113,7 @@ def position_limit(config: Any) -> int | None:
     if config.model_type in ("roberta", "longformer"):  # which number positions from pad + 1 on
         if config.pad_token_id is None:
             raise UnsupportedBaseError(
-                f"The config.json of this {config.model_type} base has no pad_token_id, from which its positions count."
+                f"The config.json of base {name!r} has no pad_token_id, from which {config.model_type} counts positions."
             )
         return positions - int(config.pad_token_id) - 1
     turning = getattr(config, "rope_parameters", None) or {}
@@ -185,7 +187,7 @@ def load_base(
     config = read_config(located.folder, located.name)
     architecture = architecture_of(config)
     if max_length is None:
-        max_length = min(located.max_length or LONGEST, position_limit(config) or LONGEST)
+        max_length = min(located.max_length or LONGEST, position_limit(config, located.name) or LONGEST)
     else:
         max_length = _check_length(max_length, config, located.name)
     tokenizer = load_tokenizer(located.folder, config, located.name)

@@ -20,6 +20,7 @@ from safetensors import safe_open
 from lora_clf.adapters.adapter import Adapter, Prediction, list_adapters, load_adapter, read_header
 from lora_clf.adapters.canonical import canonical
 from lora_clf.adapters.file import CARD, CONFIG, FILES, MODEL
+from lora_clf.adapters.pool import AdapterPool
 from lora_clf.base.digest import backbone_digest
 from lora_clf.errors import (
     AdapterError,
@@ -433,3 +434,16 @@ def test_no_pickle_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     load_adapter(tmp_path / "a", adapter.base, verify=True)
     assert not found
     assert (tmp_path / "a" / CARD).is_file()
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+def test_what_has_no_answer_gets_none(odd: float) -> None:
+    adapter = make()
+    with torch.no_grad():
+        adapter.tuned.view.head.linear.bias[1] = odd  # type: ignore[union-attr, operator, index]
+    with pytest.raises(AdapterError, match=r"2 of 2 texts got logits that are not finite.*--precision fp32"):
+        adapter.predict(["hello", "there"])
+    pool = AdapterPool(adapter.base)
+    pool.add("a", adapter)
+    with pytest.raises(AdapterError, match="not finite"):
+        pool.predict(["hello"], "a")

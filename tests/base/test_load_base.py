@@ -62,6 +62,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], type[LoraClfError], list[str]
                            ["config.json", "hidden_act is 'nonsense'"]),
     "heads that do not divide": (configure(num_attention_heads=5), UnsupportedBaseError, ["config.json", "5"]),
     "below nothing": (configure(intermediate_size=-1), UnsupportedBaseError, ["config.json", "Check it"]),
+    "no padding": (configure(model_type="roberta", pad_token_id=None), UnsupportedBaseError, ["no pad_token_id"]),
     "no type": (configure(model_type="homemade"), UnsupportedBaseError, ["config.json", "homemade"]),
     "no JSON": (cut("config.json", 40), UnsupportedBaseError, ["config.json", "Check it"]),
     "a list": (lambda folder: (folder / "config.json").write_text("[]"), UnsupportedBaseError, ["config.json"]),
@@ -153,3 +154,11 @@ def test_one_of_several_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_hidden_folder_has_a_name_that_an_adapter_can_hold(name: str, tmp_path: Path) -> None:
     folder = save(tmp_path / name)
     assert load_base(folder, device="cpu").name == "minilm" and is_name("minilm") and not is_name(name)
+
+
+def test_a_user_that_there_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BaseNotFoundError, match="There is no folder '~nosuchuserhere/base'"):
+        load_base("~nosuchuserhere/base")
+    monkeypatch.setenv("LORA_CLF_BASES", "~nosuchuserhere")
+    with pytest.raises(BaseError):
+        load_base("nosuchbase-anywhere/at-all/x")

@@ -12,6 +12,7 @@ import pytest
 from lora_clf.comparison.comparison import Comparison
 from lora_clf.comparison.evidence import mistakes_of, without_copies
 from lora_clf.comparison.evidence_plots import EVIDENCE, precision_recall, render_evidence, write_evidence
+from lora_clf.comparison.plots import write_plots
 from lora_clf.metrics.classification import average_precision
 from tests.comparison.invented import invented, write
 
@@ -102,6 +103,12 @@ def test_every_plot_is_drawn_alike_each_time(labels: tuple[str, ...], tmp_path: 
         assert first is not None and first == render_evidence(found, evidence, "svg")
     files = write_evidence(found, tmp_path, "pdf")
     assert len(files) == 4 and all(file.read_bytes().startswith(b"%PDF") for file in files)
+
+
+@pytest.mark.parametrize("labels", [("$0_$50", "$5#_$10", "$50-$100")])
+def test_labels_are_no_formulas(labels: tuple[str, ...], tmp_path: Path) -> None:
+    found = learnt(invented(RATES, rows=40, labels=labels))
+    assert len(write_evidence(found, tmp_path, "svg")) == 4 and write_plots(found, tmp_path, "svg")
 
 
 def test_training_has_two_axes() -> None:

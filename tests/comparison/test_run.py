@@ -22,7 +22,7 @@ from lora_clf.comparison.plan import BaseArguments
 from lora_clf.comparison.run import PlanProgress, compare
 from lora_clf.comparison.table import as_rich
 from lora_clf.data.corpus import load_corpus
-from lora_clf.errors import UsageError
+from lora_clf.errors import DataError, UsageError
 from tests import pickles
 
 TRAINING = {"epochs": 2, "batch_size": 16, "precision": "fp32"}
@@ -241,6 +241,12 @@ def test_another_comparison_is_not_overwritten_unasked(
     (out / "results.json").write_text(json.dumps(changed))
     with pytest.raises(UsageError, match="other data"):
         run(["head-only"], out, seeds=1)
+    (out / "results.json").unlink()  # as where it was interrupted: what is there was begun by that plan
+    with pytest.raises(UsageError, match=r"holds another comparison \(other contenders"):
+        run(["head-only", "bitfit"], out, seeds=1)
+    heard = Heard()
+    run(["head-only"], out, seeds=1, progress=heard)
+    assert heard.of("kept") == ["head-only-seed-0"]
     (out / "results.json").write_text("{")
     with pytest.raises(UsageError, match="cannot be read"):
         run(["head-only"], out, seeds=1)
@@ -262,7 +268,9 @@ def test_rows_that_stand_elsewhere_by_now_keep_their_results(base_folder: Path, 
         assert isinstance(found, Comparison)
         return found, heard
 
-    first, _ = start(lines)
+    first, before_that = start(lines)
+    told = [now.message for now in before_that.events if now.event == "warning"]
+    assert any("left out row 4" in message for message in told) and len(told) == 2
     second, heard = start([*lines[:3], *lines[5:]])  # and without those rows, as a warning said
     assert heard.of("done") == [] and len(heard.of("kept")) == 1
     (before,), (after,) = first.outcomes, second.outcomes
@@ -385,3 +393,27 @@ def test_a_split_for_each_seed(run: Any) -> None:
     assert not pool.same_rows and len(found.pools["majority"].seeds) == 2
     row = found.standings[0]
     assert row.accuracy.low <= row.accuracy.mean <= row.accuracy.high
+
+
+@pytest.mark.usefixtures("inside")
+def test_folds_refuse_and_tell_what_a_split_does(base_folder: Path, table: Path, tmp_path: Path) -> None:
+    heading, *lines = table.read_text(encoding="utf-8").splitlines()
+    file = tmp_path / "rows.csv"
+    rows = [f"{line},{number % 9 or ''}" for number, line in enumerate(lines)]
+    file.write_text("\n".join([f"{heading},speaker", ",ham,0,1", *rows]) + "\n", encoding="utf-8")
+    heard = Heard()
+
+    def start(**settings: Any) -> object:
+        return compare(
+            BaseArguments(str(base_folder), device="cpu"), file, ["head-only"], seeds=1, out=tmp_path / "out",
+            folds=2, training=TRAINING, data_settings=settings, progress=heard,
+        )  # fmt: skip
+
+    with pytest.raises(DataError, match=r"nothing in column 'speaker'"):
+        start(group_column="speaker", skip_bad_rows=False)
+    with pytest.raises(UsageError, match="The seed is -1"):
+        compare(BaseArguments(str(base_folder)), file, ["head-only"], out=tmp_path / "no", folds=2, split_seed=-1,
+                data_settings={"skip_bad_rows": True})  # fmt: skip
+    start(skip_bad_rows=True)
+    assert [now.message for now in heard.events if now.event == "warning"] == ["Warning: left out row 1."]
+    assert "left out row 1" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lora_clf.comparison.comparison import Comparison
+from lora_clf.comparison.comparison import Comparison, without_folder
+from lora_clf.comparison.made import used_by
 from lora_clf.comparison.standing import Standing
 from lora_clf.comparison.table import as_csv, bytes_text, cells_of, columns_of, escaped, footnotes, share_text
 from tests.comparison.invented import invented, write
@@ -162,6 +163,7 @@ def test_numbers_for_people() -> None:
     ]
     assert [share_text(x) for x in (1.0, 0.0788, 3.4e-5)] == ["100 %", "7.9 %", "0.0034 %"]
     assert escaped("a|b*c_d") == "a\\|b\\*c\\_d"
+    assert escaped("a\n# b ![x](http://c)\t") == "a \\# b \\!\\[x\\](http:\\//c)"  # one line, no image, no link
 
 
 def test_the_order_of_the_strategies_changes_nothing() -> None:
@@ -182,3 +184,22 @@ def test_what_went_wrong_in_training_is_told_once_for_each_contender() -> None:
     )
     told = [note for note in footnotes(replace(found, outcomes=runs)) if "overfitting" in note]
     assert told == ["lora: overfitting in 2 of 3 runs: the loss is 0.01 in training; try fewer --epochs."]
+
+
+def test_no_folder_in_a_command() -> None:
+    words = [
+        "compare",
+        "/home/Jane Doe/Secret Client/a b.csv",
+        "--out=C:\\Users\\x\\runs",
+        "--data=~/x/y.csv",
+        "runs/z",
+        "--k=3",
+    ]
+    expected = ["compare", "a b.csv", "--out=runs", "--data=y.csv", "runs/z", "--k=3"]
+    assert [without_folder(word) for word in words] == expected
+
+
+def test_settings_are_told_as_they_were_used() -> None:
+    assert used_by([]) == {} and used_by([{"rank": 4, "lr": 0.1}]) == {"rank": 4, "lr": 0.1}
+    several = used_by([{"rank": 4, "lr": 0.1}, {"rank": 8, "lr": 0.1}])
+    assert several == {"rank": "as tuned, not the same in all runs", "lr": 0.1}

@@ -148,3 +148,14 @@ def test_labels_may_be_lists_of_numbers(tmp_path: Path) -> None:
     file.write_text("".join(json.dumps(each) + "\n" for each in rows))
     data = load_data(file)
     assert data.task.name == "multilabel" and data.labels == ("0", "1", "2", "7")
+
+
+def test_a_table_without_names_loses_no_row_in_silence(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    lines = [f"{'spam' if n % 2 else 'ham'},{text(n)}" for n in range(1, 60)]
+    file.write_text("\n".join(lines) + "\n")  # the first line is a row, and says spam
+    with pytest.raises(DataError, match="the line of names says 'spam', and so do rows below it"):
+        load_data(file)
+    named = tmp_path / "named.csv"
+    named.write_text("\n".join(["spam,body", *lines]) + "\n")  # the same word, as the name of a column
+    assert sum(map(len, load_data(named).parts.values())) == 59
