@@ -113,7 +113,7 @@ def position_limit(config: Any, name: str = "this one") -> int | None:
     if config.model_type in ("roberta", "longformer"):  # which number positions from pad + 1 on
         if config.pad_token_id is None:
             raise UnsupportedBaseError(
-                f"The config.json of base {name!r} has no pad_token_id, from which {config.model_type} counts positions."
+                f"The config.json of base {name!r} has no pad_token_id, and {config.model_type} counts from it."
             )
         return positions - int(config.pad_token_id) - 1
     turning = getattr(config, "rope_parameters", None) or {}
