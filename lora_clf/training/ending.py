@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from lora_clf.adapters.adapter import Adapter, make_header
 from lora_clf.adapters.safetensors_file import check_packs
@@ -115,8 +116,10 @@ class Ending:
             UsageError: an adapter of this run has no valid file: names or settings that no header takes, or too many
                 labels.
         """
+        # As the state, which would be a copy of all that trains.
+        shapes = {n: torch.empty(p.shape, dtype=torch.float32, device="meta") for n, p in tuned.trainable().items()}
         try:
-            check_packs(self._header(tuned, self.task, training=self.recipe), tuned.state_dict())
+            check_packs(self._header(tuned, self.task, training=self.recipe), shapes)
         except AdapterFormatError as error:
             raise UsageError(f"What this run trains could not be saved, so it was not begun. {error}") from error
 
