@@ -112,7 +112,7 @@ def _classes(comparison: Comparison, rows: Sequence[Standing]) -> list[Block]:
         for place, (name, scores) in enumerate(row.scores["per_class"].items()):
             taken = row.scores["confusion_matrix"][place]
             mistakes = ", ".join(
-                f"{count / row.seeds:.3g} as {comparison.labels[other]}"
+                f"{count / row.seeds:.1f}".removesuffix(".0") + f" as {comparison.labels[other]}"
                 for other, count in enumerate(taken)
                 if count and other != place
             )
