@@ -23,7 +23,7 @@ result.save("spam")
 
 spam = load_adapter("spam", base)
 topic = load_adapter("adapters/trec-lora", base)   # another label set, same base, side by side
-spam.predict(["You won a prize! Call 09098790123 now"])     # [Prediction(label="spam", probability=0.99, ...)]
+spam.predict(["You won a prize! Call 09098790123 now"])     # [Prediction(label="spam", probability=0.998, ...)]
 """
 README = Path(__file__).resolve().parents[1] / "README.md"
 

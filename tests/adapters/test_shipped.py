@@ -75,7 +75,7 @@ def test_the_first_messages_of_the_readme(name: str, minilm: Base) -> None:
     assert (spam.label, ham.label) == ("spam", "ham") and len(texts) == 2
     assert f'spam.predict(["{texts[0]}"])' in readme
     if name == "sms-spam-lora":
-        assert f"probability={spam.probability:.2f}" in readme
+        assert f"probability={spam.probability:.3f}" in readme
 
 
 @pytest.mark.parametrize("name", NAMES)
