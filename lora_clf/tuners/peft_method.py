@@ -143,7 +143,7 @@ class PeftMethod(PeftLayers):
             if key in found and found[key] not in fine:
                 raise UsageError(
                     f"--set {key}={found[key]}: it changes weights of the base itself, which all adapters share. "
-                    f"Expected one of {', '.join(map(str, fine))}."
+                    f"Expected {' or '.join(str(value) for value in fine if value is not None)}."
                 )
         return found
 
