@@ -197,9 +197,8 @@ def _gram_matrix(texts: Sequence[str]) -> Any:
     # Of scripts with many thousand characters five do not fit into 64 bits: their grams are numbered all at once.
     at_once = CHARACTERS if alphabet**GRAM < 2**64 else sum(map(len, padded))
     found = [_grams(part, letters, alphabet) for part in _some_of(padded, at_once)]
-    known = np.sort(
-        np.concatenate([some for _, some, _ in found])
-    )  # np.unique hashes here, which takes ten times as long
+    # np.unique hashes here, which takes ten times as long.
+    known = np.sort(np.concatenate([some for _, some, _ in found]))
     known = known[np.append(True, known[1:] != known[:-1])]
     column = np.concatenate([np.searchsorted(known, some).astype(np.int32)[gram] for _, some, gram in found])
     indptr = np.append(0, np.cumsum(np.concatenate([counts for counts, _, _ in found])))
