@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from transformers import AutoModel
 from transformers.utils import logging as transformers_logging
 
 from lora_clf.adapters.rules import is_name
-from lora_clf.base.base import load_base, pick_device
+from lora_clf.base.base import load_base, pick_device, position_limit
 from lora_clf.errors import BaseError, BaseNotFoundError, LoraClfError, UnsupportedBaseError, UsageError
 from tests.bases import POSITIONS, tiny_base, tiny_config
 
@@ -162,3 +163,10 @@ def test_a_user_that_there_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LORA_CLF_BASES", "~nosuchuserhere")
     with pytest.raises(BaseError):
         load_base("nosuchbase-anywhere/at-all/x")
+
+
+def test_positions_that_turn_by_the_longest_text_of_a_batch_end_where_they_would() -> None:
+    turning = {"rope_type": "longrope", "original_max_position_embeddings": 4096}
+    config = SimpleNamespace(model_type="llama", max_position_embeddings=131_072, rope_parameters=turning)
+    assert position_limit(config) == 4096
+    assert position_limit(SimpleNamespace(**{**vars(config), "rope_parameters": {"rope_type": "default"}})) == 131_072

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+
+from lora_clf.cli.failure import still
 
 Cli = Callable[..., Any]
 
@@ -22,6 +25,14 @@ CASES: dict[str, tuple[str, int, str]] = {
     "missing file": ("train {tmp}/no.csv --base {base}", 1, "There is no file 'no.csv'."),
     "folder for a file": ("train {tmp} --base {base}", 1, "is a folder; expected a file"),
     "missing column": ("train {table} --text-column txet", 1, "no column 'txet'. Did you mean 'text'?"),
+    "a split's seed where seeds split": ("compare {table} --resplit --seed 7", 2, "--seed 7 does not apply."),
+    "a split's seed where all rows are scored": (
+        "evaluate {adapter} {table} --all-rows --seed 1", 2, "--seed 1 is about a split, and --all-rows makes none.",
+    ),
+    "flags of the other direction": (
+        "adapters convert {adapter} --split-qkv q_proj --labels a,b --fuse-qkv --out {tmp}/new", 2,
+        "--labels, --fuse-qkv does not apply.",
+    ),
     "no number": ("train {table} --rank eight", 2, "--rank eight: expected a valid integer. See"),
     "flag of another strategy": (
         "train {table} --strategy last-block --rank 8", 2,
@@ -171,3 +182,20 @@ def test_all_problems_of_a_table_together(cli: Cli, tmp_path: Path) -> None:
     file.write_text("text,label\nhello,ham\n,spam\nhi,\nwin,spam\n", encoding="utf-8")
     ran = cli("data", "leaks", file)
     assert ran.code == 1 and [line[:7] for line in ran.err.splitlines()[1:]] == ["  row 2", "  row 3"]
+
+
+def test_an_encoding_is_no_matter_of_parquet(cli: Cli, adapter: Path, tmp_path: Path) -> None:
+    pd.DataFrame({"text": ["tea"]}).to_parquet(tmp_path / "rows.parquet")
+    ran = cli("predict", adapter, "--input", tmp_path / "rows.parquet", "--encoding", "cp1252")
+    assert (ran.code, ran.out) == (2, "") and "is about text files; rows.parquet is Parquet" in ran.err
+
+
+def test_what_moves_a_cursor_is_spelt_out() -> None:
+    assert still("a\x1b[31mb\u202e\tc\n") == "a\\x1b[31mb\\u202e\tc\n"
+
+
+def test_the_command_for_a_prepared_split_says_what_is_learned(cli: Cli, table: Path, tmp_path: Path) -> None:
+    ran = cli("data", "prepare", table, "--label-order", "spam,ham,more", "--out", tmp_path / "no")
+    assert ran.code != 0 and not (tmp_path / "no").exists()
+    ran = cli("data", "prepare", table, "--task", "binary", "--out", tmp_path / "my split").ok()
+    assert f"Use it: lora-clf train '{tmp_path / 'my split'}' --task binary" in ran.out
