@@ -1,6 +1,8 @@
 """Writes commands.md: every command of `lora-clf` with its flags and their defaults, from what `--help` says.
 
-python docs/commands.py
+    python docs/commands.py
+
+tests/test_pages.py holds the page to the commands.
 """
 
 from __future__ import annotations
