@@ -16,6 +16,8 @@ from lora_clf.errors import UsageError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+SLACK = 2  # rows; of two classes the remainders never add up to more
+
 
 def parse_shares(split: str | Sequence[float]) -> tuple[float, float, float]:
     """``"70/10/20"`` as the shares of train, validation and test; they add up to one whatever the numbers."""
@@ -40,16 +42,16 @@ def divide(
 ) -> list[NDArray[np.int64]]:
     """Row positions of each part, sorted, so that every class is divided in the proportion of ``shares``.
 
-    Without groups every class is divided to the row. A group goes whole to a part drawn in proportion to the
-    shares among those where it still fits, to the one that lacks most where it fits nowhere; rows on their
-    own then fill what is left. So large groups are not all in the largest part, and a class differs from its
-    proportion by no more than what one group holds.
+    Without groups every class is divided to the row, and the parts as wholes to `SLACK` rows. A group goes
+    whole to a part drawn in proportion to the shares among those where it still fits, to the one that lacks
+    most where it fits nowhere; rows on their own then fill what is left. So large groups are not all in the
+    largest part, and a class differs from its proportion by no more than what one group holds.
     """
     total = len(labels)
     classes = int(labels.max()) + 1 if total else 0
     parts = len(shares)
     draw = np.random.default_rng([seed, 0x5B117])
-    room = np.stack([_quotas(int(count), shares) for count in np.bincount(labels, minlength=classes)], axis=1)
+    room = _quotas(np.bincount(labels, minlength=classes), shares, seed)
     part_of = np.full(total, -1, np.int64)
     if groups is not None:
         weights = np.asarray(shares, np.float64)
@@ -96,12 +98,31 @@ def undersample(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     return np.sort(np.concatenate(chosen))
 
 
-def _quotas(count: int, shares: Sequence[float]) -> NDArray[np.int64]:
-    """How many of ``count`` rows each part gets: rounded down, the rest to the largest remainders."""
-    ideal = np.asarray(shares, np.float64) * count
-    whole = np.floor(ideal + 1e-9).astype(np.int64)
-    order = np.argsort(-(ideal - whole), kind="stable")
-    whole[order[: count - int(whole.sum())]] += 1
+def _quotas(counts: NDArray[np.int64], shares: Sequence[float], seed: int) -> NDArray[np.int64]:
+    """How many rows of each class each part gets (P, C): rounded down, the rest to the largest remainders.
+
+    Of many classes with few rows the remainders add up, always in favour of the same parts. So where parts end
+    more than ``SLACK`` rows apart from their shares, rows that the rounding gave go from the part that is most
+    ahead to the one that is most behind, of the classes where that costs least; which of equals is drawn.
+    """
+    ideal = np.outer(np.asarray(shares, np.float64), counts)  # (P, C)
+    whole: NDArray[np.int64] = np.floor(ideal + 1e-9).astype(np.int64)
+    remainders = ideal - whole
+    given = np.zeros_like(whole)
+    for label, left in enumerate(counts - whole.sum(axis=0)):
+        given[np.argsort(-remainders[:, label], kind="stable")[:left], label] = 1
+    ahead = (whole + given - ideal).sum(axis=1)
+    drawn = np.random.default_rng([seed, 0x90A7A]).permutation(len(counts))
+    while ahead.max() - ahead.min() > SLACK:
+        giver, taker = int(ahead.argmax()), int(ahead.argmin())
+        movable = drawn[(given[giver, drawn] == 1) & (given[taker, drawn] == 0)]
+        if not len(movable):
+            break
+        label = movable[int(np.argmin((remainders[giver] - remainders[taker])[movable]))]
+        given[giver, label], given[taker, label] = 0, 1
+        ahead[giver] -= 1
+        ahead[taker] += 1
+    whole += given
     return whole
 
 

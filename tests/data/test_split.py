@@ -126,3 +126,18 @@ def test_the_same_in_another_process_with_another_hash_seed() -> None:
         for seed in ("0", "1234")
     }
     assert len(answers) == 1
+
+
+@pytest.mark.parametrize(("classes", "rows"), [(150, 5), (50, 3), (10, 5), (10, 3)])
+def test_many_small_classes_leave_no_part_behind(classes: int, rows: int) -> None:
+    labels = np.repeat(np.arange(classes), rows)
+    total = len(labels)
+    for seed in (0, 1):
+        sizes = [len(part) for part in divide(labels, (0.7, 0.1, 0.2), seed)]
+        assert sum(sizes) == total
+        assert all(abs(size - share * total) <= 2 for size, share in zip(sizes, (0.7, 0.1, 0.2), strict=True))
+        folds = [len(part) for part in fold_parts(labels, 5, seed)]
+        assert sum(folds) == total and max(folds) - min(folds) <= 2
+    assert {tuple(part) for part in divide(labels, (0.7, 0.1, 0.2), 0)} != {
+        tuple(part) for part in divide(labels, (0.7, 0.1, 0.2), 1)
+    }
