@@ -185,6 +185,8 @@ def _binned(text: str, values: Sequence[float]) -> Ordinal:
                 f"had; the numbers cut into {len(edges) + 1}. Name the cuts, as --bins low:2,medium:4,high."
             )
         shown = [f"{edge:g}" for edge in edges]
+        if len(set(shown)) < len(shown):  # numbers that differ behind the sixth digit
+            shown = [repr(edge).removesuffix(".0") for edge in edges.tolist()]
         inner = [f"above {low} to {high}" for low, high in pairwise(shown)]
         return Ordinal((f"up to {shown[0]}", *inner, f"above {shown[-1]}"), tuple(float(edge) for edge in edges))
     pieces = [piece.strip().rpartition(":") for piece in text.split(",")]

@@ -49,7 +49,9 @@ def explained(truth: npt.ArrayLike, guess: npt.ArrayLike) -> float:
     0.0 where all true numbers are the same, for then there is nothing to explain.
     """
     true, found, _ = _near_one(truth, guess)
-    spread = float(np.square(true - true.mean()).sum()) if len(true) else 0.0
+    if not len(true) or np.ptp(true) == 0:  # rounding alone would make a spread
+        return 0.0
+    spread = float(np.square(true - true.mean()).sum())
     return 1.0 - float(np.square(true - found).sum()) / spread if spread else 0.0
 
 

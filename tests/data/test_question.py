@@ -97,6 +97,12 @@ def test_quantile_bins_name_their_ranges(tmp_path: Path) -> None:
     assert load_data(table(tmp_path, [str(n % 50) for n in range(150)]), task=data.task).digest == data.digest
 
 
+def test_bins_of_large_numbers_have_names_of_their_own(tmp_path: Path) -> None:
+    data = load_data(table(tmp_path, [str(1_700_000_000 + n % 50) for n in range(150)]), bins="5")
+    assert len(set(data.labels)) == 5 and data.labels[0] == "up to 1700000009"
+    assert len(set(data.task.targets(data.train.labels).tolist())) == 5
+
+
 def test_rows_may_have_several_labels_or_none(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     sets = [["b"], ["a", "b"], [], ["c"]]
