@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_clf.data.split import fold_parts
 from lora_clf.errors import DataError
 from lora_clf.metrics.probability import cross_entropy
 
@@ -70,8 +71,9 @@ def tfidf(dataset: Dataset, seed: int = 0) -> Baseline:
 
     Two recipes stand for election on folds of the training part, never on validation or test: scikit-learn's
     defaults, and sublinear counts of words and word pairs with the penalty chosen too. The most accurate
-    wins; of equals the one of smaller cross entropy. With fewer than two examples of a class there are no
-    folds, and the second recipe is taken with C = 10. With one class in training it answers that class.
+    wins; of equals the one of smaller cross entropy. Near copies, and rows of one group, are in one fold.
+    With fewer than two examples of a class there are no folds, and the second recipe is taken with C = 10.
+    With one class in training it answers that class.
 
     Args:
         dataset: texts and labels.
@@ -85,7 +87,7 @@ def tfidf(dataset: Dataset, seed: int = 0) -> Baseline:
     classes = len(dataset.labels)
     if len(np.unique(labels)) < 2:  # nothing to tell apart: a regression has no answer, the majority has
         return replace(majority(dataset, seed), name="tfidf", choice={"recipe": "one class in training"})
-    recipe, strength = _elect(texts, labels, classes, seed)
+    recipe, strength = _elect(dataset, labels, classes, seed)
     vectoriser = vectoriser_of(recipe)
     features = learn_words(vectoriser, texts)
     model = _fit(features, labels, strength, seed)
@@ -108,15 +110,16 @@ def tfidf(dataset: Dataset, seed: int = 0) -> Baseline:
     )
 
 
-def _elect(texts: Sequence[str], labels: NDArray[np.int64], classes: int, seed: int) -> tuple[Recipe, float]:
+def _elect(dataset: Dataset, labels: NDArray[np.int64], classes: int, seed: int) -> tuple[Recipe, float]:
     """The recipe and the C that do best on folds of the training part."""
-    from sklearn.model_selection import StratifiedKFold
-
+    texts = dataset.train.texts
     present = np.bincount(labels, minlength=classes)
     folds = min(FOLDS, int(present[present > 0].min()))
-    if folds < 2:
+    cuts = [] if folds < 2 else cuts_of(labels, folds, seed, dataset.groups(dataset.train))
+    cuts = [(learn, judge) for learn, judge in cuts if len(np.unique(labels[learn])) > 1]
+    if not cuts:
         return RECIPES[-1], 10.0
-    cuts = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels))
+    judged = np.sort(np.concatenate([judge for _, judge in cuts]))
     best: tuple[float, float] | None = None
     winner = (RECIPES[-1], 10.0)
     for recipe in RECIPES:
@@ -129,10 +132,19 @@ def _elect(texts: Sequence[str], labels: NDArray[np.int64], classes: int, seed: 
                 model = _fit(features, labels[learn], strength, seed)
                 table[judge] = _probabilities(model, vectoriser, unseen, classes)
         for strength, table in foretold.items():
-            merit = float((table.argmax(axis=1) == labels).mean()), -cross_entropy(labels, table)
+            right = table[judged].argmax(axis=1) == labels[judged]
+            merit = float(right.mean()), -cross_entropy(labels[judged], table[judged])
             if best is None or merit > best:
                 best, winner = merit, (recipe, strength)
     return winner
+
+
+def cuts_of(
+    strata: NDArray[np.int64], folds: int, seed: int, groups: NDArray[np.int64]
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """The rows to learn from and those to judge by of each fold; a group's rows are judged together."""
+    parts = fold_parts(strata, folds, seed, groups)
+    return [(np.setdiff1d(np.arange(len(strata)), judge), judge) for judge in parts if len(judge)]
 
 
 def vectoriser_of(recipe: Recipe) -> Any:

@@ -102,14 +102,19 @@ class Comparison:
     tunings: tuple[Tuning, ...] = ()
 
     @property
+    def data(self) -> Dataset:
+        """The data set, or that of the first split or fold."""
+        return next(iter(self.datasets.values()))
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The class names, sorted."""
-        return next(iter(self.datasets.values())).labels
+        return self.data.labels
 
     @property
     def positive_label(self) -> str | None:
         """The class that is looked for, where there are two."""
-        return next(iter(self.datasets.values())).positive_label
+        return self.data.positive_label
 
     def outcomes_of(self, label: str) -> list[Outcome]:
         """The finished cells of one contender, by seed and fold."""
@@ -143,18 +148,15 @@ class Comparison:
         return Pool(tuple(whole), tuple(pooled), tuple(float(run.correct.mean()) for run in runs))
 
     def clusters(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The near-copy group of each test row: (N,) row numbers to (N,) group numbers."""
+        """The group of each test row: (N,) row numbers to (N,) group numbers."""
         return np.array([self.groups[int(row)] for row in rows], dtype=np.int64)
 
     @cached_property
     def groups(self) -> dict[int, int]:
-        """The near-copy group of each test row, by row number."""
+        """Which test rows count as one, by row number: near copies, and rows of one value in the group column."""
         from lora_clf.comparison.measurements import groups_of
 
-        texts: dict[int, str] = {}
-        for data in self.datasets.values():
-            texts.update(zip(data.test.rows, data.test.texts, strict=True))
-        return groups_of(texts)
+        return groups_of(self.data, [data.test for data in self.datasets.values()])
 
     @cached_property
     def hard_rows(self) -> frozenset[int]:

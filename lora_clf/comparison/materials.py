@@ -46,7 +46,7 @@ class Materials:
 
         key = repr(arguments), seed
         if key not in self._draws:
-            self._draws[key] = Draws(self.split(arguments, seed), arguments.settings.get("group_column"), seed)
+            self._draws[key] = Draws(self.split(arguments, seed), seed)
         return self._draws[key]
 
     def inner(self, arguments: DataArguments, seed: int, fold: int | None, folds: int) -> list[Dataset]:
@@ -55,6 +55,5 @@ class Materials:
 
         key = repr(arguments), seed, fold, folds
         if key not in self._inner:
-            outer = self.split(arguments, seed, fold)
-            self._inner[key] = folds_within(outer, folds, seed, arguments.settings.get("group_column"))
+            self._inner[key] = folds_within(self.split(arguments, seed, fold), folds, seed)
         return self._inner[key]

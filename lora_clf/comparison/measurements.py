@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lora_clf.data.corpus import Part
 from lora_clf.evaluation.simultaneous import Moments, moments
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from lora_clf.comparison.comparison import Comparison
     from lora_clf.comparison.outcome import Predictions
+    from lora_clf.data.dataset import Dataset
 
 Parts = Mapping[int, "Predictions"]  # by seed, all folds together
 
@@ -39,10 +41,10 @@ class Measurements:
     seeds: NDArray[np.int64]
 
     def moments(self, groups: Mapping[int, int]) -> Moments | None:
-        """Means and what they vary by; None where there is nothing to compare, or one near-copy group only.
+        """Means and what they vary by; None where there is nothing to compare, or one group only.
 
         Args:
-            groups: the near-copy group of each row.
+            groups: the group of each row.
         """
         clusters = np.array([groups[int(row)] for row in self.rows], dtype=np.int64)
         if not self.labels or len(np.unique(clusters)) < 2:
@@ -77,19 +79,12 @@ def validated(comparison: Comparison, labels: Sequence[str]) -> Measurements | N
     return _together(parts)
 
 
-def groups_of(texts: Mapping[int, str]) -> dict[int, int]:
-    """The near-copy group of each row, from the texts by row number."""
-    from lora_clf.data.near_copies import components
-
-    return dict(zip(texts, components(list(texts.values())).tolist(), strict=True))
-
-
-def validation_texts(comparison: Comparison) -> dict[int, str]:
-    """The validation texts of all data sets by row number."""
-    texts: dict[int, str] = {}
-    for data in comparison.datasets.values():
-        texts.update(zip(data.validation.rows, data.validation.texts, strict=True))
-    return texts
+def groups_of(data: Dataset, parts: Sequence[Part]) -> dict[int, int]:
+    """Which rows of the ``parts`` count as one, by row number; a row may be in several of them."""
+    together = Part.joined(parts)
+    places = np.unique(np.asarray(together.rows), return_index=True)[1].tolist()
+    once = together.take(places)
+    return dict(zip(once.rows, data.groups(once).tolist(), strict=True))
 
 
 def _joined(parts: Iterable[Predictions]) -> Predictions:

@@ -33,8 +33,7 @@ def draw_parts(plan: Plan, loaded: Datasets) -> Datasets:
         return {}
     from lora_clf.data.subsets import Draws
 
-    group_column = plan.data.settings.get("group_column")
-    draws = Draws(loaded[plan.split_seed, None], group_column, plan.split_seed)
+    draws = Draws(loaded[plan.split_seed, None], plan.split_seed)
     if (most := plan.curve.sizes[-1]) > draws.largest:
         raise UsageError(
             f"--curve {most}: no class has so many rows for training and validation; the largest has {draws.largest}. "

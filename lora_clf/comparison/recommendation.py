@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_clf.comparison.measurements import groups_of, validated, validation_texts
+from lora_clf.comparison.measurements import groups_of, validated
 from lora_clf.errors import UsageError
 from lora_clf.evaluation.noninferiority import Shortfalls, items_needed, shortfalls
 
@@ -100,7 +100,8 @@ def recommendation_of(comparison: Comparison) -> Recommendation | None:
     if len(labels) < 2:
         return None
     measured = validated(comparison, labels)
-    found = None if measured is None else measured.moments(groups_of(validation_texts(comparison)))
+    parts = [data.validation for data in comparison.datasets.values()]
+    found = None if measured is None else measured.moments(groups_of(comparison.data, parts))
     if found is None:
         return None
     margin = float(comparison.facts.get("margin", MARGIN))
@@ -138,7 +139,7 @@ def _candidate(comparison: Comparison, label: str, losses: Shortfalls, place: in
         cold_seconds=float(np.mean([cell.cold_seconds for cell in cells])),
         accuracy=float(losses.found.means[place]),
         loss=float(losses.observed[place]),
-        bound=float(losses.bounds[place]),
+        bound=min(1.0, float(losses.bounds[place])),
         within=within,
         rows_needed=math.ceil(needed) if math.isfinite(needed) else None,
     )

@@ -58,6 +58,17 @@ class Part:
     def __len__(self) -> int:
         return len(self.texts)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Part]) -> Part:
+        """The rows of all ``parts``, one part behind the other, with the columns that all of them have."""
+        shared = [name for name in parts[0].columns if all(name in part.columns for part in parts)]
+        return cls(
+            tuple(text for part in parts for text in part.texts),
+            tuple(label for part in parts for label in part.labels),
+            tuple(row for part in parts for row in part.rows),
+            {name: tuple(cell for part in parts for cell in part.columns[name]) for name in shared},
+        )
+
     def take(self, places: Sequence[int]) -> Part:
         """The rows at ``places``, in that order."""
         return Part(

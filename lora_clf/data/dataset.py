@@ -38,7 +38,8 @@ class Dataset:
     or ``given`` where the user's own split was taken. ``digest`` is a SHA-256 over the part, label and text
     of every row in order. ``licence`` and ``source`` (an attribution or a file name, never a path) belong to
     the texts; ``text_column`` and ``label_column`` are the columns that were read. ``other_task`` is what is
-    learned where that is not one label of several, and ``task_reason`` why it is that.
+    learned where that is not one label of several, and ``task_reason`` why it is that. ``group_column`` is a column
+    whose values stay in one part.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Dataset:
     label_column: str = "label"
     other_task: Task | None = None
     task_reason: str = ""
+    group_column: str | None = None
 
     @property
     def task(self) -> Task:
@@ -71,6 +73,13 @@ class Dataset:
         """The class number of each row of ``part`` (N,), its place in ``labels``."""
         numbers = {label: number for number, label in enumerate(self.labels)}
         return np.fromiter((numbers[label] for label in part.labels), np.int64, len(part))
+
+    def groups(self, part: Part) -> NDArray[np.int64]:
+        """Which rows of ``part`` count as one (N,): near copies, and rows of one value in the group column."""
+        column = self.group_column if self.group_column in part.columns else None
+        found = partition.groups_of(part, PROTOCOLS[0], column)
+        assert found is not None
+        return found
 
     def leaks(self) -> LeakReport:
         """Which validation and test texts have a copy in training; worked out once, when first asked for."""
@@ -252,6 +261,7 @@ def load_data(
         label_column=corpus.label_column,
         other_task=other,
         task_reason=why,
+        group_column=group_column,
     )
 
 
@@ -365,6 +375,7 @@ def folds(
                 label_column=label_column,
                 other_task=None if other is None else other.fitted(parts[0].labels),
                 task_reason=why,
+                group_column=group_column,
             )
         )
     return found

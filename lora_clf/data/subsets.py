@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lora_clf.data.corpus import Part
 from lora_clf.data.dataset import Dataset
-from lora_clf.data.partition import digest_of, groups_of
+from lora_clf.data.partition import digest_of
 from lora_clf.data.split import divide, fold_parts
 from lora_clf.errors import DataError, UsageError
 
@@ -34,17 +34,14 @@ class Draws:
 
     Args:
         data: training and validation parts are the pool; the test part is that of every subset.
-        group_column: a column whose groups stay on one side, like near copies.
         seed: of all draws.
     """
 
-    def __init__(self, data: Dataset, group_column: str | None = None, seed: int = 0) -> None:
+    def __init__(self, data: Dataset, seed: int = 0) -> None:
         self.data = data
         self.seed = seed
-        self.pool = _joined(data.train, data.validation)
-        groups = groups_of(self.pool, "near-copy-free", group_column)
-        assert groups is not None
-        self._groups = groups
+        self.pool = Part.joined((data.train, data.validation))
+        self._groups = data.groups(self.pool)
         self._labels = data.label_ids(self.pool)
         self._drawn: dict[int, tuple[list[NDArray[np.int64]], dict[int, int]]] = {}
 
@@ -106,18 +103,17 @@ class Draws:
         return sides
 
 
-def folds_within(data: Dataset, k: int, seed: int = 0, group_column: str | None = None) -> list[Dataset]:
+def folds_within(data: Dataset, k: int, seed: int = 0) -> list[Dataset]:
     """``k`` data sets out of the training part of ``data`` alone; its validation and test rows are in none of them.
 
     Each fold is once what is tested on; of the other rows a tenth is for validation. Near copies, and the groups of
-    ``group_column``, stay on one side.
+    the data's group column, stay on one side.
 
     Raises:
         DataError: there are too few rows, or groups of them.
     """
     labels = data.label_ids(data.train) if data.other_task is None else data.other_task.strata(data.train.labels)
-    groups = groups_of(data.train, "near-copy-free", group_column)
-    assert groups is not None
+    groups = data.groups(data.train)
     if len(np.unique(groups)) < 2 * k:
         raise DataError(
             f"{data.name} has {len(data.train)} training rows in {len(np.unique(groups))} groups of near copies; for "
@@ -148,13 +144,3 @@ def folds_within(data: Dataset, k: int, seed: int = 0, group_column: str | None 
             )
         )
     return found
-
-
-def _joined(first: Part, second: Part) -> Part:
-    shared = [name for name in first.columns if name in second.columns]
-    return Part(
-        first.texts + second.texts,
-        first.labels + second.labels,
-        first.rows + second.rows,
-        {name: first.columns[name] + second.columns[name] for name in shared},
-    )

@@ -193,10 +193,10 @@ class Run:
         linear, features = linear_of(self.view.head), self.runner.features("train")
         assert linear is not None and features is not None
         started = time.perf_counter()
-        texts, targets, settings = self.data.train.texts, self.targets["train"], self.settings
+        targets, settings = self.targets["train"], self.settings
         labels = self.data.train.labels
         strata = self.task.targets(labels) if self.task.softmax else self.task.strata(labels)
-        folds = inner_folds(texts, strata, settings.seed)
+        folds = inner_folds(self.data.groups(self.data.train), strata, settings.seed)
         folds = folds if self.owners is None else folds[self.owners]
         classes, losses, bias = self.view.classes, self.objective.row_losses, linear.bias is not None
         weights = self.objective.evened_weights(targets) if settings.sampling == BALANCED else self.objective.weights
@@ -213,7 +213,9 @@ class Run:
         self.training_seconds = time.perf_counter() - started
         self.solved = {"solver": "l-bfgs", "l2": solution.strength}
         _, metrics = self.evaluate("validation")
-        self.history.append({"epoch": 1, "train_loss": solution.loss, "examples": len(texts), "validation": metrics})
+        self.history.append(
+            {"epoch": 1, "train_loss": solution.loss, "examples": len(self.data.train), "validation": metrics}
+        )
         self.step = self.steps = self.epochs = 1
         self._report(1, solution.loss, metrics)
         return Best(1, worth(metrics, settings.stop_on), self.tuned.state_dict())

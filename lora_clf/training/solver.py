@@ -8,7 +8,6 @@ kept on one side. Shapes: N texts, D width, C classes, F folds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from lora_clf.base.head import FreeHead, Head, PoolerHead, ScoreHead
-from lora_clf.data.near_copies import components
 from lora_clf.data.split import fold_parts
 
 if TYPE_CHECKING:
@@ -70,12 +68,12 @@ def linear_of(head: Head) -> nn.Linear | None:
     return head.classifier if isinstance(head, PoolerHead) else None
 
 
-def inner_folds(texts: Sequence[str], labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """The inner fold of each training text, near copies in one: (N,). All zeros where there are too few texts."""
-    count = min(FOLDS, len(texts) // 2)
-    folds = np.zeros(len(texts), dtype=np.int64)
+def inner_folds(groups: NDArray[np.int64], labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """The inner fold of each training text (N,), those of one group in one. All zeros where there are too few texts."""
+    count = min(FOLDS, len(labels) // 2)
+    folds = np.zeros(len(labels), dtype=np.int64)
     if count >= 2:
-        for number, rows in enumerate(fold_parts(labels, count, seed, components(texts))):
+        for number, rows in enumerate(fold_parts(labels, count, seed, groups)):
             folds[rows] = number
     return folds
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lora_clf.comparison import baselines
-from lora_clf.comparison.baselines import majority, tfidf
+from lora_clf.comparison.baselines import cuts_of, majority, tfidf
 from lora_clf.errors import DataError
 
 
@@ -31,6 +31,9 @@ class Dataset:
 
     def label_ids(self, part: Part) -> np.ndarray:
         return np.array([self.labels.index(label) for label in part.labels], dtype=np.int64)
+
+    def groups(self, part: Part) -> np.ndarray:
+        return np.arange(len(part))
 
 
 FILLER = ["the", "a", "of", "to", "and", "in", "that", "it", "is", "was", "for", "on", "with", "they"]
@@ -151,3 +154,21 @@ def test_texts_without_words_are_a_clear_error() -> None:
     silent = Part(("? !",) * 20, ("animals", "food") * 10)
     with pytest.raises(DataError, match="no word of two letters or more in 16 training texts"):
         tfidf(dataclasses.replace(data, train=silent))
+
+
+def test_copies_are_judged_by_none_that_learned_them() -> None:
+    groups = np.repeat(np.arange(30), 2)
+    cuts = cuts_of(np.arange(60) % 2, 5, 0, groups)
+    assert len(cuts) == 5 and sorted(np.concatenate([judge for _, judge in cuts])) == list(range(60))
+    for learn, judge in cuts:
+        assert len(learn) + len(judge) == 60 and not set(groups[learn]) & set(groups[judge])
+
+
+def test_a_fold_that_leaves_one_class_to_learn_judges_nothing() -> None:
+    class Speakers(Dataset):
+        def groups(self, part: Part) -> np.ndarray:
+            return self.label_ids(part)  # a speaker for each class
+
+    made = dataset(("animals", "food"))
+    found = tfidf(Speakers(made.train, made.validation, made.test, made.labels))
+    assert found.choice == {"recipe": "sublinear, words and pairs", "C": 10.0}

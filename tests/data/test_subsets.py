@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -107,7 +108,7 @@ def test_the_groups_of_a_column_stay_on_one_side() -> None:
         "made", Part(*_fields(whole.train), column), Part(*_fields(whole.validation), other), whole.test,
         whole.labels, None, "random", "d", None, "s",
     )  # fmt: skip
-    found = Draws(whole, "sender").subset(20, 1)
+    found = Draws(replace(whole, group_column="sender")).subset(20, 1)
     of = [set(found.parts[side].columns["sender"]) for side in ("train", "validation")]
     assert of[0] and of[1] and not of[0] & of[1]
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from lora_clf.data.near_copies import components
 from lora_clf.metrics.probability import softmax
 from lora_clf.training.loop import train
 from lora_clf.training.settings import TrainSettings
@@ -60,11 +61,11 @@ def test_near_copies_share_an_inner_fold() -> None:
     texts = [
         f"{word} is what this message number {i} says to you all" for i in range(10) for word in ("alpha", "omega")
     ]
-    folds = inner_folds(texts, np.arange(20) % 2, seed=0)
+    folds = inner_folds(components(texts), np.arange(20) % 2, seed=0)
     assert len(set(folds.tolist())) == 1  # All are near copies of each other.
     different = ["".join(chr(97 + (7 * i * j + j * j) % 26) for j in range(30)) for i in range(20)]
-    assert sorted(np.bincount(inner_folds(different, np.arange(20) % 2, seed=0))) == [4] * 5
-    assert inner_folds(["one", "two"], np.array([0, 1]), seed=0).tolist() == [0, 0]
+    assert sorted(np.bincount(inner_folds(components(different), np.arange(20) % 2, seed=0))) == [4] * 5
+    assert inner_folds(np.arange(2), np.array([0, 1]), seed=0).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(("name", "pooling"), [("bert", "mean"), ("bert", "family"), ("gpt2", "family")])
