@@ -110,18 +110,14 @@ def rights(value: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> np.nd
 
 def _scores(value: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Accuracy with its spread, and the interval over messages and, where there are several, seeds."""
-    from lora_clf.evaluation.intervals import clustered, crossed_mean
+    from lora_clf.evaluation.intervals import clustered
 
     if not runs:
         return [DASH, DASH]
     right, groups = rights(value, runs), value["about"]["groups"]
-    if len(runs) == 1:
-        wrong = clustered(1 - right[0], groups)
-        return [f"{100 * right.mean():.1f}", f"{100 * (1 - wrong.high):.1f} to {100 * (1 - wrong.low):.1f}"]
-    found = crossed_mean(right, groups)
-    spread = 100 * float(right.mean(axis=1).std(ddof=1))
-    low, high = 100 * max(0.0, found.low), 100 * min(1.0, found.high)
-    return [f"{100 * found.value:.1f} ± {spread:.1f}", f"{low:.1f} to {high:.1f}"]
+    wrong = clustered(1 - right, groups)
+    spread = f" ± {100 * float(right.mean(axis=1).std(ddof=1)):.1f}" if len(runs) > 1 else ""
+    return [f"{100 * right.mean():.1f}{spread}", f"{100 * (1 - wrong.high):.1f} to {100 * (1 - wrong.low):.1f}"]
 
 
 def differences(value: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Gap]:

@@ -23,7 +23,7 @@ from lora_clf import load_base, load_data, train
 from lora_clf.comparison import baselines, task_baselines
 from lora_clf.comparison.environment import environment
 from lora_clf.data.dataset import Dataset
-from lora_clf.evaluation.intervals import crossed_mean
+from lora_clf.evaluation.intervals import clustered, crossed_mean
 from lora_clf.metrics.ordinal import ordinal_scores
 from lora_clf.tasks.base import Task
 from lora_clf.tasks.ordinal import Ordinal
@@ -93,8 +93,8 @@ def run(base: Any, data: Dataset, strategy: str, seed: int, flags: Any) -> dict[
     task, targets = data.task, {name: data.task.targets(part.labels) for name, part in data.parts.items()}
     facts: dict[str, Any] = {}
     if strategy in BASELINES:
-        validation, test, facts = plain(data, strategy)
-        task = task.settled(targets["validation"], validation)
+        validation, test, facts, settled = plain(data, strategy)
+        task = settled or task.settled(targets["validation"], validation)
     else:
         settings = TrainSettings(epochs=flags.epochs, seed=seed, precision=flags.precision)
         result = train(base, data, create(strategy), settings)
@@ -111,16 +111,17 @@ def run(base: Any, data: Dataset, strategy: str, seed: int, flags: Any) -> dict[
     return {**facts, "scores": scores, **as_ratings(task, data, test), "costs": costs}
 
 
-def plain(data: Dataset, name: str) -> tuple[Any, Any, dict[str, Any]]:
-    """Validation and test logits of a baseline."""
+def plain(data: Dataset, name: str) -> tuple[Any, Any, dict[str, Any], Task | None]:
+    """Validation and test logits of a baseline, facts, and the task where validation has nothing to settle."""
     if data.task.softmax:
         shares = (baselines.majority if name == "constant" else baselines.tfidf)(data)
         logits = [
             np.log(np.maximum(each, 1e-30)) for each in (shares.validation_probabilities, shares.test_probabilities)
         ]
-        return logits[0], logits[1], {"seconds": round(shares.seconds, 1), "choice": shares.choice}
+        return logits[0], logits[1], {"seconds": round(shares.seconds, 1), "choice": shares.choice}, None
     found = task_baselines.constant(data) if name == "constant" else task_baselines.tfidf(data)
-    return found.validation_logits, found.test_logits, {"seconds": round(found.seconds, 1), "choice": found.choice}
+    facts = {"seconds": round(found.seconds, 1), "choice": found.choice}
+    return found.validation_logits, found.test_logits, facts, found.settled
 
 
 def as_ratings(task: Task, data: Dataset, logits: Any) -> dict[str, Any]:
@@ -144,12 +145,14 @@ def compared(costs: dict[str, list[Any]], task: Task) -> dict[str, Any]:
     for name, each in costs.items():
         table = np.array(each, dtype=float)
         rival = np.array(costs["tfidf"], dtype=float)
-        span = max(1.0, float(table.max()), float(rival.max()))  # the method is for values of -1 to 1
-        score = crossed_mean((offset + sign * table) / span)
-        better = crossed_mean((rival - table) / span)
+        mean = float(table.mean())
+        usual, both = (1.0, 1.0) if task.primary.share else (mean, (mean + float(rival.mean())) / 2)
+        cost = clustered(table) if task.primary.share else crossed_mean(table / usual)
+        ends = sorted(offset + sign * end * usual for end in (cost.low, cost.high))
+        better = crossed_mean((rival - table) / both)
         rows[name] = {
-            "score": [round(value * span, 4) for value in (score.value, score.low, score.high)],
-            "better_than_tfidf": [round(value * span, 4) for value in (better.value, better.low, better.high)],
+            "score": [round(value, 4) for value in (offset + sign * mean, *ends)],
+            "better_than_tfidf": [round(value * both, 4) for value in (better.value, better.low, better.high)],
             "seeds": len(each),
         }
     return rows

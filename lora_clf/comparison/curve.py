@@ -2,7 +2,7 @@
 
 A point is the mean of several draws of k examples; its interval is Student's t over the draws, on the one test part. A
 difference to TF-IDF is paired, draw by draw and row by row, with the interval of `evaluation.intervals.crossed_mean`:
-it holds for other draws, seeds and test rows alike. Shapes: D draws, N rows.
+it holds for other draws, seeds and test rows alike; with one draw for other test rows alone. Shapes: D draws, N rows.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 RIVAL = "TF-IDF + LR"
 CONFIDENCE = 0.95
+ONCE = "Where there is one draw or seed, this is about other test rows alone: another draw may say otherwise."
 Draws = dict[int, "Predictions"]  # by the number of the draw, or the seed
 
 
@@ -107,7 +108,7 @@ def points_of(comparison: Comparison) -> tuple[Point, ...]:
                     draws=len(draws),
                     accuracy=_level([float(part.correct.mean()) for part in draws.values()]),
                     macro_f1=_level([_macro_f1(part) for part in draws.values()]),
-                    to_rival=_difference(comparison, draws, rival, confidence) if rival else None,
+                    to_rival=_difference(comparison, draws, rival, confidence, all_rows=k is None) if rival else None,
                     cold_seconds=_seconds(comparison, label, k) if strategy else None,
                 )
             )
@@ -144,11 +145,10 @@ def _macro_f1(part: Predictions) -> float:
     return macro_f1(part.labels, part.probabilities.argmax(axis=1))
 
 
-def _difference(comparison: Comparison, mine: Draws, rival: Draws, confidence: float) -> Level | None:
-    if len(rival) == 1 and len(mine) > 1:  # a baseline that draws nothing: the same for each seed
-        only = next(iter(rival.values()))
-        rival = dict.fromkeys(mine, only)
-    elif len(rival) == 1 and not rival.keys() & mine.keys():
+def _difference(
+    comparison: Comparison, mine: Draws, rival: Draws, confidence: float, *, all_rows: bool
+) -> Level | None:
+    if len(rival) == 1 and all_rows:  # a baseline draws nothing there: the same for each seed
         rival = dict.fromkeys(mine, next(iter(rival.values())))
     shared = [number for number in mine if number in rival]
     if not shared:
@@ -172,7 +172,8 @@ def sentence_of(comparison: Comparison) -> str:
         if point.to_rival is not None:
             ahead = point.to_rival.low is not None and point.to_rival.low > 0
             beats.setdefault(point.label, []).extend([point.k] if ahead else [])
-    return who_beats(beats, sizes)
+    once = any(point.draws == 1 and point.to_rival is not None for point in comparison.curve_points)
+    return who_beats(beats, sizes) + (f" {ONCE}" if once else "")
 
 
 def who_beats(beats: Mapping[str, Sequence[int | None]], sizes: Sequence[int | None]) -> str:

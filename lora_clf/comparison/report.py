@@ -269,13 +269,13 @@ def _provenance(comparison: Comparison) -> list[Block]:
 
 def _intervals(comparison: Comparison) -> str:
     """By what rule the intervals of this comparison are made: `standing` has the rules."""
-    crossed = "Student's t with the analytic variance of near-copy groups crossed with seeds (Satterthwaite's degrees)"
-    split = "the wider of Student's t over near-copy groups, all splits together, and Student's t over seeds"
     several = any(len(pool.seeds) > 1 for pool in comparison.pools.values())
-    over = split if comparison.plan.resplit else crossed
-    rate = "Wilson's, its number of rows corrected for near-copy groups"
-    rates = f"of a rate in one run {rate}, over several seeds {over}" if several else f"of a rate {rate}"
-    factors = "near-copy groups and seeds" if several else "near-copy groups"
+    column = comparison.data.group_column
+    groups = "near-copy groups" if column is None else f"groups of near copies and of one {column!r}"
+    factors = f"{groups} and seeds" if several else groups
+    rates = f"of a rate Wilson's, its number of rows corrected for {factors}"
+    if several and comparison.plan.resplit:
+        rates = f"of a rate the wider of Wilson's over {groups}, all splits together, and Student's t over seeds"
     few = ", widened as seeds are few" if several else ""
     return (
         f"intervals: {rates}; of differences the variance of {factors}, with the largest ratio of any pair in 4,000 "

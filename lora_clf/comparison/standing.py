@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lora_clf.comparison.measurements import tested
-from lora_clf.evaluation.intervals import Interval, clustered, crossed_mean, mean_spread
+from lora_clf.evaluation.intervals import Interval, clustered, mean_spread
 from lora_clf.evaluation.simultaneous import Moments, all_pairs, letters, power
 from lora_clf.metrics.classification import summarise
 
@@ -135,7 +135,7 @@ def standings_of(comparison: Comparison) -> list[Standing]:
         if family is None:
             return Score(_mean_accuracy(pools[label]) - _mean_accuracy(pools[other]), -1.0, 1.0)
         mean, interval = family.difference(members.index(label), members.index(other))
-        return Score(mean, interval.low, interval.high, n=family.found.counted)
+        return Score(mean, max(-1.0, interval.low), min(1.0, interval.high), n=family.found.counted)
 
     rows = []
     for label in [*strategies, *baselines]:
@@ -265,32 +265,21 @@ def score_of(comparison: Comparison, values: Arrays, rows: Sequence[NDArray[np.i
     if not sum(len(value) for value in values):
         return Score(0.0, 0.0, 1.0, n=0)
     mean = float(np.mean([value.mean() for value in values if len(value)]))
-    if len(values) == 1:
-        wrong = clustered(1 - values[0], comparison.clusters(rows[0]), CONFIDENCE)
-        return Score(mean, 1 - wrong.high, 1 - wrong.low, n=len(values[0]))
-    interval = _crossed(comparison, values, rows, CONFIDENCE)
-    n = len(np.unique(np.concatenate(rows)))
-    return Score(mean, max(0.0, interval.low), min(1.0, interval.high), n=n)
+    interval = _interval(comparison, [1 - value for value in values], rows)
+    return Score(mean, 1 - interval.high, 1 - interval.low, n=len(np.unique(np.concatenate(rows))))
 
 
-def _crossed(comparison: Comparison, values: Arrays, rows: Sequence[NDArray[np.int64]], confidence: float) -> Interval:
-    """The interval of a mean over seeds and rows; the widest there is where nothing can be said."""
+def _interval(comparison: Comparison, wrong: Arrays, rows: Sequence[NDArray[np.int64]]) -> Interval:
+    """The interval of an error rate over seeds and rows."""
     if all(np.array_equal(rows[0], other) for other in rows):
-        groups = comparison.clusters(rows[0])
-        if len(np.unique(groups)) < 2:
-            return Interval(-1.0, 1.0)
-        found = crossed_mean(np.stack(values), groups, confidence=confidence)
-        return Interval(found.low, found.high)
+        return clustered(np.stack(wrong), comparison.clusters(rows[0]), CONFIDENCE)
     # Each seed has a split of its own: a row that was tested twice is one cluster, and the seeds' own spread
     # is the other interval; the wider of the two is given.
-    groups = comparison.clusters(np.concatenate(rows))
-    if len(np.unique(groups)) < 2:
-        return Interval(-1.0, 1.0)
-    found = crossed_mean(np.concatenate(values), groups, confidence=confidence)
-    spread = mean_spread([float(value.mean()) for value in values if len(value)], confidence).interval
+    found = clustered(np.concatenate(wrong), comparison.clusters(np.concatenate(rows)), CONFIDENCE)
+    spread = mean_spread([float(value.mean()) for value in wrong if len(value)], CONFIDENCE).interval
     if spread is not None and spread.high - spread.low > found.high - found.low:
-        return spread
-    return Interval(found.low, found.high)
+        return Interval(max(0.0, spread.low), min(1.0, spread.high))
+    return found
 
 
 def _averaged(each: Sequence[dict[str, Any]]) -> dict[str, Any]:

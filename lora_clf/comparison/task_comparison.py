@@ -255,7 +255,8 @@ def _baseline(label: str, measure: Callable[[Dataset], task_baselines.Plain], da
     parts, plains = [], []
     for data in datasets.values():
         plain = measure(data)
-        task = data.task.settled(data.task.targets(data.validation.labels), plain.validation_logits)
+        targets = data.task.targets(data.validation.labels)
+        task = plain.settled or data.task.settled(targets, plain.validation_logits)
         parts.append(_Answered(task, data, plain.validation_logits, plain.test_logits))
         plains.append(plain)
     seconds = float(np.mean([plain.seconds for plain in plains]))
@@ -285,12 +286,7 @@ def _in_order(parts: Sequence[Part], values: Sequence[Any]) -> list[float]:
 
 def _together(parts: Sequence[Part]) -> Part:
     """The rows of all parts, by their numbers."""
-    whole = Part(
-        tuple(text for part in parts for text in part.texts),
-        tuple(label for part in parts for label in part.labels),
-        tuple(row for part in parts for row in part.rows),
-        {name: tuple(cell for part in parts for cell in part.columns[name]) for name in parts[0].columns},
-    )
+    whole = Part.joined(parts)
     return whole.take(np.argsort(np.asarray(whole.rows), kind="stable").tolist())
 
 
@@ -300,9 +296,13 @@ def _scores(parts: Sequence[_Answered]) -> dict[str, Any]:
     if len(parts) == 1:
         return first.assess(parts[0].targets(), parts[0].test_logits)
     first = first.unsettled()
-    found = first.assess(
-        np.concatenate([part.targets() for part in parts]), np.concatenate([part.common(first) for part in parts])
-    )
+    targets = np.concatenate([part.targets() for part in parts])
+    found = first.assess(targets, np.concatenate([part.common(first) for part in parts]))
+    if isinstance(first, Multilabel):  # areas are about the order of the probabilities, thresholds or not
+        plain = first.assess(targets, np.concatenate([part.test_logits for part in parts]))
+        found["macro_pr_auc"] = plain["macro_pr_auc"]
+        for label, scores in found["per_label"].items():
+            scores["pr_auc"] = plain["per_label"][label]["pr_auc"]
     rows = [len(part.data.test) for part in parts]
     losses = [part.task.mean_loss(part.targets(), part.test_logits) for part in parts]
     found.pop("thresholds", None)  # each fold has its own

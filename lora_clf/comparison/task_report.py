@@ -151,10 +151,12 @@ def _data(found: TaskComparison) -> str:
 
 def _made(found: TaskComparison) -> list[str]:
     used = {label: found.of(label)[0].settings for label in found.strategies}
-    intervals = (
-        "intervals: Student's t with the analytic variance of near-copy groups crossed with seeds; of differences the "
-        "largest ratio of any pair in 4,000 joint draws as critical value (max-T)"
-    )
+    column = found.data.group_column
+    groups = "near-copy groups" if column is None else f"groups of near copies and of one {column!r}"
+    rule = f"Wilson's, its number of rows corrected for {groups} and seeds"
+    if not found.task.primary.share:
+        rule = f"Student's t with the analytic variance of {groups} crossed with seeds"
+    intervals = f"intervals: {rule}; of differences the largest ratio of any pair in 4,000 joint draws as critical value (max-T)"
     return [*made_lines(found.plan, found.facts, used), intervals]
 
 

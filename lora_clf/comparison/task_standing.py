@@ -1,8 +1,7 @@
 """Where each strategy stands by its task's own score: intervals, all pairs at once, and which one to take.
 
-The statistics are those of accuracies (`lora_clf.evaluation`): they are about means over rows of numbers from 0 to 1.
-So a cost is brought to that scale by the largest cost there is, and every figure back to its unit. Near copies count
-as one.
+The statistics are those of accuracies (`lora_clf.evaluation`). Where a cost has no bound, an error of the usual size
+stands in the place of a wrong answer: each strategy's own mean cost. Near copies count as one.
 """
 
 from __future__ import annotations
@@ -14,15 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lora_clf.comparison.task_comparison import BASELINES, TaskComparison
-from lora_clf.data.partition import groups_of
-from lora_clf.evaluation.intervals import crossed_mean, mean_spread
+from lora_clf.evaluation.intervals import clustered, crossed_mean, mean_spread
 from lora_clf.evaluation.noninferiority import shortfalls
 from lora_clf.evaluation.simultaneous import Moments, all_pairs, letters, moments
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from lora_clf.data.corpus import Part
 
 RIVAL = BASELINES[1]
 
@@ -96,39 +92,41 @@ class TaskStanding:
 def standing_of(found: TaskComparison) -> TaskStanding:
     """The table of a comparison, and which strategy to take."""
     measure, strategies = found.task.primary, found.strategies
-    group_column = found.plan.data.settings.get("group_column")
-    # Of a number the unit is the data's own: what is found must be the same in metres and in kilometres.
-    largest = max(max(run.costs + run.validation_costs) for run in found.runs)
-    span = 1.0 if measure.share else largest or 1.0
-    groups = _groups(found.test, group_column)
+    # It is the data's own: what is found must be the same in metres and in kilometres, whoever else takes part.
+    unit = found.task.unit(found.task.targets(found.test.labels))
+    groups = found.data.groups(found.test)
     several = len(np.unique(groups)) > 1  # of one group alone no interval can be had
     members = sorted([*strategies, *(label for label in found.labels if label == RIVAL)])
-    family = all_pairs(_moments(found, members, groups, span, "costs")) if several else None
+    family = all_pairs(_moments(found, members, groups, unit, "costs")) if several else None
     named = dict(zip(members, letters(family.apart, family.found.means), strict=True)) if family else {}
     means = {label: float(np.mean([np.mean(run.costs) for run in found.of(label)])) for label in found.labels}
-    best = min(strategies, key=lambda label: (round(means[label] / span, 12), found.of(label)[0].parameters or 0))
+    best = min(strategies, key=lambda label: (round(means[label] / unit, 12), found.of(label)[0].parameters or 0))
 
     def gap(label: str, other: str) -> Gap | None:
         if family is None or label == other or not {label, other} <= set(members):
             return None
         mean, interval = family.difference(members.index(label), members.index(other))
-        return Gap(mean * span, interval.low * span, interval.high * span)
+        return Gap(mean * unit, interval.low * unit, interval.high * unit)
 
     margin = found.margin / 100
     if not measure.share:  # a point is a hundredth of what the constant answer costs
         margin *= float(np.mean(found.of(BASELINES[0])[0].validation_costs)) if found.of(BASELINES[0]) else 0.0
-    bounds = _bounds(found, _groups(found.validation, group_column), span)
+    bounds = _bounds(found, found.data.groups(found.validation), unit)
     places = []
     for label in found.labels:
         runs = found.of(label)
-        table = np.array([run.costs for run in runs]) / span
-        low, high = 0.0, span
-        if several:
-            interval = crossed_mean(table, groups)
-            low, high = max(0.0, interval.low * span), interval.high * span
+        table = np.array([run.costs for run in runs])
+        low, high = (0.0, 1.0) if measure.share else (0.0, float(table.max()))
+        if several and measure.share:
+            interval = clustered(table, groups)
+            low, high = interval.low, interval.high
+        elif several:
+            usual = means[label] or unit
+            estimate = crossed_mean(table / usual, groups)
+            low, high = max(0.0, estimate.low * usual), estimate.high * usual
         score, ends = means[label], (low, high)
         if measure.higher:
-            score, ends = 1 - score, (max(0.0, 1 - high), 1 - low)
+            score, ends = 1 - score, (1 - high, 1 - low)
         bound = bounds.get(label)
         places.append(
             Place(
@@ -154,30 +152,26 @@ def standing_of(found: TaskComparison) -> TaskStanding:
     return TaskStanding(tuple(places), margin, None if chosen is None else chosen.label, best)
 
 
-def _groups(part: Part, column: str | None) -> NDArray[np.int64]:
-    found = groups_of(part, "near-copy-free", column if column in part.columns else None)
-    return np.arange(len(part)) if found is None else found
-
-
 def _moments(
-    found: TaskComparison, members: Sequence[str], groups: NDArray[np.int64], span: float, what: str
+    found: TaskComparison, members: Sequence[str], groups: NDArray[np.int64], unit: float, what: str
 ) -> Moments:
-    """Means of 1 - cost / span, a baseline's one answer counting for every seed, and what they vary by."""
+    """Means of -cost / unit, a baseline's one answer counting for every seed, and what they vary by."""
     seeds = max(len(found.of(label)) for label in members)
-    rows = []
+    rows, usual = [], []
     for label in members:
         table = np.array([getattr(run, what) for run in found.of(label)])
-        rows.append(1 - np.broadcast_to(table, (seeds, table.shape[1])).reshape(-1) / span)
-    return moments(np.array(rows), np.tile(groups, seeds), np.repeat(np.arange(seeds), len(groups)))
+        rows.append(-np.broadcast_to(table, (seeds, table.shape[1])).reshape(-1) / unit)
+        usual.append(1.0 if found.task.primary.share else -float(rows[-1].mean()) or 1.0)
+    return moments(np.array(rows), np.tile(groups, seeds), np.repeat(np.arange(seeds), len(groups)), usual)
 
 
-def _bounds(found: TaskComparison, groups: NDArray[np.int64], span: float) -> dict[str, float]:
+def _bounds(found: TaskComparison, groups: NDArray[np.int64], unit: float) -> dict[str, float]:
     """How far each strategy can be below the best, by the validation part; nothing where there is none to choose."""
     if len(found.strategies) < 2 or len(np.unique(groups)) < 2:
         return {}
     names = sorted(found.strategies)
-    losses = shortfalls(_moments(found, names, groups, span, "validation_costs"))
-    return {name: float(bound) * span for name, bound in zip(names, losses.bounds, strict=True)}
+    losses = shortfalls(_moments(found, names, groups, unit, "validation_costs"))
+    return {name: float(bound) * unit for name, bound in zip(names, losses.bounds, strict=True)}
 
 
 def _numbers(each: Sequence[dict[str, Any]]) -> dict[str, float]:

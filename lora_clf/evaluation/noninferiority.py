@@ -54,7 +54,7 @@ def shortfalls(found: Moments, confidence: float = 0.95, count: int = DRAWS, see
     )  # (K, K) own row, rival column
     np.fill_diagonal(losses, -np.inf)
     rivals = losses.argmax(axis=1)
-    bounds = np.clip(losses.max(axis=1), 0.0, 1.0)
+    bounds = np.maximum(losses.max(axis=1), 0.0)
     return Shortfalls(found.means.max() - found.means, bounds, rivals, critical, found)
 
 

@@ -111,13 +111,17 @@ class Moments:
         return found
 
 
-def moments(correct: Sequence[npt.ArrayLike] | Floats, clusters: Groups, seeds: Groups) -> Moments:
+def moments(
+    correct: Sequence[npt.ArrayLike] | Floats, clusters: Groups, seeds: Groups, usual: npt.ArrayLike = 1.0
+) -> Moments:
     """What the results of K classifiers say of their accuracies, and how surely.
 
     Args:
-        correct: K times (M,), 1 where right, one entry for each measurement.
+        correct: K times (M,), 1 where right, one entry for each measurement; or another score, the higher the better.
         clusters: (M,) the near-copy group of the item of each measurement.
         seeds: (M,) the seed of each measurement. Seeds may share their items or have items of their own.
+        usual: (K,) or one for all, how much an item can matter to each: 1 where they are right or wrong; of costs
+            without a bound the usual cost. A pseudo-item is worth the mean of a pair's.
 
     Raises:
         UsageError: nothing came, shapes differ, or all items are in one cluster.
@@ -155,7 +159,9 @@ def moments(correct: Sequence[npt.ArrayLike] | Floats, clusters: Groups, seeds: 
     spread = _spread(table, means)
     worth = np.divide(_apart(items), spread * alone, out=np.ones_like(items), where=spread > 1e-12)
     worth[worth < 1e-9] = 1.0  # what differs cancels within each cluster: as little is known as where nothing differs
-    pseudo = np.minimum(1.0, worth) * alone**2 * (1 - np.eye(len(table)))
+    each = np.broadcast_to(np.asarray(usual, dtype=np.float64), means.shape)
+    item = (each[:, None] + each[None, :]) / 2  # (K, K)
+    pseudo = np.minimum(1.0, worth) * (item * alone) ** 2 * (1 - np.eye(len(table)))
     return Moments(means, items, between, noise, pseudo, columns, rows, round(total / rows))
 
 
@@ -272,7 +278,7 @@ class Family:
         """Accuracy of ``one`` minus that of ``other``, with its interval."""
         value = float(self.found.means[one] - self.found.means[other])
         half = self.critical * float(self.found.error[one, other])
-        return value, Interval(max(-1.0, value - half), min(1.0, value + half))
+        return value, Interval(value - half, value + half)
 
     @cached_property
     def apart(self) -> npt.NDArray[np.bool_]:

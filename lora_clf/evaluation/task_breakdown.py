@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_clf.evaluation.breakdown import EMPTY, QUARTERS
-from lora_clf.evaluation.intervals import crossed_mean
+from lora_clf.evaluation.intervals import clustered, crossed_mean
 from lora_clf.metrics.thresholds import sweep
 from lora_clf.tasks.base import Task
 from lora_clf.tasks.multilabel import Multilabel
@@ -56,6 +56,11 @@ class Scored:
         return self.task.costs(self.targets, self.logits)
 
     @cached_property
+    def unit(self) -> float:
+        """What costs are counted in, by all rows."""
+        return self.task.unit(self.targets)
+
+    @cached_property
     def answers(self) -> list[Any]:
         """What is answered."""
         return list(self.task.answers(self.logits, np.zeros(len(self.labels), dtype=bool)))
@@ -70,13 +75,17 @@ class Scored:
         if not len(costs):
             return {"n": 0, "score": None, "low": None, "high": None}
         values = 1.0 - costs if measure.higher else costs
-        span = max(1.0, float(np.abs(values).max()))  # the interval's method is for values of -1 to 1
         found: dict[str, Any] = {"n": len(costs), "score": float(values.mean()), "low": None, "high": None}
         groups = None if self.groups is None else self.groups[places]
         if len(np.unique(groups) if groups is not None else costs) > 1:
-            interval = crossed_mean(values / span, groups)
-            low, high = interval.low * span, interval.high * span
-            found |= {"low": max(0.0, low), "high": min(1.0, high) if measure.higher else high}
+            if measure.share:
+                wrong = clustered(costs, groups)
+                ends = (1 - wrong.high, 1 - wrong.low) if measure.higher else (wrong.low, wrong.high)
+            else:
+                usual = float(costs.mean()) or self.unit
+                interval = crossed_mean(costs / usual, groups)
+                ends = max(0.0, interval.low * usual), interval.high * usual
+            found |= dict(zip(("low", "high"), ends, strict=True))
         return found
 
 

@@ -185,6 +185,10 @@ class Task(ABC):
     def targets(self, labels: Sequence[str]) -> Targets:
         """The labels of N rows as what the loss compares with: (N,) or (N, C)."""
 
+    def unit(self, targets: Targets) -> float:
+        """What costs are counted in, never 0: 1 where the score is a share, else what one answer to all costs."""
+        return 1.0
+
     @abstractmethod
     def row_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss of each row: fp32 logits (B, C) and targets (B, ...) -> (B,)."""

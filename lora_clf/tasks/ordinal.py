@@ -165,6 +165,10 @@ class Ordinal(Task):
             for place, row, rank, cut in zip(self.ranks(logits), shares, expected, truncated, strict=True)
         ]
 
+    def unit(self, targets: NDArray[np.int64]) -> float:
+        """The mean distance from the median rank; 1 where every row has the same rank."""
+        return float(np.abs(targets - np.median(targets)).mean()) or 1.0
+
     def costs(self, targets: NDArray[np.int64], logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """Distances in ranks (N,)."""
         off: NDArray[np.float64] = np.abs(self.ranks(logits) - targets).astype(np.float64)

@@ -126,7 +126,7 @@ class Regression(Task):
         power = power_of(values)
         near_one = np.ldexp(values, -power)
         mean, std = (float(np.ldexp(number, power)) for number in (near_one.mean(), near_one.std()))
-        if not std > 0:
+        if not std > 0 or values.min() == values.max():  # rounding alone makes a deviation
             raise UsageError(f"Every number of the training part is {values[0]:g}: there is nothing to learn.")
         return replace(self, mean=mean, std=std)
 
@@ -156,6 +156,12 @@ class Regression(Task):
         return [
             ValuePrediction(float(value), bool(cut)) for value, cut in zip(self.values(logits), truncated, strict=True)
         ]
+
+    def unit(self, targets: NDArray[np.float64]) -> float:
+        """The mean absolute deviation from the median; where that is 0, the deviation of the training part."""
+        power = power_of(targets)
+        near_one = np.ldexp(targets, -power)
+        return float(np.ldexp(np.abs(near_one - np.median(near_one)).mean(), power)) or self.std
 
     def costs(self, targets: NDArray[np.float64], logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """Absolute errors (N,)."""

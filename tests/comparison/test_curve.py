@@ -139,6 +139,8 @@ def test_the_sentence_says_from_where_on_who_beats_the_baseline() -> None:
     assert (
         who_beats({"a": [16, 64]}, (16, 32, 64)) == f"{proof}a beats TF-IDF + LR with 16 and 64 examples of each class."
     )
+    once = with_curve(accuracy, tfidf, draws=1)
+    assert sentence_of(once).endswith("another draw may say otherwise.")
     nobody = sentence_of(with_curve({"lora": {16: 0.7, 32: 0.75, 64: 0.8}}, tfidf))
     assert nobody.startswith("No strategy beats TF-IDF + LR at any size by more than the interval")
 
@@ -158,6 +160,18 @@ def test_points_have_intervals_over_draws_and_paired_differences() -> None:
     lines = list(csv.DictReader(curve_csv(found).splitlines()))
     assert len(lines) == 6 and {line["k"] for line in lines} == {"16", "64", ""}
     assert float(lines[0]["accuracy"]) == pytest.approx(0.7)
+
+
+def test_a_rival_with_one_draw_left_is_compared_on_that_draw_alone() -> None:
+    """The others learned from other examples."""
+    found = with_curve({"lora": {16: 0.9}}, {16: 0.7})
+    assert found.curve is not None
+    lost = tuple(one for one in found.curve.baselines if one.split_seed == 0)
+    points = replace(found, curve=replace(found.curve, baselines=lost)).curve_points
+    gap = next(point.to_rival for point in points if (point.label, point.k) == ("lora", 16))
+    assert gap is not None and gap.sd is None
+    whole = next(point.to_rival for point in found.curve_points if (point.label, point.k) == ("lora", 16))
+    assert whole is not None and whole.sd is not None
 
 
 @pytest.fixture(scope="module")

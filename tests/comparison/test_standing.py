@@ -81,6 +81,26 @@ def test_near_copies_count_as_one() -> None:
     assert narrow.mean == wide.mean and wide.high - wide.low > (narrow.high - narrow.low) * 1.02
 
 
+def test_rows_of_one_group_count_as_one() -> None:
+    """In every interval: of scores, of differences and of what the recommendation may lose."""
+    from dataclasses import replace
+
+    found = invented({"head-only": 0.9, "lora": 0.93}, rows=300)
+    data = found.datasets[0, None]
+    speakers = {"who": tuple(f"s{number // 30}" for number in range(300))}
+    parts = {name: replace(part, columns=speakers) for name, part in data.parts.items()}
+    again = replace(found, datasets={(0, None): replace(data, **parts, group_column="who")})
+    narrow, wide = found.standings[0], again.standings[0]
+    assert len(set(again.groups.values())) == 10 and len(set(found.groups.values())) == 300
+    assert narrow.accuracy.mean == wide.accuracy.mean
+    assert wide.accuracy.high - wide.accuracy.low > 1.05 * (narrow.accuracy.high - narrow.accuracy.low)
+    assert wide.to_best is not None and narrow.to_best is not None
+    assert wide.to_best.high - wide.to_best.low > 1.05 * (narrow.to_best.high - narrow.to_best.low)
+    one, other = found.recommendation, again.recommendation
+    assert one is not None and other is not None
+    assert other.candidate("head-only").bound != one.candidate("head-only").bound
+
+
 def test_macro_f1_has_no_interval() -> None:
     import csv
     import json

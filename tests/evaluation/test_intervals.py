@@ -71,6 +71,35 @@ def test_clustered_without_errors_counts_clusters_not_items() -> None:
     assert clustered([0, 0, 0], ["a", "a", "a"]) == clustered([]) == wilson(0, 0)
 
 
+def test_the_same_answers_from_more_seeds_are_no_more_items() -> None:
+    errors = np.arange(50) < 2
+    once, often = clustered(errors), clustered(np.tile(errors, (3, 1)))
+    assert (often.low, often.high) == pytest.approx((once.low, once.high))
+    right = clustered(np.zeros((3, 50)))
+    assert (right.low, right.high) == pytest.approx((0.0, wilson(0, 50).high), rel=0.06)
+
+
+@pytest.mark.parametrize(("rate", "items", "seeds"), [(0.02, 100, 3), (0.02, 300, 3), (0.01, 1000, 5)])
+@pytest.mark.parametrize("alike", [0.0, 0.5, 1.0])
+def test_the_rate_lies_in_the_interval_near_its_end(rate: float, items: int, seeds: int, alike: float) -> None:
+    """Seeds that err on the same items, on others, and half and half."""
+    random = np.random.default_rng(3)
+    runs, held = 400, 0
+    for _ in range(runs):
+        drawn = np.where(random.random(items) < alike, random.random(items), random.random((seeds, items)))
+        interval = clustered(drawn < rate)
+        held += interval.low <= rate <= interval.high
+    assert held / runs >= 0.93  # 95 % and two standard errors of this simulation
+
+
+def test_seeds_that_differ_as_a_whole_widen_the_interval() -> None:
+    random = np.random.default_rng(0)
+    alike = random.random((3, 400)) < 0.1
+    apart = random.random((3, 400)) < np.array([[0.05], [0.1], [0.15]])
+    one, other = clustered(alike), clustered(apart)
+    assert other.high - other.low > 2 * (one.high - one.low)
+
+
 def classifier(random: np.random.Generator, hardness: np.ndarray, seeds: int, seed_effect: float) -> np.ndarray:
     """Right or wrong, (S, N): items differ, classifiers have a view of each, seeds shift a whole run."""
     own = 0.5 * random.normal(size=hardness.size)

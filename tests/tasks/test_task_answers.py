@@ -9,6 +9,7 @@ from sklearn import metrics as reference
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from lora_clf.errors import UsageError
+from lora_clf.evaluation.task_breakdown import Scored
 from lora_clf.metrics.multilabel import multilabel_scores
 from lora_clf.metrics.ordinal import ordinal_scores, quadratic_kappa
 from lora_clf.metrics.regression import ranks, regression_scores
@@ -156,3 +157,31 @@ def test_heads_are_solved_to_the_minimum_of_their_own_loss() -> None:
     ranks, losses = (y > 0).astype(np.int64) + (y > 1), Ordinal(("l", "m", "h")).row_losses
     flat = solve_task_head(x, ranks, 2, losses, folds * 0, bias=False)
     assert flat.weight.shape == (2, 6) and not flat.bias.any() and flat.fold_losses == ()
+
+
+@pytest.mark.parametrize("value", ["0.1", "0.7", "1e-200"])
+@pytest.mark.parametrize("count", [3, 7, 70])
+def test_numbers_that_are_all_the_same_are_nothing_to_learn(value: str, count: int) -> None:
+    """Their mean may be another number by a rounding, and then they have a deviation."""
+    with pytest.raises(UsageError, match="nothing to learn"):
+        Regression(("score",)).fitted([value] * count)
+    true = [float(value)] * count
+    assert regression_scores(true, [*true[:-1], 1.0])["r2"] == 0.0
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e6])
+def test_the_interval_of_a_number_follows_its_unit(unit: float) -> None:
+    random = np.random.default_rng(0)
+    values = random.normal(size=200)
+    task = Regression(("score",), mean=0.0, std=unit)
+
+    def found(worst: float) -> dict[str, float]:
+        logits = (values + random.normal(size=200) * 0.5).astype(np.float32)[:, None]
+        logits[0] += worst
+        labels = [repr(float(value * unit)) for value in values]
+        scored = Scored(task, labels, logits, ["t"] * 200, range(200), np.ones(200, dtype=np.int64))
+        return scored.rate(np.arange(200))
+
+    rate = found(0.0)
+    assert 0 < rate["low"] < rate["score"] < rate["high"] < 1.3 * rate["score"]
+    assert rate["low"] > 0.7 * rate["score"]
