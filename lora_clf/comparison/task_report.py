@@ -156,7 +156,8 @@ def _made(found: TaskComparison) -> list[str]:
     rule = f"Wilson's, its number of rows corrected for {groups} and seeds"
     if not found.task.primary.share:
         rule = f"Student's t with the analytic variance of {groups} crossed with seeds"
-    intervals = f"intervals: {rule}; of differences the largest ratio of any pair in 4,000 joint draws as critical value (max-T)"
+    pairs = "of differences the largest ratio of any pair in 4,000 joint draws as critical value (max-T)"
+    intervals = f"intervals: {rule}; {pairs}"
     return [*made_lines(found.plan, found.facts, used), intervals]
 
 

@@ -132,7 +132,7 @@ def test_the_report_names_the_intervals_that_are_used(tmp_path: Path) -> None:
 
     rates = {"head-only": 0.7, "lora": 0.95}
     several = invented(rates)
-    assert "crossed with seeds (Satterthwaite" in line(several, "several")
+    assert "corrected for near-copy groups and seeds" in line(several, "several")
     assert "groups and seeds" in line(several, "several") and "widened as seeds are few" in line(several, "several")
     assert "seeds" not in line(invented(rates, seeds=1), "one")
     assert "the wider of" in line(replace(several, plan=replace(several.plan, resplit=True)), "resplit")
