@@ -3,9 +3,9 @@
     python benchmarks/family_error.py            # some ten minutes on a core; again: only what is missing
     python benchmarks/family_error.py --quick    # to see that it runs; writes nothing
 
-Everything is drawn (`lora_clf.evaluation.simulation`): 2 to 16 strategies, 3 or 5 seeds, seed effects of 0 to 1.1
-points, alike for all strategies or not, 300 or 1,100 test rows. The figures are shares of simulated comparisons; a
-standard error of theirs stands beside them. What the correction by the number of pairs (Bonferroni) does on the same
+Everything is drawn (`simulation`): 2 to 16 strategies, 3 or 5 seeds, seed effects of 0 to 1.1 points, alike for all
+strategies or not, 300 or 1,100 test rows. The figures are shares of simulated comparisons; a standard error of theirs
+stands beside them. What the correction by the number of pairs (Bonferroni) does on the same
 draws stands in the next columns. A design is written when it is done, with a digest of the code that it was drawn with.
 """
 
@@ -20,9 +20,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import simulation
+from simulation import Design, measure
+
 from lora_clf.comparison.table import markdown_table
-from lora_clf.evaluation import noninferiority, simulation, simultaneous
-from lora_clf.evaluation.simulation import Design, measure
+from lora_clf.evaluation import noninferiority, simultaneous
 
 OUT = Path(__file__).resolve().parent / "results" / "family_error.json"
 STRATEGIES, SEEDS, ROWS, EFFECTS = (2, 5, 16), (3, 5), (300, 1100), (0.0, 0.0055, 0.011)

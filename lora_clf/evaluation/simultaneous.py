@@ -20,12 +20,12 @@ estimated anew in each draw (max-T, Westfall and Young 1993, from a parametric b
 special case of independent classifiers). How much seeds matter is itself known from few runs only: each draw takes
 another value that the runs allow, v d / chi-squared(d), with d = ``CAUTION`` (K - 1)(S - 1). Without that caution, two
 strategies with three seeds are called different 10 % of the time where seeds matter most
-(`lora_clf.evaluation.simulation` measures it). v is the classifier's own spread, for more than ``ALONE`` of them drawn
+(`benchmarks/simulation.py` measures it). v is the classifier's own spread, for more than ``ALONE`` of them drawn
 towards the average of all, which many runs know well: by the share 1 - sqrt(``ALONE`` / K).
 
 A pair borrows the average of all pairs, which is too little where some classifiers vary with the seed and others do
 not; what three seeds show of that is next to nothing. So critical values are widened by ``FEW_SEEDS`` / sqrt(S - 1):
-7 % with three seeds, 5 % with five. The number keeps the error to 5 % in `simulation` for the worst mixtures of seed
+7 % with three seeds, 5 % with five. The number keeps the error to 5 % in that simulation for the worst mixtures of seed
 effects between 0 and 1.1 points on 300 to 1,100 rows. Doubling the seeds' part of the variance or borrowing more
 costs more power for the same. Where rows are so many that seeds are nearly all of the variance, and one strategy
 alone varies, three seeds are not enough and the error is larger: benchmarks/README.md has the figure.

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import family_error
 import pytest
-
-from lora_clf.evaluation.simulation import Design
+from simulation import Design
 
 
 def test_the_table_of_the_result_file_keeps_the_promise() -> None:

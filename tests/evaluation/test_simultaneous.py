@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.simulation import Design, measure, moments_of
 from lora_clf.errors import UsageError
 from lora_clf.evaluation.intervals import crossed_mean, paired_difference
 from lora_clf.evaluation.noninferiority import items_needed, shortfalls
-from lora_clf.evaluation.simulation import Design, measure, moments_of
 from lora_clf.evaluation.simultaneous import FEW_SEEDS, all_pairs, draws, letters, moments, power
 
 
