@@ -272,20 +272,6 @@ class Plan:
             value["curve"]["sizes"] = list(self.curve.sizes)
         return {key: part for key, part in value.items() if part or key not in ("curve", "tune", "reading", "fixed")}
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Plan:
-        """The plan that ``value`` came from."""
-        return cls(
-            **{
-                **value,
-                "contenders": tuple(Contender(**part) for part in value["contenders"]),
-                "seeds": tuple(value["seeds"]),
-                "base": BaseArguments(**value["base"]),
-                "data": DataArguments(**value["data"]),
-                "curve": _curve_from(value.get("curve")),
-            }
-        )
-
 
 def with_digests(cell: Cell, base: Base, data: Dataset, environment: str) -> Cell:
     """``cell`` with the digests that its child process must arrive at, and that of the ``environment``.
@@ -323,10 +309,6 @@ def curve_of(asked: str | Sequence[int | str], draws: int = 10) -> Curve:
         )
     sizes = sorted({int(word) for word in words if word != "all"})
     return Curve(tuple(sizes), draws, "all" in words)
-
-
-def _curve_from(value: Mapping[str, Any] | None) -> Curve | None:
-    return None if value is None else Curve(**{**value, "sizes": tuple(value["sizes"])})
 
 
 def file_name(label: str) -> str:

@@ -45,7 +45,6 @@ def test_a_curve_is_planned_draw_by_draw() -> None:
     assert [curve.draws_of(k) for k in (2, 64, 128, 256, 4096)] == [10, 10, 5, 3, 3]
     assert Curve((2,), draws=2).draws_of(4096) == 2
     plan = Plan(contenders_of(["head-only", "lora"]), (0, 1), curve=curve)
-    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
     cells = plan.curve_cells()
     assert Counter((cell.contender.label, cell.k) for cell in cells) == {
         (label, k): draws for label in ("head-only", "lora") for k, draws in ((16, 10), (64, 10), (256, 3))

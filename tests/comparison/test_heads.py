@@ -28,7 +28,6 @@ def plan(base: Path, table: Path, verbalizer: Verbalizer | None) -> Plan:
 def test_a_cell_trains_and_saves_heads_that_answer_in_words(tmp_path: Path, table: Path) -> None:
     folder = decoder(tmp_path / "speaker", "gpt2", tied=True)
     asked = plan(folder, table, WORDS)
-    assert Plan.from_json(json.loads(json.dumps(asked.to_json()))) == asked
     base, data = load_base(folder, device="cpu"), asked.data.load(0)
     cell = with_digests(asked.cells()[0], base, data, "here")
     assert Cell.from_json(json.loads(json.dumps(cell.to_json()))) == cell

@@ -20,9 +20,8 @@ def plan(**changes: object) -> Plan:
     return replace(Plan(contenders_of(["head-only", "lora"], {"lora": {"rank": 4}})), **changes)  # type: ignore[arg-type]
 
 
-def test_a_plan_goes_through_json_unchanged() -> None:
+def test_cells_go_through_json_unchanged() -> None:
     first = plan(seeds=(3, 5), data=DataArguments("a.csv", {"split": "60/20/20"}, folds=4), training={"epochs": 2})
-    assert Plan.from_json(json.loads(json.dumps(first.to_json()))) == first
     for cell in first.cells():
         again = Cell.from_json(json.loads(json.dumps(cell.to_json())))
         assert again == cell and again.digest == cell.digest
