@@ -31,11 +31,6 @@ class Gap:
     low: float
     high: float
 
-    @property
-    def told(self) -> str:
-        """Whether the two can be told apart."""
-        return "better" if self.low > 0 else "worse" if self.high < 0 else "no"
-
 
 @dataclass(frozen=True)
 class Place:
