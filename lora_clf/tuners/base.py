@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lora_clf.base.targets import Coverage
 from lora_clf.base.view import View
-from lora_clf.errors import NotMergeableError, StateError, TunerError, UnsupportedBaseError, UsageError
+from lora_clf.errors import NotMergeableError, StateError, UnsupportedBaseError, UsageError
 
 
 @dataclass(frozen=True)
@@ -122,21 +122,10 @@ class Tuned:
 
     def __init__(self, tuner: Tuner, view: View, coverage: Coverage | None = None) -> None:
         self.tuner = tuner
-        self._view: View | None = view
+        self.view = view
         self.coverage = coverage
         for parameter in view.head.parameters():
             parameter.requires_grad_(True)
-
-    @property
-    def view(self) -> View:
-        """The classifier.
-
-        Raises:
-            TunerError: it was removed.
-        """
-        if self._view is None:
-            raise TunerError(f"This {self.tuner.name} adapter was removed from its base; prepare or load it again.")
-        return self._view
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """What trains, by its name in the saved file: ``head.`` for the head, paths in the backbone for the rest."""
@@ -230,10 +219,6 @@ class Tuned:
         with torch.no_grad():
             for name, parameter in changed.items():
                 target[name].copy_(parameter)
-
-    def remove(self) -> None:
-        """Drop the view: its memory goes, the base is as it always was."""
-        self._view = None
 
 
 _SHOWN = 80  # characters of a wrong value

@@ -15,7 +15,6 @@ from lora_clf.errors import (
     NotMergeableError,
     StateError,
     TargetError,
-    TunerError,
     UnsupportedBaseError,
     UsageError,
 )
@@ -261,16 +260,6 @@ def test_an_ending_is_a_whole_name() -> None:
 def test_unknown_strategy_names_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"'lora-scrach'. Did you mean 'lora-scratch'\?"):
         create("lora-scrach")
-
-
-def test_removed_is_gone_and_the_base_stays() -> None:
-    base = tiny_base("gpt2")
-    tuned = create("full").prepare(base.view(2))
-    randomise(tuned)
-    tuned.remove()
-    with pytest.raises(TunerError, match="removed"):
-        _ = tuned.view
-    assert backbone_digest(base.backbone.named_parameters(), base.config.to_dict()) == base.digest
 
 
 def test_rank_and_alpha_scale_the_change() -> None:
