@@ -66,16 +66,6 @@ class Pool:
     predictions: tuple[Predictions, ...]
     spreads: tuple[float, ...]
 
-    @property
-    def same_rows(self) -> bool:
-        """Whether all seeds were tested on the same rows."""
-        first = self.predictions[0].rows
-        return all(np.array_equal(first, other.rows) for other in self.predictions)
-
-    def correct(self) -> NDArray[np.float64]:
-        """(S, N) 1 where right; needs `same_rows`."""
-        return np.stack([part.correct for part in self.predictions]).astype(np.float64)
-
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
