@@ -156,12 +156,3 @@ class AdaLoRATuned(PeftTuned):
             setattr(self.model.rankallocator, kind, kept)
         self.model.peft_config["default"].rank_pattern = state.get("rank_pattern")
         self._settled = bool(state.get("settled"))
-
-    def ranks(self) -> dict[str, int]:
-        """How many values each layer still has."""
-        ends = ".lora_E"
-        return {
-            name.removesuffix(ends): int(values.count_nonzero())
-            for name, values in self.trainable().items()
-            if name.endswith(ends)
-        }
