@@ -21,7 +21,6 @@ from lora_clf.training.checkpoint import Checkpoint, read_checkpoint, read_facts
 from lora_clf.training.lock import HeldError, Lock
 
 USUAL: Final = "60s"
-KEPT: Final = 2  # generations
 _SHARE: Final = 20  # writing takes at most one part in so many of the time, where seconds are asked for
 _NAME: Final = re.compile(r"checkpoint-(\d{6,12})")
 _LEFT: Final = re.compile(r"\.checkpoint-\d{6,12}-[0-9a-z-]+")  # half-written or half-removed
