@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from lora_clf.base.base import Base
 
 MANY = 8 << 20  # numbers of an adapter from which on looking through them takes time
-STEPS = ("file", "config", "digest", "tensors", "base", "tokenizer", "canaries")
 
 
 @dataclass
