@@ -12,7 +12,6 @@ import numpy.typing as npt
 from lora_clf.errors import UsageError, unknown
 
 Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
 RULES: Final = ("f1", "mcc", "balanced-accuracy")
 """What a threshold can be chosen to make largest."""
