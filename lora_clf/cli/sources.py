@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 SHOWN = 10  # labels
 
 
-def one_source(argument: str | None, flag: str | None, default: str | None = None) -> str:
+def one_source(argument: str | None, flag: str | None) -> str:
     """The data set's name, given as the first argument or as ``--data``.
 
     Raises:
@@ -22,8 +22,6 @@ def one_source(argument: str | None, flag: str | None, default: str | None = Non
     if argument is not None and flag is not None and argument != flag:
         raise UsageError(f"Two data sets came: {argument!r} and --data {flag!r}. Give one.")
     found = argument if argument is not None else flag
-    if found is None:
-        found = default
     if not found:
         raise UsageError("No data set came. Give a table (CSV, TSV, JSONL, Parquet), or a corpus: sms-spam, demo.")
     return found
