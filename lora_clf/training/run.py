@@ -122,7 +122,7 @@ class Run:
         self.loss_sum = torch.zeros((), device=self.device)
         self.objective = Objective(self.task, settings, self.targets["train"])
         if settings.stop_on != TrainSettings.stop_on:  # a score that there is not is named now, not after an epoch
-            check_score(settings.stop_on, self.score("validation", self._no_answers("validation"))[1])
+            check_score(settings.stop_on, self.score("validation", self._no_answers())[1])
         if settings.head_dropout:
             self.view.head.register_forward_pre_hook(partial(_drop, share=settings.head_dropout))
         groups = decayed(tuned.parameter_groups(learning_rate, settings.weight_decay), self.view, settings.layer_decay)
@@ -386,9 +386,9 @@ class Run:
             self._check_finite(math.nan, len(self.history) + 1)
         return answers, self.task.assess(self.targets[part], answers)
 
-    def _no_answers(self, part: str) -> NDArray[np.float32]:
-        """Logits that say nothing, to see which scores there are (N, C)."""
-        return np.zeros((len(self.tokens[part]), self.view.classes), dtype=np.float32)
+    def _no_answers(self) -> NDArray[np.float32]:
+        """Logits of the validation part that say nothing, to see which scores there are (N, C)."""
+        return np.zeros((len(self.tokens["validation"]), self.view.classes), dtype=np.float32)
 
     def _report(self, epoch: int, loss: float, validation: dict[str, Any] | None) -> None:
         if self.progress is not None:
