@@ -152,8 +152,8 @@ class Header:
         return canonical(self.as_dict() if digest is None else {**self.as_dict(), "digest": digest})
 
 
-def read_text(text: str, tensors: tuple[TensorEntry, ...] = ()) -> Header:
-    """The header that ``text`` holds; ``tensors`` is the manifest that stands beside it.
+def read_text(text: str) -> Header:
+    """The header that ``text`` holds, without the manifest, which stands beside it.
 
     Raises:
         AdapterFormatError: it is not canonical, of a newer schema, asks for what is not known here, or fields
@@ -196,4 +196,4 @@ def read_text(text: str, tensors: tuple[TensorEntry, ...] = ()) -> Header:
     known = {name: values[name] for name in (*KNOWN, *OPTIONAL) if name in values}
     known |= {"labels": tuple(values["labels"]), "requires": tuple(values["requires"])}
     extra = {name: value for name, value in values.items() if name not in known}
-    return Header(**known, extra=extra, tensors=tensors)
+    return Header(**known, extra=extra)

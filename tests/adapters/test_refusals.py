@@ -66,7 +66,7 @@ def forge(folder: Path, change: Callable[[dict[str, Any]], object], *, sign: boo
         header["digest"] = hashlib.sha256(f"{blank}\n{manifest}\n".encode() + data).hexdigest()
         text = canonical(header)
         with contextlib.suppress(AdapterFormatError, TypeError):
-            (folder / CONFIG).write_text(json.dumps(config_of(read_text(text, entries))))
+            (folder / CONFIG).write_text(json.dumps(config_of(replace(read_text(text), tensors=entries))))
     table["__metadata__"]["lora_clf"] = text
     put_together(folder, table, data)
 

@@ -14,7 +14,7 @@ import random
 import shutil
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -109,9 +109,9 @@ def sign(files: Files, header: dict[str, Any], table: dict[str, Any], data: byte
     entries = tuple(TensorEntry(name, table[name]["dtype"], tuple(table[name]["shape"])) for name in ordered)
     config = files[CONFIG]
     try:
-        made = read_text(canonical(header), entries)
+        made = replace(read_text(canonical(header)), tensors=entries)
         header = {**header, "digest": digest_of(made, data)}
-        config = json.dumps(config_of(read_text(canonical(header), entries))).encode()
+        config = json.dumps(config_of(replace(made, digest=header["digest"]))).encode()
     except (LoraClfError, ValueError, TypeError, KeyError):
         pass  # as far as it goes
     table = {**table, "__metadata__": {"lora_clf": json.dumps(header, sort_keys=True, separators=(",", ":"))}}
