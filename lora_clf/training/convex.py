@@ -68,7 +68,7 @@ def solve_task_head(
     found = solved.numpy()
     weight = found[:, :-1] / scale
     offset = found[:, -1] - weight @ centre if bias else np.zeros(len(found))
-    return Solution(weight, offset, strength, loss, folded)
+    return Solution(weight, offset, strength, loss)
 
 
 @dataclass(frozen=True)

@@ -49,14 +49,12 @@ class Solution:
         bias: (C,), zeros where the head has none.
         strength: the L2 strength that was chosen.
         loss: the mean training loss without the L2 term.
-        fold_losses: the mean held-out loss at the strengths of `STRENGTHS`, from the strongest on, that were tried.
     """
 
     weight: Matrix
     bias: NDArray[np.float64]
     strength: float
     loss: float
-    fold_losses: tuple[float, ...]
 
 
 def linear_of(head: Head) -> nn.Linear | None:
@@ -121,7 +119,6 @@ def solve_head(
         bias=solved[0, :, -1] - weight @ centre,
         strength=STRENGTHS[best],
         loss=float(mean_of(problem.losses(solved)[0], weights)),
-        fold_losses=losses,
     )
 
 

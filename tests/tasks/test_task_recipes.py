@@ -73,7 +73,6 @@ def test_a_weight_of_three_is_the_text_three_times_for_ordered_classes_too() -> 
     repeated = solve_task_head(x[rows], ranks[rows], 2, losses, folds[rows], bias=True)
     assert weighed.strength == repeated.strength
     np.testing.assert_allclose(weighed.weight, repeated.weight, atol=1e-4)
-    np.testing.assert_allclose(weighed.fold_losses, repeated.fold_losses, rtol=1e-4)
 
 
 @pytest.mark.parametrize("strategy", ["head-only", "lora"])

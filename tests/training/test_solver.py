@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 
 from lora_clf.data.near_copies import components
 from lora_clf.metrics.probability import softmax
@@ -25,6 +26,17 @@ LABELS = np.argmax(SCALED[:, :3] + RANDOM.normal(size=(300, 3)), axis=1)
 SETTINGS = TrainSettings(precision="fp32")
 
 
+def held_out_loss(labels: np.ndarray, strength: float) -> float:
+    """scikit-learn's mean loss on each fifth of the rows after training on the others."""
+    total = 0.0
+    for fold in range(5):
+        out = np.arange(300) % 5 == fold
+        trained = LogisticRegression(C=1 / ((~out).sum() * strength), tol=1e-8, max_iter=5000)
+        trained.fit(SCALED[~out], labels[~out])
+        total += log_loss(labels[out], trained.predict_proba(SCALED[out]), normalize=False)
+    return float(total / 300)
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 def test_it_agrees_with_scikit_learn_at_the_chosen_strength(classes: int) -> None:
     labels = np.minimum(LABELS, classes - 1)
@@ -36,10 +48,8 @@ def test_it_agrees_with_scikit_learn_at_the_chosen_strength(classes: int) -> Non
         theirs = LogisticRegression(C=1 / (300 * solution.strength), tol=1e-10, max_iter=5000).fit(SCALED, labels)
     ours = softmax(FEATURES @ solution.weight.T + solution.bias)
     np.testing.assert_allclose(ours, theirs.predict_proba(SCALED), atol=2e-4)
-    assert solution.strength in STRENGTHS and solution.fold_losses[STRENGTHS.index(solution.strength)] == min(
-        solution.fold_losses
-    )
-    assert max(solution.fold_losses) > min(solution.fold_losses) + 0.01
+    held_out = [held_out_loss(labels, strength / (2 if classes == 2 else 1)) for strength in STRENGTHS]
+    assert solution.strength == STRENGTHS[int(np.argmin(held_out))] and max(held_out) > min(held_out) + 0.01
 
 
 def test_the_gradient_is_zero_at_the_solution() -> None:
@@ -116,7 +126,6 @@ def test_a_weight_of_three_is_the_text_three_times() -> None:
     weighted = solve_head(FEATURES, LABELS, 3, folds, bias=True, weights=times.astype(np.float64))
     repeated = solve_head(FEATURES[rows], LABELS[rows], 3, folds[rows], bias=True)
     assert weighted.strength == repeated.strength
-    np.testing.assert_allclose(weighted.fold_losses, repeated.fold_losses, rtol=1e-4)
     np.testing.assert_allclose(weighted.weight, repeated.weight, atol=1e-4)
     np.testing.assert_allclose(weighted.bias, repeated.bias, atol=1e-4)
     assert weighted.loss == pytest.approx(repeated.loss, rel=1e-5)
