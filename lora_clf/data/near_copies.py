@@ -19,8 +19,7 @@ import math
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,20 +37,7 @@ BUCKET_REACH = 32  # in a bucket of more texts than this each meets that many ot
 VERIFY_GRAMS = 4_000_000
 CHARACTERS = 1_000_000  # whose grams are found at once
 
-Method = Literal["auto", "exact", "minhash"]
 _Found = tuple["NDArray[np.int64]", "NDArray[np.int64]", "NDArray[np.float64]"]
-
-
-@dataclass(frozen=True, eq=False)
-class Pairs:
-    """Every pair of texts at or above a similarity: ``left < right`` (P,) and ``similarity`` (P,)."""
-
-    left: NDArray[np.int64]
-    right: NDArray[np.int64]
-    similarity: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.left)
 
 
 def fold(text: str) -> str:
@@ -59,73 +45,38 @@ def fold(text: str) -> str:
     return re.sub(r"\s+", " ", text.casefold()).strip()
 
 
-def similarity(first: str, second: str) -> float:
-    """How alike two texts are, 0 to 1: the definition in five lines, for reading and for tests."""
-
-    def jaccard(a: str, b: str) -> float:
-        one, two = ({t[i : i + GRAM] for i in range(max(1, len(t) - GRAM + 1))} for t in (a, b))
-        return len(one & two) / len(one | two)
-
-    return max(jaccard(first, second), jaccard(fold(first), fold(second)))
-
-
-def similar_pairs(texts: Sequence[str], threshold: float = THRESHOLD, method: Method = "auto") -> Pairs:
-    """All pairs of ``texts`` with a similarity of at least ``threshold``, sorted by (left, right)."""
-    found = list(_found(texts, threshold, method))
-    if not found:
-        none = np.empty(0, np.int64)
-        return Pairs(none, none, np.empty(0))
-    left, right, value = (np.concatenate(column) for column in zip(*found, strict=True))
-    order = np.lexsort((-value, right, left))
-    left, right, value = left[order], right[order], value[order]
-    first = np.ones(len(left), bool)  # a pair found as written and folded counts once, with the larger value
-    first[1:] = (left[1:] != left[:-1]) | (right[1:] != right[:-1])
-    return Pairs(left[first], right[first], value[first])
-
-
-def components(texts: Sequence[str], threshold: float = THRESHOLD, method: Method = "auto") -> NDArray[np.int64]:
+def components(texts: Sequence[str], threshold: float = THRESHOLD) -> NDArray[np.int64]:
     """The near-copy group of each text (N,): the position of the first text of its connected component.
 
-    Two texts are in one group when a chain of near copies leads from one to the other. With the exact method
-    no pair at or above ``threshold`` is ever in two groups; MinHash, which ``auto`` takes for many texts or
-    much work, may miss a pair (at 0.7 one in 10,000) and then leave it in two.
+    Two texts are in one group when a chain of near copies leads from one to the other. Where the answer is exact
+    no pair at or above ``threshold`` is ever in two groups; MinHash, which is taken for many texts or much work,
+    may miss a pair (at 0.7 one in 10,000) and then leave it in two.
     """
     unique, first, inverse = _unique(texts)
     parent = np.arange(len(unique))
-    for left, right, _ in _found(unique, threshold, method):
+    for left, right, _ in _found(unique, threshold):
         parent = _joined(parent, left, right)
     return first[parent][inverse]
 
 
-def nearest(
-    queries: Sequence[str], references: Sequence[str], threshold: float = 0.5, method: Method = "auto"
-) -> NDArray[np.float64]:
-    """How like the likest reference each query is (Q,): 0.0 where no reference reaches ``threshold``."""
-    return nearest_and_method(queries, references, threshold, method)[0]
-
-
 def nearest_and_method(
-    queries: Sequence[str], references: Sequence[str], threshold: float = 0.5, method: Method = "auto"
+    queries: Sequence[str], references: Sequence[str], threshold: float = 0.5
 ) -> tuple[NDArray[np.float64], str]:
-    """What ``nearest`` finds, and how it was found: ``exact``, or ``minhash`` where any of it was."""
+    """How like the likest reference each query is (Q,), and how that was found.
+
+    It is 0.0 where no reference reaches ``threshold``; found ``exact``, or by ``minhash`` where any of it was.
+    """
     used: set[str] = set()
     unique, _, inverse = _unique([*queries, *references])
     asked, held = np.zeros(len(unique), bool), np.zeros(len(unique), bool)
     asked[inverse[: len(queries)]] = True
     held[inverse[len(queries) :]] = True
     best = np.where(asked & held, 1.0, 0.0)
-    for left, right, value in _found(unique, threshold, method, used):
+    for left, right, value in _found(unique, threshold, used):
         for one, other in ((left, right), (right, left)):
             use = asked[one] & held[other]
             np.maximum.at(best, one[use], value[use])
     return best[inverse[: len(queries)]], "minhash" if "minhash" in used else "exact"
-
-
-def method_for(rows: int, method: Method = "auto") -> str:
-    """``exact`` or ``minhash``: what ``auto`` begins with for so many texts; too much work makes it MinHash."""
-    if method not in ("auto", "exact", "minhash"):
-        raise UsageError(f"Unknown method {method!r} for near copies. There are: auto, exact, minhash.")
-    return ("exact" if rows <= EXACT_ROWS else "minhash") if method == "auto" else method
 
 
 def join_groups(*columns: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -159,20 +110,19 @@ def _joined(parent: NDArray[np.int64], left: NDArray[np.int64], right: NDArray[n
     return np.asarray(first[label], np.int64)
 
 
-def _found(texts: Sequence[str], threshold: float, method: Method, used: set[str] | None = None) -> Iterator[_Found]:
+def _found(texts: Sequence[str], threshold: float, used: set[str] | None = None) -> Iterator[_Found]:
     """Pieces of (left, right, similarity) with left < right; a pair may come more than once.
 
     The methods that were used are added to ``used``.
     """
     if not 0.0 < threshold <= 1.0:
         raise UsageError(f"The near-copy threshold is {threshold}; it lies above 0 and up to 1.")
-    chosen = method_for(len(texts), method)
     if len(texts) < 2:
         return
     for version in (list(texts), [fold(text) for text in texts]):
         grams = _gram_matrix(version)
-        prefixes = _prefixes(grams, threshold) if chosen == "exact" else None
-        if prefixes is not None and method == "auto" and _work(prefixes) > WORK_LIMIT:
+        prefixes = _prefixes(grams, threshold) if len(texts) <= EXACT_ROWS else None
+        if prefixes is not None and _work(prefixes) > WORK_LIMIT:
             prefixes = None
         if used is not None:
             used.add("minhash" if prefixes is None else "exact")

@@ -10,19 +10,29 @@ from hypothesis import strategies as st
 from lora_clf.data import near_copies
 from lora_clf.data.corpus import Part
 from lora_clf.data.leaks import find_leaks
-from lora_clf.data.near_copies import (
-    EXACT_ROWS,
-    components,
-    join_groups,
-    method_for,
-    nearest,
-    nearest_and_method,
-    similar_pairs,
-    similarity,
-)
+from lora_clf.data.near_copies import GRAM, _found, components, fold, join_groups, nearest_and_method
 from lora_clf.errors import UsageError
 
 ALIKE = st.lists(st.text(st.sampled_from("abAB \t"), max_size=14), max_size=12)
+
+
+def similarity(first: str, second: str) -> float:
+    """How alike two texts are, 0 to 1: the definition in five lines."""
+
+    def jaccard(a: str, b: str) -> float:
+        one, two = ({t[i : i + GRAM] for i in range(max(1, len(t) - GRAM + 1))} for t in (a, b))
+        return len(one & two) / len(one | two)
+
+    return max(jaccard(first, second), jaccard(fold(first), fold(second)))
+
+
+def similar_pairs(texts: list[str], threshold: float) -> dict[tuple[int, int], float]:
+    """All pairs that are found, each with the larger of its similarities as written and folded."""
+    found: dict[tuple[int, int], float] = {}
+    for piece in _found(texts, threshold):
+        for left, right, value in zip(*(column.tolist() for column in piece), strict=True):
+            found[left, right] = max(value, found.get((left, right), 0.0))
+    return found
 
 
 def brute_pairs(texts: list[str], threshold: float) -> dict[tuple[int, int], float]:
@@ -54,17 +64,14 @@ def test_the_definition() -> None:
 @settings(max_examples=150, deadline=None)
 @given(ALIKE, st.sampled_from([0.1, 0.3, 0.5, 0.6, 0.7, 0.9, 1.0]))
 def test_pairs_and_components_are_those_of_brute_force(texts: list[str], threshold: float) -> None:
-    found = similar_pairs(texts, threshold)
-    expected = brute_pairs(texts, threshold)
-    pairs = zip(found.left.tolist(), found.right.tolist(), strict=True)
-    assert dict(zip(pairs, found.similarity.tolist(), strict=True)) == expected
+    assert similar_pairs(texts, threshold) == brute_pairs(texts, threshold)
     assert components(texts, threshold).tolist() == brute_components(texts, threshold)
     half = len(texts) // 2
     likest = [
         max((value for other in texts[half:] if (value := similarity(text, other)) >= threshold), default=0.0)
         for text in texts[:half]
     ]
-    assert nearest(texts[:half], texts[half:], threshold).tolist() == likest
+    assert nearest_and_method(texts[:half], texts[half:], threshold)[0].tolist() == likest
 
 
 @settings(max_examples=60, deadline=None)
@@ -80,8 +87,7 @@ def test_texts_may_be_gone_through_some_at_a_time(texts: list[str], characters: 
         whole = similar_pairs(texts, 0.3)
         patch.setattr("lora_clf.data.near_copies.CHARACTERS", characters)
         some = similar_pairs(texts, 0.3)
-    for name in ("left", "right", "similarity"):
-        assert getattr(whole, name).tolist() == getattr(some, name).tolist()
+    assert whole == some
 
 
 def test_an_alphabet_too_large_to_pack() -> None:
@@ -112,8 +118,7 @@ def test_a_random_sample_of_the_real_file_by_brute_force(sms_texts: list[str]) -
             for left in range(right)
             if any(len(a & b) >= threshold * len(a | b) - 1e-12 for a, b in zip(grams[left], grams[right], strict=True))
         }
-        found = similar_pairs(sample, threshold)
-        assert set(zip(found.left.tolist(), found.right.tolist(), strict=True)) == expected
+        assert set(similar_pairs(sample, threshold)) == expected
         assert len(expected) > 20
 
 
@@ -123,26 +128,23 @@ def test_the_real_file(sms_texts: list[str]) -> None:
     assert len(set(components(sms_texts, 0.5).tolist())) == 4881
 
 
-def test_minhash_finds_the_same_groups(sms_texts: list[str]) -> None:
+def test_minhash_finds_the_same_groups(sms_texts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     texts = sms_texts[:2500]
-    assert components(texts, 0.7, "minhash").tolist() == components(texts, 0.7, "exact").tolist()
-    exact, proposed = (similar_pairs(texts, 0.5, method) for method in ("exact", "minhash"))
-    missed = set(zip(exact.left, exact.right, strict=True)) - set(zip(proposed.left, proposed.right, strict=True))
-    assert len(missed) <= 0.02 * len(exact)
+    groups, exact = components(texts, 0.7), similar_pairs(texts, 0.5)
+    monkeypatch.setattr(near_copies, "EXACT_ROWS", 0)
+    assert components(texts, 0.7).tolist() == groups.tolist()
+    proposed = similar_pairs(texts, 0.5)
+    assert len(set(exact) - set(proposed)) <= 0.02 * len(exact)
     assert len(proposed) <= len(exact)
 
 
-def test_minhash_with_one_bucket_of_many() -> None:
+def test_minhash_with_one_bucket_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near_copies, "EXACT_ROWS", 0)
     texts = [f"Your parcel number {place:05d} waits at the depot, please collect it today" for place in range(150)]
-    assert set(components(texts, 0.7, "minhash").tolist()) == {0}
+    assert set(components(texts, 0.7).tolist()) == {0}
 
 
-def test_which_method() -> None:
-    assert method_for(EXACT_ROWS) == "exact"
-    assert method_for(EXACT_ROWS + 1) == "minhash"
-    assert method_for(10, "minhash") == "minhash"
-    with pytest.raises(UsageError, match="There are: auto, exact, minhash"):
-        method_for(10, "magic")  # type: ignore[arg-type]
+def test_a_threshold_that_all_texts_reach_is_refused() -> None:
     with pytest.raises(UsageError, match=r"threshold is 0\.0"):
         components(["a", "b"], 0.0)
 
@@ -151,9 +153,12 @@ def test_the_method_that_was_used_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     texts = ["win a prize now", "win a prize now!", "lunch at home"]
     parts = {"test": Part(("win a prize now?",), ("spam",), (1,))}
     assert nearest_and_method(texts[:1], texts[1:])[1] == find_leaks(texts, parts).method == "exact"
-    monkeypatch.setattr(near_copies, "WORK_LIMIT", 0)
-    assert nearest_and_method(texts[:1], texts[1:])[1] == find_leaks(texts, parts).method == "minhash"
-    assert nearest_and_method(texts[:1], texts[1:], method="exact")[1] == "exact"
+    monkeypatch.setattr(near_copies, "EXACT_ROWS", 3)
+    assert nearest_and_method(texts[:1], texts[1:])[1] == "exact"
+    for name in ("EXACT_ROWS", "WORK_LIMIT"):  # too many rows, too much work
+        with monkeypatch.context() as patch:
+            patch.setattr(near_copies, name, 2)
+            assert nearest_and_method(texts[:1], texts[1:])[1] == find_leaks(texts, parts).method == "minhash"
     assert find_leaks([], {}).method == "exact"
 
 
@@ -166,6 +171,6 @@ def test_groups_are_joined() -> None:
 def test_nothing_and_one() -> None:
     assert components([]).tolist() == []
     assert components(["a"]).tolist() == [0]
-    assert nearest([], ["a"]).tolist() == []
-    assert nearest(["a"], []).tolist() == [0.0]
-    assert len(similar_pairs(["a"])) == 0
+    assert nearest_and_method([], ["a"])[0].tolist() == []
+    assert nearest_and_method(["a"], [])[0].tolist() == [0.0]
+    assert not similar_pairs(["a"], 0.7)
