@@ -133,7 +133,7 @@ class Comparison:
         whole = {seed: parts for seed, parts in sorted(by_seed.items()) if len(parts) == wanted}
         if not whole:
             return None
-        pooled = [_together(parts) for parts in whole.values()]
+        pooled = [Predictions.joined(parts) for parts in whole.values()]
         runs = pooled if len(pooled) > 1 else next(iter(whole.values()))
         return Pool(tuple(whole), tuple(pooled), tuple(float(run.correct.mean()) for run in runs))
 
@@ -352,13 +352,3 @@ def _leaks(datasets: Sequence[Dataset]) -> list[dict[str, Any]]:
             entry[level] = sum(found for found, _ in counted)
         table.append(entry)
     return table
-
-
-def _together(parts: Sequence[Predictions]) -> Predictions:
-    rows = np.concatenate([part.rows for part in parts])
-    order = np.argsort(rows, kind="stable")
-    return Predictions(
-        rows[order],
-        np.concatenate([part.labels for part in parts])[order],
-        np.concatenate([part.probabilities for part in parts])[order],
-    )

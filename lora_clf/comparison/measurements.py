@@ -5,12 +5,13 @@ Shapes: K contenders, M measurements (a row with a seed).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lora_clf.comparison.outcome import Predictions
 from lora_clf.data.corpus import Part
 from lora_clf.evaluation.simultaneous import Moments, moments
 
@@ -18,10 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lora_clf.comparison.comparison import Comparison
-    from lora_clf.comparison.outcome import Predictions
     from lora_clf.data.dataset import Dataset
 
-Parts = Mapping[int, "Predictions"]  # by seed, all folds together
+Parts = Mapping[int, Predictions]  # by seed, all folds together
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ def validated(comparison: Comparison, labels: Sequence[str]) -> Measurements | N
         for outcome in comparison.outcomes_of(label):
             by_seed.setdefault(outcome.seed, []).append(outcome.validation)
         wanted = comparison.plan.data.folds or 1
-        whole = {seed: _joined(found) for seed, found in by_seed.items() if len(found) == wanted}
+        whole = {seed: Predictions.joined(found) for seed, found in by_seed.items() if len(found) == wanted}
         parts[label] = whole, False
     return _together(parts)
 
@@ -85,19 +85,6 @@ def groups_of(data: Dataset, parts: Sequence[Part]) -> dict[int, int]:
     places = np.unique(np.asarray(together.rows), return_index=True)[1].tolist()
     once = together.take(places)
     return dict(zip(once.rows, data.groups(once).tolist(), strict=True))
-
-
-def _joined(parts: Iterable[Predictions]) -> Predictions:
-    from lora_clf.comparison.outcome import Predictions
-
-    found = list(parts)
-    rows = np.concatenate([part.rows for part in found])
-    order = np.argsort(rows, kind="stable")
-    return Predictions(
-        rows[order],
-        np.concatenate([part.labels for part in found])[order],
-        np.concatenate([part.probabilities for part in found])[order],
-    )
 
 
 def _together(parts: Mapping[str, tuple[Parts, bool]]) -> Measurements | None:

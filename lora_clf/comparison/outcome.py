@@ -10,7 +10,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,6 +43,17 @@ class Predictions:
     rows: NDArray[np.int64]
     labels: NDArray[Any]
     probabilities: NDArray[np.float64]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Predictions]) -> Predictions:
+        """One or more parts as one, sorted by row."""
+        rows = np.concatenate([part.rows for part in parts])
+        order = np.argsort(rows, kind="stable")
+        return cls(
+            rows[order],
+            np.concatenate([part.labels for part in parts])[order],
+            np.concatenate([part.probabilities for part in parts])[order],
+        )
 
     @property
     def correct(self) -> NDArray[np.bool_]:
