@@ -51,6 +51,16 @@ class BaselineOutcome:
     test: Predictions
     validation_accuracy: float
 
+    @classmethod
+    def of(cls, label: str, baseline: Baseline, data: Dataset, seed: int, fold: int | None) -> BaselineOutcome:
+        """What ``baseline`` found on ``data``."""
+        from lora_clf.comparison.cell import predictions_of
+
+        test = predictions_of(data, data.test, baseline.test_probabilities)
+        validation = predictions_of(data, data.validation, baseline.validation_probabilities)
+        accuracy = float(validation.correct.mean()) if len(validation) else 0.0
+        return cls(label, seed, fold, baseline, test, accuracy)
+
 
 @dataclass(frozen=True, eq=False)
 class Pool:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_clf.comparison.cell import predictions_of
 from lora_clf.comparison.comparison import (
     BaselineOutcome,
     Comparison,
@@ -310,10 +309,7 @@ def measure_centroids(base: Base, datasets: Datasets, settings: TrainSettings) -
             break
         if baseline is None:
             break
-        test = predictions_of(data, data.test, baseline.test_probabilities)
-        validation = predictions_of(data, data.validation, baseline.validation_probabilities)
-        accuracy = float(validation.correct.mean()) if len(validation) else 0.0
-        found.append(BaselineOutcome(CENTROID, draw, k, baseline, test, accuracy))
+        found.append(BaselineOutcome.of(CENTROID, baseline, data, draw, k))
     return found
 
 
@@ -329,8 +325,5 @@ def measure_baselines(datasets: Datasets, failures: list[Failure]) -> list[Basel
             except Exception as error:  # of a library: no reason to lose what the strategies find
                 failures.append(Failure(label, label, type(error).__name__, str(error)))
                 break
-            test = predictions_of(data, data.test, baseline.test_probabilities)
-            validation = predictions_of(data, data.validation, baseline.validation_probabilities)
-            accuracy = float(validation.correct.mean()) if len(validation) else 0.0
-            found.append(BaselineOutcome(label, seed, fold, baseline, test, accuracy))
+            found.append(BaselineOutcome.of(label, baseline, data, seed, fold))
     return found

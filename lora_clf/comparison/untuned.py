@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_clf.comparison.baselines import Baseline
-from lora_clf.comparison.cell import predictions_of
 from lora_clf.comparison.comparison import BaselineOutcome, Failure
 from lora_clf.metrics.probability import softmax
 
@@ -59,7 +58,7 @@ def measure_untuned(base: Base, datasets: Datasets, settings: TrainSettings) -> 
         if CENTROID not in made and not found.left_out:
             reason = f"the head of {base.name} has no single vector a text to measure distances of"
             found.left_out.append({"label": CENTROID, "reason": reason})
-        found.outcomes.extend(_outcome(label, baseline, data, seed, fold) for label, baseline in made.items())
+        found.outcomes.extend(BaselineOutcome.of(label, baseline, data, seed, fold) for label, baseline in made.items())
     if base.architecture.causal:
         for (seed, fold), data in datasets.items():
             try:
@@ -71,17 +70,10 @@ def measure_untuned(base: Base, datasets: Datasets, settings: TrainSettings) -> 
                 reason = f"the folder of {base.name} holds no language model's head"
                 found.left_out.append({"label": PROMPT, "reason": reason})
                 break
-            found.outcomes.append(_outcome(PROMPT, asked, data, seed, fold))
+            found.outcomes.append(BaselineOutcome.of(PROMPT, asked, data, seed, fold))
     elif datasets:
         found.left_out.append({"label": PROMPT, "reason": f"{base.name} is an encoder, which answers no questions"})
     return found
-
-
-def _outcome(label: str, baseline: Baseline, data: Dataset, seed: int, fold: int | None) -> BaselineOutcome:
-    test = predictions_of(data, data.test, baseline.test_probabilities)
-    validation = predictions_of(data, data.validation, baseline.validation_probabilities)
-    accuracy = float(validation.correct.mean()) if len(validation) else 0.0
-    return BaselineOutcome(label, seed, fold, baseline, test, accuracy)
 
 
 def frozen_baselines(base: Base, data: Dataset, settings: TrainSettings, seed: int) -> dict[str, Baseline]:
