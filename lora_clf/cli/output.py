@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 MINUTE = 60.0  # seconds between two lines about progress
+WIDTH = 90  # characters of a text in a table of mistakes
 
 
 def document(value: object) -> None:
@@ -102,6 +103,12 @@ def _cell(value: object) -> str:
 def one_line(text: str) -> str:
     """``text`` on one line: whatever would break it is a space."""
     return " ".join(text.split())
+
+
+def shortened(text: str) -> str:
+    """The beginning of ``text`` on one line, as it stands in a table."""
+    plain = one_line(text)
+    return plain if len(plain) <= WIDTH else f"{plain[:WIDTH].rstrip()} ..."
 
 
 def _numeric(text: str) -> bool:

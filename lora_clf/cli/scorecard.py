@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lora_clf.cli.output import line, one_line, percent, table
+from lora_clf.cli.output import line, percent, shortened, table
 
 SHOWN = 20  # values of a column, classes
-WIDTH = 90  # characters of a text that was answered wrongly
 
 
 def show_breakdown(
@@ -109,15 +108,10 @@ def _show_errors(errors: Sequence[Mapping[str, Any]], shown: int) -> None:
         table(
             ("row", "label", "predicted", "probability", "text"),
             [
-                (each["row"], each["label"], each["predicted"], f"{each['probability']:.4f}", _cut(each["text"]))
+                (each["row"], each["label"], each["predicted"], f"{each['probability']:.4f}", shortened(each["text"]))
                 for each in errors[:shown]
             ],
             title=f"Errors: {len(errors):,}, the surest mistakes first",
         )
     if len(errors) > shown:
         line(f"{len(errors) - shown:,} more errors are in --json.")
-
-
-def _cut(text: str) -> str:
-    plain = one_line(text)
-    return plain if len(plain) <= WIDTH else f"{plain[:WIDTH].rstrip()} ..."

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lora_clf.cli.output import line, one_line, percent, table
+from lora_clf.cli.output import line, percent, shortened, table
 
 if TYPE_CHECKING:
     from lora_clf.tasks.base import Measure
 
-SHOWN, MATRIX, WIDTH = 20, 12, 90
+SHOWN, MATRIX = 20, 12
 
 # What is shown of each part, by a score that only this task has: key, title, whether it is a share.
 COLUMNS: Mapping[str, Sequence[tuple[str, str, bool]]] = {
@@ -141,7 +141,7 @@ def show_task_breakdown(
                     e["label"] or "(none)",
                     _answer(e["predicted"], numbers),
                     f"{e['cost']:.4g}",
-                    _cut(e["text"]),
+                    shortened(e["text"]),
                 )
                 for e in report["errors"][:errors]
             ],
@@ -167,8 +167,3 @@ def _interval(row: Mapping[str, Any], measure: Measure) -> str:
 
 def _answer(predicted: str, number: bool) -> str:
     return f"{float(predicted):.4f}" if number else predicted or "(none)"
-
-
-def _cut(text: str) -> str:
-    plain = one_line(text)
-    return plain if len(plain) <= WIDTH else f"{plain[:WIDTH].rstrip()} ..."
