@@ -34,7 +34,8 @@ def _pair(labels: Labels, predicted: Labels) -> tuple[npt.NDArray[np.intp], npt.
     return truth, guess
 
 
-def _ratio(above: float, below: float) -> float:
+def ratio(above: float, below: float) -> float:
+    """A quotient; 0.0 where nothing is below the line."""
     return float(above / below) if below else 0.0
 
 
@@ -50,7 +51,7 @@ def confusion_matrix(labels: Labels, predicted: Labels, classes: int) -> npt.NDA
 def accuracy(labels: Labels, predicted: Labels) -> float:
     """Share of predictions that are right; 0.0 where there are none."""
     truth, guess = _pair(labels, predicted)
-    return _ratio(float(np.count_nonzero(truth == guess)), truth.size)
+    return ratio(float(np.count_nonzero(truth == guess)), truth.size)
 
 
 def _scores(matrix: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -58,7 +59,7 @@ def _scores(matrix: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     hits = np.diag(matrix)
     return np.array(
         [
-            (_ratio(hit, guessed), _ratio(hit, true), _ratio(2 * hit, guessed + true))
+            (ratio(hit, guessed), ratio(hit, true), ratio(2 * hit, guessed + true))
             for hit, guessed, true in zip(hits, matrix.sum(axis=0), matrix.sum(axis=1), strict=True)
         ],
         dtype=np.float64,
@@ -101,7 +102,7 @@ def matthews(labels: Labels, predicted: Labels) -> float:
         return 0.0
     matrix = confusion_matrix(truth, guess, int(max(truth.max(), guess.max())) + 1).astype(np.float64)
     t, p, s = matrix.sum(axis=1), matrix.sum(axis=0), matrix.sum()
-    return _ratio(float(np.trace(matrix) * s - t @ p), float(np.sqrt((s * s - p @ p) * (s * s - t @ t))))
+    return ratio(float(np.trace(matrix) * s - t @ p), float(np.sqrt((s * s - p @ p) * (s * s - t @ t))))
 
 
 def per_class(labels: Labels, predicted: Labels, names: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -144,7 +145,7 @@ def false_positive_rate(labels: Labels, predicted: Labels, positive: int) -> flo
     """Share of the examples of other classes that were taken for ``positive``; 0.0 where there are none."""
     truth, guess = _pair(labels, predicted)
     others = guess[truth != positive]
-    return _ratio(float(np.count_nonzero(others == positive)), others.size)
+    return ratio(float(np.count_nonzero(others == positive)), others.size)
 
 
 def summarise(
@@ -195,7 +196,7 @@ def summarise(
         "balanced_accuracy": balanced_accuracy(truth, guess),
         "macro_f1": macro_f1(truth, guess),
         "mcc": matthews(truth, guess),
-        "macro_pr_auc": _ratio(sum(there), len(there)),
+        "macro_pr_auc": ratio(sum(there), len(there)),
         **probability_scores(truth, table),
         "confusion_matrix": confusion_matrix(truth, guess, len(names)).tolist(),
         "labels": list(names),

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_clf.errors import UsageError
-from lora_clf.metrics.classification import average_precision
+from lora_clf.metrics.classification import average_precision, ratio
 
 Bools = npt.NDArray[np.bool_]
 
@@ -21,10 +21,6 @@ def _pair(truth: npt.ArrayLike, guess: npt.ArrayLike) -> tuple[Bools, Bools]:
     if true.ndim != 2 or true.shape != found.shape:
         raise UsageError(f"Label sets of shape {true.shape} and {found.shape} came; expected two of shape (N, C).")
     return true, found
-
-
-def _ratio(above: float, below: float) -> float:
-    return float(above / below) if below else 0.0
 
 
 def subset_accuracy(truth: npt.ArrayLike, guess: npt.ArrayLike) -> float:
@@ -42,13 +38,13 @@ def hamming_loss(truth: npt.ArrayLike, guess: npt.ArrayLike) -> float:
 def micro_f1(truth: npt.ArrayLike, guess: npt.ArrayLike) -> float:
     """F1 over all N x C answers at once: frequent labels weigh most."""
     true, found = _pair(truth, guess)
-    return _ratio(2.0 * (true & found).sum(), float(true.sum() + found.sum()))
+    return ratio(2.0 * (true & found).sum(), float(true.sum() + found.sum()))
 
 
 def macro_f1(truth: npt.ArrayLike, guess: npt.ArrayLike) -> float:
     """The mean over labels of F1; a label that neither occurs nor is given counts as 0, as in scikit-learn."""
     true, found = _pair(truth, guess)
-    values = [_ratio(2.0 * h, s) for h, s in zip((true & found).sum(0), true.sum(0) + found.sum(0), strict=True)]
+    values = [ratio(2.0 * h, s) for h, s in zip((true & found).sum(0), true.sum(0) + found.sum(0), strict=True)]
     return float(np.mean(values)) if values else 0.0
 
 
@@ -73,9 +69,9 @@ def multilabel_scores(
     both, has, given = (true & found).sum(0), true.sum(0), found.sum(0)
     labels = {
         name: {
-            "precision": _ratio(both[c], given[c]),
-            "recall": _ratio(both[c], has[c]),
-            "f1": _ratio(2.0 * both[c], float(has[c] + given[c])),
+            "precision": ratio(both[c], given[c]),
+            "recall": ratio(both[c], has[c]),
+            "f1": ratio(2.0 * both[c], float(has[c] + given[c])),
             "support": int(has[c]),
             "pr_auc": average_precision(true[:, c], shares[:, c]),
         }
@@ -88,11 +84,11 @@ def multilabel_scores(
         "hamming_loss": hamming_loss(true, found),
         "micro_f1": micro_f1(true, found),
         "macro_f1": macro_f1(true, found),
-        "micro_precision": _ratio(both.sum(), given.sum()),
-        "micro_recall": _ratio(both.sum(), has.sum()),
-        "macro_pr_auc": _ratio(sum(areas), len(areas)),
-        "labels_per_row": _ratio(has.sum(), len(true)),
-        "labels_given_per_row": _ratio(given.sum(), len(true)),
+        "micro_precision": ratio(both.sum(), given.sum()),
+        "micro_recall": ratio(both.sum(), has.sum()),
+        "macro_pr_auc": ratio(sum(areas), len(areas)),
+        "labels_per_row": ratio(has.sum(), len(true)),
+        "labels_given_per_row": ratio(given.sum(), len(true)),
         "labels": list(names),
         "per_label": labels,
     }
