@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lora_clf.adapters.header import Header
+from lora_clf.adapters.layout import by_number
 from lora_clf.errors import UsageError
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def layers_apart(
             f"The adapters stand on different bases ({first[0].base_name}, {first[0].base_digest[:12]}; "
             f"{second[0].base_name}, {second[0].base_digest[:12]}), so their changes cannot be compared layer by layer."
         )
-    for name in sorted({*_changed(*first), *_changed(*second)}, key=_by_number):
+    for name in sorted({*_changed(*first), *_changed(*second)}, key=by_number):
         yield _contrast(name, _change(name, *first, base), _change(name, *second, base))
     heads = [
         {name: tensor for name, tensor in state.items() if name.startswith("head.")} for _, state in (first, second)
@@ -151,7 +152,3 @@ def _flat(header: Header) -> dict[str, Any]:
         elif name not in _NOT_TOLD:
             found[name] = value
     return found
-
-
-def _by_number(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]

@@ -200,7 +200,7 @@ def _adapted(tensors: tuple[TensorEntry, ...], ending: str) -> Mapping[str, tupl
         for entry in tensors
         if entry.name.endswith(ending)
     }
-    return {name: found[name] for name in sorted(found, key=_by_number)}
+    return {name: found[name] for name in sorted(found, key=by_number)}
 
 
 @lru_cache(KEPT)
@@ -211,7 +211,7 @@ def _modules_to_save(layout: Layout, tensors: tuple[TensorEntry, ...]) -> Sequen
     return *sorted(children - set(PEFT_HEADS)), *PEFT_HEADS
 
 
-def _by_number(name: str) -> list[tuple[int, str]]:
+def by_number(name: str) -> list[tuple[int, str]]:
     """A sorting key that puts layer 2 before layer 10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
 
