@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from lora_clf.adapters.wording import few
 from lora_clf.base.targets import expand_targets
 from lora_clf.errors import StateError, TargetError, TunerError
 from lora_clf.tuners import create
@@ -117,8 +118,7 @@ def targets_for(base: Base, layers: Collection[str]) -> tuple[str, int | None]:
     """
     available = expand_targets(base.backbone, base.architecture, "all").modules
     if strange := sorted(set(layers) - set(available)):
-        shown = ", ".join(strange[:5]) + (f" and {len(strange) - 5} more" if len(strange) > 5 else "")
-        raise TargetError(f"These are no linear layers of the blocks of the base {base.name}: {shown}.")
+        raise TargetError(f"These are no linear layers of the blocks of the base {base.name}: {few(strange)}.")
     if not layers:
         raise TargetError("No layer has low-rank factors.")
     depth = base.architecture.blocks.count(".") + 1

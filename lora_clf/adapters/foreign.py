@@ -26,6 +26,7 @@ from lora_clf.adapters.peft_folder import read_foreign
 from lora_clf.adapters.peft_head import outputs, split_head
 from lora_clf.adapters.peft_layers import check_layers, check_saved, check_targets, linear_shapes, shapes_apart
 from lora_clf.adapters.provenance import make_header
+from lora_clf.adapters.wording import few
 from lora_clf.base.catalogue import CATALOGUE
 from lora_clf.errors import (
     AdapterFormatError,
@@ -204,10 +205,9 @@ def _factors(fields: PeftFields, tensors: Mapping[str, Tensor], base: Base) -> d
     prefix = f"{PEFT}{base.architecture.prefix}."
     ours = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix) and name.endswith(ENDINGS)}
     if strange := sorted(tensors.keys() - ours.keys()):
-        shown = ", ".join(strange[:5]) + (f" and {len(strange) - 5} more" if len(strange) > 5 else "")
         raise AdapterFormatError(
             f"Its tensors have no place in LoRA beside the layers of a {base.architecture.model_type} base and its "
-            f"head: {shown}. Expected were {prefix}... and the head's."
+            f"head: {few(strange)}. Expected were {prefix}... and the head's."
         )
     if not ours:
         raise AdapterFormatError("It holds no low-rank factors.")
