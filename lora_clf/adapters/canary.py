@@ -73,7 +73,7 @@ def verify(base: Base, tuned: Tuned, header: Header) -> float:
     """
     base = reading(base, header)
     names, now, expected = _compared(base, tuned, header)
-    drifts = _drift(now, expected).max(axis=1)  # (sentences,)
+    drifts = drift_of(now, expected).max(axis=1)  # (sentences,)
     largest = float(drifts.max())
     if np.isfinite(largest) and largest <= TOLERANCE:
         return largest
@@ -95,7 +95,7 @@ def largest_drift(base: Base, tuned: Tuned, header: Header) -> float:
         AdapterFormatError: they are of another set of sentences.
     """
     _, now, expected = _compared(base, tuned, header)
-    return float(_drift(now, expected).max())
+    return float(drift_of(now, expected).max())
 
 
 def _compared(
@@ -138,7 +138,7 @@ def _cause(
         return "missing head: it is as before training"
     for cause, candidate in _candidates(base, tuned, header):
         rows = _logits(base, candidate, names, header).astype(np.float64)
-        if bool((_drift(rows, expected) <= TOLERANCE).all()):
+        if bool((drift_of(rows, expected) <= TOLERANCE).all()):
             return cause
     cut = _encode(base, names, header).cut
     if "long" in drifted and drifted <= {"long", *(name for name, was in zip(names, cut, strict=True) if was)}:
@@ -179,12 +179,13 @@ def _untrained_head(base: Base, tuned: Tuned, header: Header) -> bool:
 
 def _permuted(now: NDArray[np.float64], expected: NDArray[np.float64]) -> bool:
     """Whether the columns (sentences, C) are the expected ones in another order."""
-    fits = [[bool((_drift(a, b) <= TOLERANCE).all()) for b in expected.T] for a in now.T]
+    fits = [[bool((drift_of(a, b) <= TOLERANCE).all()) for b in expected.T] for a in now.T]
     order = [row.index(True) for row in fits if any(row)]
     return sorted(order) == list(range(now.shape[1]))
 
 
-def _drift(now: NDArray[np.float64], expected: NDArray[np.float64]) -> NDArray[np.float64]:
+def drift_of(now: NDArray[np.float64], expected: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far each logit is from what was expected, as a share of max(1, |logit|)."""
     drift: NDArray[np.float64] = np.abs(now - expected) / np.maximum(1.0, np.abs(expected))
     return drift
 

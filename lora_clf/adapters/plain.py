@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_clf.adapters.adapter import Adapter
-from lora_clf.adapters.canary import SENTENCES
+from lora_clf.adapters.canary import SENTENCES, drift_of
 from lora_clf.adapters.disk import fill_in_place_of
 from lora_clf.adapters.file import CARD
 from lora_clf.adapters.header import Header
@@ -183,7 +183,7 @@ def _drift(adapter: Adapter, head: Adapter) -> float:
     """
     texts = list(SENTENCES.values())
     expected, now = (each.logits(texts).astype(np.float64) for each in (adapter, head))
-    drift = float((np.abs(now - expected) / np.maximum(1.0, np.abs(expected))).max())
+    drift = float(drift_of(now, expected).max())
     if not drift <= TOLERANCE:
         raise AdapterError(
             f"The merged weights compute something else: the logits of the fixed sentences differ by {drift:.2g}, "
@@ -211,7 +211,7 @@ def _compare(adapter: Adapter, folder: Path, batches: bool) -> float:
     for row in rows:
         shares = [{each["label"]: each["score"] for each in answer} for answer in row]
         now = np.array([[share[label] for label in adapter.labels] for share in shares])
-        largest = max(largest, float((np.abs(now - expected) / np.maximum(1.0, np.abs(expected))).max()))
+        largest = max(largest, float(drift_of(now, expected).max()))
     if not largest <= TOLERANCE:
         theirs = tokenizer(texts, truncation=True)["input_ids"]
         ours = adapter.encode(texts).ids
