@@ -54,8 +54,7 @@ class Answered:
     @cached_property
     def shares(self) -> npt.NDArray[np.float64]:
         """The probabilities that are answered: (N, C)."""
-        scaled = self.logits.astype(np.float64) / (self.temperature or 1.0)
-        return softmax(scaled) if len(scaled) else scaled
+        return softmax(self.logits.astype(np.float64) / (self.temperature or 1.0))
 
     @cached_property
     def predicted(self) -> npt.NDArray[np.intp]:
@@ -182,9 +181,7 @@ def recalls(answered: Answered) -> list[dict[str, Any]]:
 
 def reliabilities(answered: Answered) -> dict[str, list[dict[str, float]]]:
     """Confidence beside accuracy in bins of about as many texts each: as trained, and as answered."""
-    raw = answered.logits.astype(np.float64)
-    plain = equal_mass_reliability(answered.truth, softmax(raw) if len(raw) else raw)
-    found = {"before_temperature": _bins(plain)}
+    found = {"before_temperature": _bins(equal_mass_reliability(answered.truth, softmax(answered.logits)))}
     if answered.temperature is not None:
         found["after_temperature"] = _bins(equal_mass_reliability(answered.truth, answered.shares))
     return found

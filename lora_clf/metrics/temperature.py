@@ -81,8 +81,8 @@ def fit_temperature(labels: npt.ArrayLike, logits: npt.ArrayLike, rows: int = RO
     scores = np.asarray(logits, dtype=np.float64)
     if scores.ndim != 2 or truth.shape != scores.shape[:1]:
         raise UsageError(f"Labels of shape {truth.shape} and logits of shape {scores.shape} came; expected (N, C).")
-    plain = softmax(scores) if truth.size else scores
-    mistakes = int(np.count_nonzero(scores.argmax(axis=1) != truth)) if truth.size else 0
+    plain = softmax(scores)
+    mistakes = int(np.count_nonzero(scores.argmax(axis=1) != truth))
     loss, error = cross_entropy(truth, plain), equal_mass_calibration_error(truth, plain)
 
     def none(reason: str) -> Temperature:

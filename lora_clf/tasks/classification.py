@@ -142,7 +142,7 @@ class Classification(Task):
 
     def costs(self, targets: NDArray[np.int64], logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """1 where the label is wrong, else 0 (N,)."""
-        shares = softmax(logits.astype(np.float64) / (self.temperature or 1.0)) if len(logits) else logits
+        shares = softmax(logits.astype(np.float64) / (self.temperature or 1.0))
         positive = None if self.positive is None else self.labels.index(self.positive)
         wrong: NDArray[np.float64] = (chosen(shares, positive, self.threshold) != targets).astype(np.float64)
         return wrong
