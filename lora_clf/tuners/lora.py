@@ -5,14 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-from transformers.pytorch_utils import Conv1D
-
-from lora_clf.base.generator import GENERATOR
 from lora_clf.base.view import View
-from lora_clf.errors import TargetError
 from lora_clf.tuners.base import rates_around
-from lora_clf.tuners.low_rank import RANKS, LowRank, LowRankTuned
+from lora_clf.tuners.low_rank import RANKS, LowRank, LowRankTuned, wrap
 
 
 @dataclass(frozen=True)
@@ -27,27 +22,4 @@ class LoRA(LowRank):
 
     def prepare(self, view: View) -> LowRankTuned:
         """Have peft wrap each target layer."""
-        from peft import LoraConfig, inject_adapter_in_model
-
-        coverage = self.coverage(view)
-        conv1d = isinstance(view.backbone.get_submodule(coverage.modules[0]), Conv1D)
-        config = LoraConfig(
-            r=self.rank,
-            lora_alpha=self.alpha,  # type: ignore[arg-type]  # annotated int, any number works
-            lora_dropout=self.dropout,
-            target_modules=list(coverage.modules),
-            fan_in_fan_out=conv1d,
-        )
-        with GENERATOR, torch.random.fork_rng(devices=[]):  # peft draws factors of its own, which are drawn anew below.
-            inject_adapter_in_model(config, view.backbone)
-        factors = {}
-        for name in coverage.modules:
-            layer: Any = view.backbone.get_submodule(name)
-            # Autocast picks the type to multiply in; peft would first cast the input to fp32 at every step.
-            layer.cast_input_dtype_enabled = False
-            factors[name] = (layer.lora_A["default"].weight, layer.lora_B["default"].weight)
-        adapted = {n for n, module in view.backbone.named_modules() if hasattr(module, "lora_A")}
-        if adapted != set(coverage.modules):
-            more = ", ".join(sorted(adapted - set(coverage.modules)))
-            raise TargetError(f"peft adapted other layers than it was asked to: {more}. Use --strategy lora-scratch.")
-        return LowRankTuned(self, view, coverage, factors)
+        return wrap(self, view)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from lora_clf.base.targets import Coverage, expand_targets
 from lora_clf.base.view import View
 from lora_clf.errors import UsageError
 from lora_clf.tuners.base import Tuned, Tuner
+from lora_clf.tuners.peft_layers import ADAPTER, inject
 
 RANKS = (2, 4, 8, 16, 32)  # to try, the default among them
 
@@ -115,6 +116,20 @@ class LowRankTuned(Tuned):
             change = delta(a, b, self.scaling, transposed=isinstance(layer, Conv1D))
             with torch.no_grad():
                 weight.copy_(weight.cpu().double() + change)
+
+
+def wrap(tuner: LowRank, view: View, **settings: Any) -> LowRankTuned:
+    """Have peft wrap each target layer of ``view``; ``settings`` of its config are beside those of every LoRA."""
+    coverage = tuner.coverage(view)
+    usual = {"r": tuner.rank, "lora_alpha": tuner.alpha, "lora_dropout": tuner.dropout}
+    inject(tuner, view, coverage, "LORA", {**usual, **settings})
+    factors = {}
+    for name in coverage.modules:
+        layer: Any = view.backbone.get_submodule(name)
+        # Autocast picks the type to multiply in; peft would first cast the input to fp32 at every step.
+        layer.cast_input_dtype_enabled = False
+        factors[name] = (layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight)
+    return LowRankTuned(tuner, view, coverage, factors)
 
 
 def delta(a: Tensor, b: Tensor, scaling: float, *, transposed: bool) -> Tensor:

@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 
 from lora_clf.base.view import View
 from lora_clf.tuners.base import rates_around
-from lora_clf.tuners.low_rank import RANKS, LowRank, LowRankTuned
-from lora_clf.tuners.peft_layers import inject
+from lora_clf.tuners.low_rank import RANKS, LowRank, LowRankTuned, wrap
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,4 @@ class RsLoRA(LowRank):
 
     def prepare(self, view: View) -> LowRankTuned:
         """Have peft wrap each target layer."""
-        coverage = self.coverage(view)
-        settings = {"r": self.rank, "lora_alpha": self.alpha, "lora_dropout": self.dropout, "use_rslora": True}
-        inject(self, view, coverage, "LORA", settings)
-        factors = {}
-        for name in coverage.modules:
-            layer: Any = view.backbone.get_submodule(name)
-            layer.cast_input_dtype_enabled = False  # autocast picks the type
-            factors[name] = (layer.lora_A["default"].weight, layer.lora_B["default"].weight)
-        return LowRankTuned(self, view, coverage, factors)
+        return wrap(self, view, use_rslora=True)
