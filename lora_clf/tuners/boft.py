@@ -8,16 +8,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, ClassVar
 
-from transformers.pytorch_utils import Conv1D
-
-from lora_clf.base.view import View
-from lora_clf.errors import UsageError
 from lora_clf.tuners.base import rates_around
-from lora_clf.tuners.peft_layers import PeftLayers
+from lora_clf.tuners.peft_layers import PeftBlocks
 
 
 @dataclass(frozen=True)
-class BOFT(PeftLayers):
+class BOFT(PeftBlocks):
     """Train orthogonal blocks of linear layers and a scale for each output (Liu et al. 2024, "BOFT", section 4).
 
     One butterfly factor: for more peft compiles a program of its own for the graphics card while it runs, which is
@@ -25,11 +21,9 @@ class BOFT(PeftLayers):
 
     Attributes:
         block_size: inputs that are turned together; it has to divide the inputs of every layer.
-        dropout: the share of the blocks that is left unturned in training.
     """
 
     block_size: int = 8
-    dropout: float = 0.0
 
     name: ClassVar[str] = "boft"
     summary: ClassVar[str] = "orthogonal blocks and output scales of linear layers (peft library) and the head"
@@ -37,22 +31,7 @@ class BOFT(PeftLayers):
     order: ClassVar[int] = 92
     method: ClassVar[str] = "BOFT"
     peft_ending: ClassVar[str] = ".boft_R"
-    averages: ClassVar[bool] = False
     search: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": rates_around(learning_rate), "block_size": (4, 8, 16)}
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        super().__post_init__()
-        if self.block_size < 2 or not 0 <= self.dropout < 1:
-            raise UsageError(
-                f"{self.name}: --block-size {self.block_size} --dropout {self.dropout}: expected blocks of at least 2 "
-                "inputs and a dropout from 0 up to, not including, 1."
-            )
-
-    def refusal(self, view: View) -> str | None:
-        """peft's layer is for ``nn.Linear`` only."""
-        found = any(isinstance(module, Conv1D) for module in view.blocks.modules())
-        return "peft's BOFT has no form for its Conv1D layers" if found else None
 
     @contextmanager
     def during(self) -> Iterator[None]:

@@ -56,6 +56,35 @@ class PeftLayers(Tuner):
         return nullcontext()
 
 
+@dataclass(frozen=True)
+class PeftBlocks(PeftLayers):
+    """Layers of peft's that turn blocks of a linear layer's inputs.
+
+    Attributes:
+        block_size: inputs that are turned together.
+        dropout: the share of the blocks that is left unturned in training.
+    """
+
+    block_size: int = 8
+    dropout: float = 0.0
+
+    averages: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        if self.block_size < 2 or not 0 <= self.dropout < 1:
+            raise UsageError(
+                f"{self.name}: --block-size {self.block_size} --dropout {self.dropout}: expected blocks of at least 2 "
+                "inputs and a dropout from 0 up to, not including, 1."
+            )
+
+    def refusal(self, view: View) -> str | None:
+        """peft's layer is for ``nn.Linear`` only."""
+        found = any(isinstance(module, Conv1D) for module in view.blocks.modules())
+        return f"peft's {self.method} has no form for its Conv1D layers" if found else None
+
+
 class PeftTuned(Tuned):
     """A view in which peft wrapped the layers of ``coverage``; ``model`` is peft's handle of it."""
 
