@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from lora_clf.adapters.parts import Part
@@ -23,6 +22,7 @@ from lora_clf.base.targets import LINEAR
 from lora_clf.inference.attention import FUSED, set_attention
 from lora_clf.inference.one_position import LastBlock, last_block_for
 from lora_clf.inference.precision import autocast, cast_frozen
+from lora_clf.tuners.linear_layer import SameConv1D, SameLinear
 
 if TYPE_CHECKING:
     from lora_clf.adapters.pages import Wiring
@@ -57,8 +57,8 @@ class Fan:
         kept = self.kept.get(layer.number)
         if kept is None:
             if self.first is None:
-                return layer.plain(x)
-            kept = self.kept[layer.number] = layer.plain(x[self.first : self.first + self.texts])
+                return layer.product(x)
+            kept = self.kept[layer.number] = layer.product(x[self.first : self.first + self.texts])
         return kept.index_select(0, self.source)
 
 
@@ -91,7 +91,7 @@ class Pass:
         """The output of a linear layer with weights of ``dtype``, changes added."""
         x = self._in(x, dtype)
         fanned = self.fan is not None and layer.number in self.fan.layers and x.shape[0] == self.rows
-        out = self.fan.output(layer, x) if self.fan is not None and fanned else layer.plain(x)
+        out = self.fan.output(layer, x) if self.fan is not None and fanned else layer.product(x)
         if self.parts:
             flat, flat_out = x.reshape(-1, x.shape[-1]), out.view(-1, out.shape[-1])  # (B T, in), (B T, out)
             tokens = flat.shape[0] // self.rows
@@ -115,49 +115,36 @@ class Pass:
         return self._cast[1]
 
 
-class _Mixed(nn.Module):
+class _MixedLinear(SameLinear):
     """A linear layer of the base that asks the pass of its thread what to add."""
 
-    number: int
-    dtype: torch.dtype
-
-    def plain(self, x: Tensor) -> Tensor:
-        """The base's own output."""
-        raise NotImplementedError
+    def __init__(self, base: nn.Linear, number: int) -> None:
+        super().__init__(base)
+        self.number, self.dtype = number, self.weight.dtype
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, in) -> (B, T, out), or rows and tokens in one dimension."""
-        now: Pass | None = getattr(_HERE, "now", None)
-        return self.plain(x) if now is None else now.through(self, self.dtype, x)
+        return _mixed(self, x)
 
 
-class _MixedLinear(_Mixed, nn.Linear):
-    """An ``nn.Linear`` that takes over the parameters of another."""
-
-    def __init__(self, base: nn.Linear, number: int) -> None:
-        nn.Module.__init__(self)
-        self.in_features, self.out_features = base.in_features, base.out_features
-        self.weight, self.bias = base.weight, base.bias
-        self.number, self.dtype = number, self.weight.dtype
-
-    def plain(self, x: Tensor) -> Tensor:
-        """The base's own output."""
-        return F.linear(x, self.weight, self.bias)
-
-
-class _MixedConv1D(_Mixed, Conv1D):
-    """A transformers ``Conv1D`` that takes over the parameters of another."""
+class _MixedConv1D(SameConv1D):
+    """A ``Conv1D`` of the base that asks the pass of its thread what to add."""
 
     def __init__(self, base: Conv1D, number: int) -> None:
-        nn.Module.__init__(self)
-        self.nx, self.nf = base.nx, base.nf
-        self.weight, self.bias = base.weight, base.bias
+        super().__init__(base)
         self.number, self.dtype = number, self.weight.dtype
 
-    def plain(self, x: Tensor) -> Tensor:
-        """The base's own output."""
-        out: Tensor = Conv1D.forward(self, x)
-        return out
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, in) -> (B, T, out), or rows and tokens in one dimension."""
+        return _mixed(self, x)
+
+
+_Mixed = _MixedLinear | _MixedConv1D
+
+
+def _mixed(layer: _Mixed, x: Tensor) -> Tensor:
+    now: Pass | None = getattr(_HERE, "now", None)
+    return layer.product(x) if now is None else now.through(layer, layer.dtype, x)
 
 
 class _Stage(nn.Module):

@@ -340,13 +340,13 @@ def test_the_inputs_of_the_first_adapted_attention_are_shared(name: str, monkeyp
     rows: dict[int, int] = {}
     for number, layer in enumerate(pool._workshop.wiring.names):
         module: Any = pool._workshop.trunk._view.backbone.get_submodule(_staged(layer, base))
-        plain = module.plain
+        plain = module.product
 
         def counted(x: torch.Tensor, _plain: Any = plain, _number: int = number) -> torch.Tensor:
             rows[_number] = rows.get(_number, 0) + x.shape[0]
             return _plain(x)  # type: ignore[no-any-return]
 
-        module.plain = counted
+        module.product = counted
     texts = ["one text", "another", "a third one"]
     found = pool.predict_all(texts)
     for one, predictions in found.items():
@@ -378,8 +378,8 @@ def test_where_one_position_is_read_the_last_block_computes_one(name: str, pooli
     adapters = {f"n{i}": adapter(base, *kind, pooling, 2, seed=i) for i, kind in enumerate(kinds)}
     pool = filled(base, adapters)
     module: Any = pool._workshop.trunk._view.backbone.get_submodule(_staged(layer, base))
-    plain, tokens = module.plain, []
-    module.plain = lambda x: tokens.append(x.shape[1]) or plain(x)
+    plain, tokens = module.product, []
+    module.product = lambda x: tokens.append(x.shape[1]) or plain(x)
     texts = ["one text", "another text", "a", "the fourth"] * 3
     names = [f"n{i % 3}" for i in range(12)]
     assert furthest(pool, adapters, texts, names) <= 1e-5
