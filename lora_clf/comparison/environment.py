@@ -6,9 +6,9 @@ import hashlib
 import os
 import subprocess
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lora_clf.base.source import PACKAGE, source_of
 from lora_clf.comparison.plan import digest_of
 
 if TYPE_CHECKING:
@@ -64,18 +64,10 @@ def environment_digest(base: Base, precision: str, threads: int | None = None) -
     )
 
 
-PACKAGE = Path(__file__).resolve().parents[1]
-
-
 @lru_cache(maxsize=1)
 def code_digest() -> str:
     """SHA-256 over all Python files of this package, by name and content: changed code reuses no old result."""
-    root = PACKAGE
-    found = hashlib.sha256()
-    for file in sorted(root.rglob("*.py")):
-        content = file.read_bytes()
-        found.update(f"{file.relative_to(root).as_posix()}\0{len(content)}\0".encode() + content)
-    return found.hexdigest()
+    return hashlib.sha256(source_of(sorted(PACKAGE.rglob("*.py")), PACKAGE)).hexdigest()
 
 
 def provenance(base: Base, precision: str, jobs: int = 1) -> dict[str, Any]:

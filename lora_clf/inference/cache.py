@@ -14,7 +14,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib.metadata import version
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor
 
 from lora_clf.base.base import Base, position_limit
+from lora_clf.base.source import rooms, source_of
 from lora_clf.base.tokenizer import Tokens
 from lora_clf.inference.attention import FUSED
 from lora_clf.inference.prefix import CANONICAL_TOKENS, Cut, chunk_threads, compute_states, held_bytes
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BUDGET = 2 << 30  # bytes of states kept in memory for one base
-_PACKAGE = Path(__file__).resolve().parents[1]
 _SWITCHES = ("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS")
 
 
@@ -215,12 +214,7 @@ def _machine(device: torch.device) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def code_digest() -> str:
     """A digest of the code that states come from: another version of it reads none that this one wrote."""
-    rooms = (_PACKAGE / "base", _PACKAGE / "inference")
-    found = hashlib.blake2b(digest_size=16)
-    for file in sorted(path for room in rooms for path in room.glob("*.py")):
-        content = file.read_bytes()
-        found.update(f"{file.name}\0{len(content)}\0".encode() + content)
-    return found.hexdigest()
+    return hashlib.blake2b(source_of(rooms("base", "inference")), digest_size=16).hexdigest()
 
 
 class _Wanted:

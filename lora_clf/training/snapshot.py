@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from lora_clf.base.base import Base
 from lora_clf.base.reading import PLAIN, Reading
+from lora_clf.base.source import rooms, source_of
 from lora_clf.data.dataset import Dataset
 from lora_clf.errors import CheckpointError, StateError
 from lora_clf.inference.attention import kernel_rule
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 _PROBE_TEXTS: Final = 4
 # A loss may differ by so much of max(1, loss): on the same machine, elsewhere.
 _TOLERANCE, _TOLERANCE_ELSEWHERE = 1e-4, 0.02
-_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -265,11 +264,7 @@ def _check_loss(run: Run, facts: Mapping[str, Any]) -> tuple[str, ...]:
 @lru_cache(maxsize=1)
 def _code_digest() -> str:
     """A digest of the code of the loop and the strategies."""
-    digest = hashlib.sha256()
-    for file in sorted(path for room in ("training", "tuners") for path in (_PACKAGE / room).glob("*.py")):
-        content = file.read_bytes()
-        digest.update(f"{file.name}\0{len(content)}\0".encode() + content)
-    return digest.hexdigest()
+    return hashlib.sha256(source_of(rooms("training", "tuners"))).hexdigest()
 
 
 def _plain(value: Any) -> Any:
