@@ -12,13 +12,15 @@ import re
 import sys
 from pathlib import Path
 
+from lora_clf.inference.heap import resident_bytes
+
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 
 
 def current_bytes() -> int:
     """What this process holds in memory now (resident set)."""
-    if (found := _linux("VmRSS")) is not None:
+    if found := resident_bytes():
         return found
     import psutil
 
@@ -27,7 +29,7 @@ def current_bytes() -> int:
 
 def peak_bytes() -> int:
     """The most that this process held in memory since its start or the last `restart_peak`."""
-    if (found := _linux("VmHWM")) is not None:
+    if (found := _high_water()) is not None:
         return found
     if sys.platform == "win32":
         import psutil
@@ -48,12 +50,12 @@ def restart_peak() -> bool:
     return True
 
 
-def _linux(name: str) -> int | None:
+def _high_water() -> int | None:
     try:
         text = _STATUS.read_text(encoding="ascii", errors="replace")
     except OSError:
         return None
-    found = re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE)
+    found = re.search(r"^VmHWM:\s+(\d+) kB", text, re.MULTILINE)
     return int(found.group(1)) * 1024 if found else None
 
 

@@ -40,16 +40,16 @@ def release(scraps: int = 0) -> None:
     global _least
     if sys.platform != "linux":
         return
-    now = _resident()
+    now = resident_bytes()
     _least = min(_least, now)
     if now - _least < scraps:
         return
     with suppress(AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
-    _least = _resident()
+    _least = resident_bytes()
 
 
-def _resident() -> int:
+def resident_bytes() -> int:
     """Bytes that this process holds in memory; 0 where the system does not say."""
     try:
         with open("/proc/self/statm") as file:
