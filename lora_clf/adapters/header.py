@@ -40,7 +40,7 @@ class Header:
 
     Attributes:
         strategy, settings: the strategy's name and hyperparameters.
-        task: "binary" (two labels) or "multiclass".
+        task: "binary" (two labels), "multiclass", "multilabel", "regression" or "ordinal".
         labels: in the order of the logits.
         positive_label: the label that binary measures and the threshold are about.
         head: "free", "verbalizer" or the name of the family head; ``pooling``: "mean", "first", "last" or "family".
@@ -59,7 +59,8 @@ class Header:
         precision, kernels, instruction_set, threads: what, with the versions, the bytes depend on.
         verbalizer: template, words in the order of the labels, and the SHA-256 of the words' rows in the language
             model's head, where the head is a verbalizer; in the file only there.
-        canaries: {"set": number, "logits": {sentence's name: one number a label}}; None until saved.
+        canaries: {"set": number, "logits": {sentence's name: one number for each output of the head, which is one a
+            label, and one fewer in an ordinal task}}; None until saved.
         requires: names of further fields that a reader must know to use the adapter rightly.
         extra: fields of this schema version that are not known here; kept in a round trip.
         tensors: the manifest, in the file's order. It stands in the file's own table, not in the JSON.

@@ -141,7 +141,7 @@ def _level(values: Sequence[float]) -> Level:
 
 
 def _macro_f1(part: Predictions) -> float:
-    """The mean of the classes' F1 over all classes; a class that nobody named and that does not occur counts zero."""
+    """The mean F1 of the classes that occur among the labels or the answers; others are left out."""
     return macro_f1(part.labels, part.probabilities.argmax(axis=1))
 
 

@@ -106,10 +106,19 @@ def load_corpus(
 ) -> Corpus:
     """Read a source and check it row by row: ``sms-spam``, ``demo``, or the path of a table.
 
-    ``columns`` are carried along, and a column ``hard`` wherever there is one; those of them that are
-    ``required`` may not be empty. Rows that cannot be
-    used raise one DataError that lists them all; with ``skip_bad_rows`` they are left out and each is named
-    in ``warnings``. With ``empty_labels`` a row may have no label.
+    Args:
+        source: the corpus' name, or a file's path.
+        text_column: where it has another name than the usual ones.
+        label_column: likewise.
+        columns: carried along, and a column ``hard`` wherever there is one.
+        required: those of ``columns`` that may not be empty.
+        encoding: that of a text file which is not UTF-8.
+        skip_bad_rows: leave out rows that cannot be used, and name each in ``warnings``.
+        empty_labels: a row may have no label.
+
+    Raises:
+        UsageError: no such corpus.
+        DataError: the file cannot be read, columns are missing, or rows cannot be used; all of them are named.
     """
     table, name, licence, origin = _source_table(source, encoding)
     text_column, label_column = find_columns(table, text_column, label_column, columns)

@@ -1,6 +1,7 @@
 """What is learned: how labels become targets, what a row's loss is, how logits become answers, how those are scored.
 
-One file a task. The training loop, the adapter file and the commands ask the `Task` and know none by name.
+One file a task; "binary" and "multiclass" share one. Whatever holds for every task is asked of the `Task`; only what is
+about one kind asks which kind it is.
 """
 
 from __future__ import annotations

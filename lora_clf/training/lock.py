@@ -17,7 +17,7 @@ _HELD: Final = (errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 
 
 class HeldError(Exception):
-    """Somebody else holds the lock; never leaves this room.
+    """Somebody else holds the lock; who tries to take it tells the user in other words.
 
     Attributes:
         owner: the number of its process, where it could be read.
