@@ -57,7 +57,7 @@ class Temperature:
         }
 
 
-def fit_temperature(labels: npt.ArrayLike, logits: npt.ArrayLike, rows: int = ROWS) -> Temperature:
+def fit_temperature(labels: npt.ArrayLike, logits: npt.ArrayLike) -> Temperature:
     """Find the temperature T that logits are to be divided by, on rows that did not train the classifier.
 
     Guo et al. 2017: T minimises the cross entropy of softmax(logits / T), which is convex in 1/T. Where no row is
@@ -72,7 +72,6 @@ def fit_temperature(labels: npt.ArrayLike, logits: npt.ArrayLike, rows: int = RO
     Args:
         labels: (N,) class numbers.
         logits: (N, C).
-        rows: how many there must be at least.
 
     Raises:
         UsageError: the shapes do not fit.
@@ -88,8 +87,8 @@ def fit_temperature(labels: npt.ArrayLike, logits: npt.ArrayLike, rows: int = RO
     def none(reason: str) -> Temperature:
         return Temperature(None, truth.size, mistakes, (loss, loss), (error, error), reason)
 
-    if truth.size < rows:
-        return none(f"{truth.size} rows are too few; it takes {rows}")
+    if truth.size < ROWS:
+        return none(f"{truth.size} rows are too few; it takes {ROWS}")
     if not mistakes:
         return none(f"all {truth.size} rows are answered rightly, so how sure is too sure cannot be seen")
     found = float(f"{np.exp(_minimum(truth, scores)):.4g}")

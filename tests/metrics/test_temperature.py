@@ -56,7 +56,8 @@ def test_too_few_rows_and_no_mistake_give_none_and_say_so() -> None:
     labels, logits = drawn(49, 2, 0)
     few = fit_temperature(labels, logits)
     assert few.value is None and "49 rows are too few; it takes 50" in few.reason
-    right = fit_temperature(logits.argmax(axis=1), logits, rows=10)
+    _, logits = drawn(50, 2, 0)
+    right = fit_temperature(logits.argmax(axis=1), logits)
     assert right.value is None and right.mistakes == 0 and "answered rightly" in right.reason
     assert right.loss[0] == right.loss[1] > 0
     nothing = fit_temperature([], np.zeros((0, 2)))
