@@ -75,14 +75,14 @@ def _shares(adapter: Adapter, part: Part) -> NDArray[np.float64]:
 
 def table(value: dict[str, Any]) -> str:
     """The file as a table."""
-    from lora_clf.comparison.table import bytes_text, markdown_table
+    from lora_clf.comparison.table import markdown_table, size_text
 
     rows = [
         [
             name,
             f"{each['texts']:,}",
-            bytes_text(each["bytes"]["fp32"]),
-            bytes_text(each["bytes"]["bf16"]),
+            size_text(each["bytes"]["fp32"]),
+            size_text(each["bytes"]["bf16"]),
             str(each["right_to_wrong"]),
             str(each["wrong_to_right"]),
             f"{100 * each['net_share']:.3f}",

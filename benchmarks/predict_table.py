@@ -10,7 +10,7 @@ from typing import Any
 
 from predict_sides import OURS, SIDES
 
-from lora_clf.comparison.table import bytes_text, markdown_table, seconds_text
+from lora_clf.comparison.table import markdown_table, seconds_text, size_text
 
 HEADINGS = [
     "side", "seconds", "messages a second", "computed / real tokens", "times the pipeline's speed", "95 % interval",
@@ -60,7 +60,7 @@ def line(name: str, results: dict[str, Any]) -> list[str]:
         DASH
         if flip is None
         else " ".join((_points(flip["net_flips"]), f"({_points(flip['low'])} to {_points(flip['high'])})")),
-        DASH if held is None else bytes_text(held["above_bytes"]),
+        DASH if held is None else size_text(held["above_bytes"]),
     ]
 
 

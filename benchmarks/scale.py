@@ -174,7 +174,7 @@ def result(state: dict[str, Any], base: str, precision: str, facts: dict[str, An
 
 def table(found: dict[str, Any]) -> str:
     """Sizes with seconds and memory, and the targets beside what was reached."""
-    from lora_clf.comparison.table import bytes_text, markdown_table, seconds_text
+    from lora_clf.comparison.table import markdown_table, seconds_text, size_text
 
     if not found:
         return "Not measured yet: files of 1,000 to 100,000 rows."
@@ -183,7 +183,7 @@ def table(found: dict[str, Any]) -> str:
             f"{int(size):,}",
             seconds_text(each["seconds"]),
             f"{1000 * each['seconds_a_row']:.3g}",
-            bytes_text(each["peak_bytes"]),
+            size_text(each["peak_bytes"]),
         ]
         for size, each in sorted(found["sizes"].items(), key=lambda item: int(item[0]))
     ]
@@ -192,7 +192,7 @@ def table(found: dict[str, Any]) -> str:
     interval = row["ratio"]
     spread = "" if interval["low"] is None else f" ({interval['low']:.3g} to {interval['high']:.3g})"
     large, middle = (f"{int(size):,}" for size in row["of"])
-    grown, flat = bytes_text(memory["grown_bytes"]), bytes_text(int(memory["target"]))
+    grown, flat = size_text(memory["grown_bytes"]), size_text(int(memory["target"]))
     lines = [
         [f"seconds a row, {large} rows over {middle}", f"{interval['median']:.3g}{spread}", f"≤ {SLOWER}", _yes(row)],
         ["peak memory, largest less smallest", grown, f"≤ {flat}", _yes(memory)],

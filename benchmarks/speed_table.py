@@ -10,7 +10,7 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from lora_clf.comparison.table import bytes_text, markdown_table, seconds_text
+from lora_clf.comparison.table import markdown_table, seconds_text, size_text
 
 HEADINGS = [
     "job", "base", "ours", "theirs", "theirs is", "ratio", "95 % interval", "target", "reached", "ceiling", "quality",
@@ -113,7 +113,7 @@ def bound(target: float | None, at_most: bool) -> str:
 
 def figure(value: float, unit: str) -> str:
     """Seconds or bytes for people."""
-    return bytes_text(round(value)) if unit == "B" else f"{seconds_text(value)} s"
+    return size_text(round(value)) if unit == "B" else f"{seconds_text(value)} s"
 
 
 def machine(facts: dict[str, Any]) -> str:

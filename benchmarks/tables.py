@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_clf.comparison.curve import who_beats
-from lora_clf.comparison.table import bytes_text, count_text, markdown_table, seconds_text
+from lora_clf.comparison.table import count_text, markdown_table, seconds_text, size_text
 
 HERE = Path(__file__).resolve().parent
 PAGES = (HERE.parent / "README.md", HERE / "README.md")
@@ -162,7 +162,7 @@ def table(value: dict[str, Any]) -> str:
             cells += [_share(row["recall"]), _interval(row["recall"])]
             cells += [_share(row["false_positives"], 2), _interval(row["false_positives"], 2)]
         cells += [f"{(1 - value['without_copies'][row['label']]['exact']['mean']) * 100:.2f}" for _ in _copies(value)]
-        rows.append([*cells, _gap(row["to_baseline"]), *_costs(row), bytes_text(row["peak_memory_bytes"])])
+        rows.append([*cells, _gap(row["to_baseline"]), *_costs(row), size_text(row["peak_memory_bytes"])])
     facts = value["facts"]
     base, data = facts["base"], facts["data"]
     versions, machine = facts["environment"]["versions"], facts["environment"]["machine"]
@@ -233,7 +233,7 @@ def _found_and_lost(row: dict[str, Any], value: dict[str, Any]) -> list[str]:
 def _costs(row: dict[str, Any]) -> list[str]:
     return [
         count_text(row["trainable_parameters"]),
-        bytes_text(row["adapter_bytes"]),
+        size_text(row["adapter_bytes"]),
         seconds_text(row["cold_seconds"]),
     ]
 

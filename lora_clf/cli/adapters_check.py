@@ -21,8 +21,14 @@ Base = Annotated[str | None, typer.Option(help="The base; by default the adapter
 Revision = Annotated[str | None, typer.Option(help="A Hub revision, where --base is a Hub id.")]
 FileCap = Annotated[float, typer.Option(help="The largest adapter that is read, in GiB.")]
 SHOWN = 60  # characters of a value in a table
-SHARES = frozenset({"accuracy", "macro_f1", "precision", "recall", "f1", "pr_auc", "false_positive_rate"})
-NUMBERS = frozenset({"mcc", "loss", "calibration_error"})
+# Scores that are shares, shown in percent, and what is no score; all others are shown as they are.
+SHARES = frozenset(
+    {
+        *("accuracy", "balanced_accuracy", "subset_accuracy", "within_one", "precision", "recall", "f1", "macro_f1"),
+        *("micro_f1", "micro_precision", "micro_recall", "pr_auc", "macro_pr_auc", "false_positive_rate"),
+    }
+)
+COUNTS = frozenset({"n", "support"})
 
 
 @app.command()
@@ -131,7 +137,7 @@ def _scores(metrics: dict[str, tuple[float | None, float | None]]) -> list[tuple
         if kind in SHARES:
             apart = "-" if a is None or b is None else f"{100 * (b - a):+.2f} points"
             rows.append((name, percent(a), percent(b), apart))
-        elif kind in NUMBERS:
+        elif kind not in COUNTS:
             apart = "-" if a is None or b is None else f"{b - a:+.4f}"
             rows.append((name, *("-" if value is None else f"{value:.4f}" for value in (a, b)), apart))
     return rows

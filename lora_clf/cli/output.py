@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lora_clf.cli.failure import say, still
+from lora_clf.figures import bytes_text
 
 if TYPE_CHECKING:
     from lora_clf.training.result import Progress
@@ -127,14 +128,7 @@ def share(value: float | None) -> str:
 
 def size(count: int | None) -> str:
     """A number of bytes for people."""
-    if count is None:
-        return "-"
-    amount = float(count)
-    for unit in ("bytes", "KB", "MB"):
-        if amount < 1000:
-            return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} GB"
+    return "-" if count is None else bytes_text(count)
 
 
 def seconds(value: float) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lora_clf.base.reading import Reading
 from lora_clf.comparison.plan import canonical
 from lora_clf.comparison.standing import Average, Score, Standing, listed
+from lora_clf.figures import bytes_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -49,14 +50,9 @@ def interval_text(score: Score | None) -> str:
     return NONE if score is None or not score.n else f"{score.low * 100:.1f} to {score.high * 100:.1f}"
 
 
-def bytes_text(count: int | None) -> str:
-    """``1.2 MB``."""
-    if count is None:
-        return NONE
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}" if count < 1000 * size else f"{count / size:.0f} {unit}"
-    return f"{count} B"
+def size_text(count: int | None) -> str:
+    """``1.35 MB``, where it is known."""
+    return NONE if count is None else bytes_text(count)
 
 
 def count_text(count: int | None) -> str:
@@ -102,10 +98,10 @@ COLUMNS = (
     Column("lost %", lambda row: _two(row.false_positives), shown=lambda c: c.positive_label is not None),
     Column("trainable", lambda row: count_text(row.trainable_parameters)),
     Column("share", lambda row: share_text(row.share)),
-    Column("adapter", lambda row: bytes_text(row.adapter_bytes)),
+    Column("adapter", lambda row: size_text(row.adapter_bytes)),
     Column("training s", _seconds),
     Column("tuning s", lambda row: seconds_text(row.tuning_seconds), shown=lambda c: c.plan.tune is not None),
-    Column("peak memory", lambda row: bytes_text(row.peak_memory_bytes)),
+    Column("peak memory", lambda row: size_text(row.peak_memory_bytes)),
 )
 
 

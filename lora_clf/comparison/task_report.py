@@ -15,7 +15,7 @@ from lora_clf.comparison.chapters import tuning_blocks
 from lora_clf.comparison.made import made_lines
 from lora_clf.comparison.outcome import kept_whole
 from lora_clf.comparison.page import Block, Grid, Heading, Notes, Paragraph, Plot, as_html, as_markdown
-from lora_clf.comparison.table import bytes_text, count_text, seconds_text
+from lora_clf.comparison.table import count_text, seconds_text, size_text
 from lora_clf.comparison.task_comparison import BASELINES, TaskComparison
 from lora_clf.comparison.task_standing import RIVAL, Gap, TaskStanding, figure
 from lora_clf.data.cache import write_whole
@@ -54,9 +54,9 @@ def table_of(found: TaskComparison) -> tuple[list[str], list[list[str]]]:
                 *(f"{place.scores[key]:.3f}" for key, _ in further),
                 _gap(place.to_rival, measure.share),
                 count_text(place.parameters),
-                bytes_text(place.bytes),
+                size_text(place.bytes),
                 seconds_text(place.seconds),
-                bytes_text(place.peak_memory_bytes),
+                size_text(place.peak_memory_bytes),
             ]
         )
     return headings, rows

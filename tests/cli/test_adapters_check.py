@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
+from lora_clf.cli.adapters_check import _scores
+
 Cli = Callable[..., Any]
 MODEL = "adapter_model.safetensors"
 STEPS = ("file", "config", "digest", "tensors", "base", "tokenizer", "canaries")
@@ -156,6 +158,15 @@ def test_two_strategies(cli: Cli, adapter: Path, full: Path, base: Path) -> None
     assert "The changes of the layers were not compared: The adapter was made on the base 'tiny-bert'" in alone
 
 
+def test_scores_of_every_task_are_told_apart() -> None:
+    pair = {"test.mae": (0.5, 0.25), "test.subset_accuracy": (0.5, None), "test.n": (3.0, 4.0), "test.loss": (1.0, 1.5)}
+    assert _scores(pair) == [
+        ("test.mae", "0.5000", "0.2500", "-0.2500"),
+        ("test.subset_accuracy", "50.00 %", "-", "-"),
+        ("test.loss", "1.0000", "1.5000", "+0.5000"),
+    ]
+
+
 def test_the_change_of_a_layer_is_what_merging_adds(cli: Cli, adapter: Path, full: Path, base: Path) -> None:
     from lora_clf.adapters.adapter import load_adapter
     from lora_clf.base.base import load_base
@@ -214,7 +225,7 @@ def test_inspect_says_where_the_base_is_and_how_to_run_it(
     shown = cli("adapters", "inspect", adapter).ok().out
     assert next(line for line in shown.splitlines() if line.startswith("base is here")).split()[-1] == "yes"
     for words in (
-        "binary, 2 labels: ham, spam", "positive label", "tiny-bert (bert, digest", "rank 4", "KB (F32)",
+        "binary, 2 labels: ham, spam", "positive label", "tiny-bert (bert, digest", "rank 4", "kB (F32)",
         "test", f'lora-clf predict {adapter} "..."', f"load_adapter('{adapter}', load_base('tiny-bert'))",
         f"lora-clf adapters verify {adapter}",
     ):  # fmt: skip

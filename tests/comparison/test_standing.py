@@ -8,7 +8,7 @@ import pytest
 from lora_clf.comparison.comparison import Comparison, without_folder
 from lora_clf.comparison.made import used_by
 from lora_clf.comparison.standing import Standing
-from lora_clf.comparison.table import as_csv, bytes_text, cells_of, columns_of, escaped, footnotes, share_text
+from lora_clf.comparison.table import as_csv, cells_of, columns_of, escaped, footnotes, share_text, size_text
 from tests.comparison.invented import invented, write
 
 
@@ -174,7 +174,7 @@ def test_the_same_findings_give_the_same_files(tmp_path: Path) -> None:
 
 
 def test_numbers_for_people() -> None:
-    assert [bytes_text(n) for n in (None, 12, 8557, 1_350_000, 90_300_000)] == [
+    assert [size_text(n) for n in (None, 12, 8557, 1_350_000, 90_300_000)] == [
         "–",
         "12 B",
         "8.56 kB",

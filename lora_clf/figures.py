@@ -1,0 +1,11 @@
+"""Numbers for people, in the same form in every table and message."""
+
+from __future__ import annotations
+
+
+def bytes_text(count: int) -> str:
+    """``1.35 MB``: three digits, units of a thousand."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}" if count < 1000 * size else f"{count / size:.0f} {unit}"
+    return f"{count} B"
