@@ -1,14 +1,16 @@
 """The heads of many adapters at once: from pooled vectors to logits.
 
 Heads of one kind (pooling and number of classes) that are a single linear layer are stacked and run as one product;
-heads with more in them run adapter by adapter, once a batch. Everything here is in fp32.
+heads with more in them run adapter by adapter, once a batch. Everything here is in fp32. Threads may ask at once.
 Shapes: n vectors, D width, C classes.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -44,6 +46,7 @@ class HeadKind:
         prefix = linears[0]
         single = len(linears) == 1 and set(self.shapes) <= {f"{prefix}.weight", f"{prefix}.bias"}
         self._linear = (f"{prefix}.weight", f"{prefix}.bias") if single else None
+        self._own = threading.local()
 
     def logits(self, vectors: Tensor, runs: Sequence[tuple[Mapping[str, Tensor], int]]) -> Tensor:
         """Logits of vectors whose heads differ: (n, D) -> (n, C).
@@ -73,6 +76,14 @@ class HeadKind:
             if self._linear is not None:
                 found.append(F.linear(part, head[self._linear[0]], head.get(self._linear[1])))
             else:
-                found.append(torch.func.functional_call(self._template, dict(head), (part,)))
+                found.append(torch.func.functional_call(self._mine, dict(head), (part,)))
             start += count
         return torch.cat(found)
+
+    @property
+    def _mine(self) -> nn.Module:
+        """The template of this thread: a head's tensors are put into it while it runs."""
+        if not hasattr(self._own, "template"):
+            self._own.template = deepcopy(self._template)
+        template: nn.Module = self._own.template
+        return template

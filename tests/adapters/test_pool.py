@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +17,7 @@ from transformers import AutoModelForSequenceClassification
 
 from lora_clf.adapters import parts
 from lora_clf.adapters.adapter import Adapter, make_header
+from lora_clf.adapters.head_stack import HeadKind
 from lora_clf.adapters.mixed import Pass, Trunk
 from lora_clf.adapters.pool import AdapterPool
 from lora_clf.adapters.prediction import Prediction
@@ -27,7 +29,7 @@ from lora_clf.inference.precision import has_native_bf16
 from lora_clf.tuners import create
 from lora_clf.tuners.base import Tuned, Tuner, unfreeze
 from tests.adapters.making import TEXTS, classification_folder, make
-from tests.bases import ARCHITECTURE_NAMES, FAMILY_NAMES, batch, randomise, tiny_base
+from tests.bases import ARCHITECTURE_NAMES, FAMILY_NAMES, WIDTH, batch, randomise, tiny_base
 
 LABELS = ("a", "b", "c", "d")
 # strategy, settings, pooling, labels: ranks, targets, depths, poolings and numbers of classes are mixed.
@@ -704,6 +706,31 @@ def test_threads_never_get_another_adapter(tmp_path: Path) -> None:
         thread.join(timeout=60)
     assert not wrong and asked[0] > 20 and not any(thread.is_alive() for thread in threads)
     assert pool.resident_bytes <= budget and all(not pool._residency.entry(name).leases for name in steady)
+
+
+@pytest.mark.parametrize("name", ["roberta", "distilbert", "modernbert"])
+def test_heads_of_two_layers_that_run_in_two_threads_at_once_keep_their_weights(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tiny_base(name)
+    kind = HeadKind(base, "family", 2)
+    heads = [adapter(base, "head-only", {}, "family", 2, seed=seed).tuned.view.head for seed in range(2)]
+    states = [dict(head.state_dict()) for head in heads]
+    vectors = torch.randn(4, WIDTH)
+    expected = [head(vectors).detach() for head in heads]
+    inside, forward = threading.Barrier(2), type(heads[0]).forward
+
+    def meeting(self: Any, pooled: torch.Tensor) -> torch.Tensor:
+        inside.wait(10)  # both threads have put their weights in
+        logits = forward(self, pooled)
+        inside.wait(10)  # and neither has taken them out
+        return logits
+
+    monkeypatch.setattr(type(heads[0]), "forward", meeting)
+    with torch.no_grad(), ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(lambda state: kind.logits(vectors, [(state, 4)]), states))
+    assert drift(expected[0], expected[1]) > 0.01
+    assert all(torch.allclose(*pair, atol=1e-6) for pair in zip(found, expected, strict=True))
 
 
 def test_an_adapter_from_memory_that_is_removed_while_it_answers_answers_still() -> None:
