@@ -18,6 +18,7 @@ from lora_clf.errors import BaseError, UnsupportedBaseError
 if TYPE_CHECKING:
     from torch import nn
 
+_ADAPTER = "adapter_config.json"  # where there is one transformers loads that adapter into the weights, unasked
 # From this disk alone, no pickle, and told what did not fit.
 _READING = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
 _REASON = 300  # characters; transformers' own explanations can be longer than a screen
@@ -45,7 +46,7 @@ def read_backbone(folder: Path, config: Any, architecture: Architecture, name: s
 
     Raises:
         BaseError: the weights are damaged, incomplete, or of other shapes than config.json says.
-        UnsupportedBaseError: no model can be built from config.json.
+        UnsupportedBaseError: no model can be built from config.json, or an adapter stands in the folder.
     """
     return backbone_of(read_model(folder, config, architecture, name), architecture)
 
@@ -65,6 +66,7 @@ def read_model(folder: Path, config: Any, architecture: Architecture, name: str)
     import torch
     from transformers import AutoModel, T5EncoderModel
 
+    _check_no_adapter(folder, name)
     t5 = architecture.model_type == "t5"
     loader: Any = T5EncoderModel if t5 else AutoModel
     extra = {"add_pooling_layer": False} if architecture.model_type in ("roberta", "longformer") else {}
@@ -107,10 +109,12 @@ def read_language_model(folder: Path, config: Any, name: str) -> nn.Module | Non
 
     Raises:
         BaseError: the weights cannot be read.
+        UnsupportedBaseError: an adapter stands in the folder.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
+    _check_no_adapter(folder, name)
     loader: Any = AutoModelForCausalLM
     with quiet():
         try:
@@ -127,6 +131,14 @@ def read_language_model(folder: Path, config: Any, name: str) -> nn.Module | Non
         return None
     found: nn.Module = model.eval().requires_grad_(False)
     return found
+
+
+def _check_no_adapter(folder: Path, name: str) -> None:
+    if (folder / _ADAPTER).is_file():
+        raise UnsupportedBaseError(
+            f"The folder of base {name!r} holds an adapter too ({_ADAPTER}), which transformers would load into it. "
+            "Move the adapter's files into a folder of their own and load it from there on this base, or merge it."
+        )
 
 
 def _damage(folder: Path, config: Any, name: str, build: Callable[[], Any], error: Exception) -> BaseError:

@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from lora_clf.adapters.rules import is_name
 from lora_clf.base.base import load_base, pick_device, position_limit
+from lora_clf.base.weights import read_language_model
 from lora_clf.errors import BaseError, BaseNotFoundError, LoraClfError, UnsupportedBaseError, UsageError
 from tests.bases import POSITIONS, tiny_base, tiny_config
 
@@ -86,6 +87,18 @@ def test_a_damaged_folder_is_one_line(damage: str, tmp_path: Path, capfd: pytest
     assert "ignore_mismatched_sizes" not in line and "trust_remote_code" not in line
     assert capfd.readouterr() == ("", "")
     assert (transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()) == before
+
+
+def test_an_adapter_in_the_folder_of_a_base_is_not_loaded_into_it(tmp_path: Path) -> None:
+    folder = save(tmp_path / "mine")
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "x"}))
+    torch.save({}, folder / "adapter_model.bin")
+    for read in (
+        lambda: load_base(folder, device="cpu"),
+        lambda: read_language_model(folder, tiny_config("gpt2"), "mine"),
+    ):
+        with pytest.raises(UnsupportedBaseError, match=r"'mine' holds an adapter too .* on this base, or merge it\.$"):
+            read()
 
 
 def test_a_whole_folder_loads_silently(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
