@@ -6,6 +6,7 @@ Truncation and padding that the file carries are switched off, random dropout of
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ _NOT_IDS: Final = frozenset({"trim_offsets", "dropout"})
 _USUAL: Final = {"use_regex": True}
 
 _NAMED: Final = ("bos", "eos", "pad", "cls", "sep", "mask")
+_MARK: Final = re.compile(r"[\W_].*[^\W\d_].*[\W_]", re.DOTALL)  # letters between signs, as [PAD] or </s>: no word
 _TRIES: Final = 4
 
 
@@ -51,7 +53,10 @@ class FastTokenizer:
         self._pre_tokenizer = _component(form["pre_tokenizer"])
         self._added = form["added_tokens"]
         self._bytes_only = self._knows_all_bytes(form["model"]["vocab"])
-        self._special = self._special_ids(settings)
+        flagged = {id for id, token in self._engine.get_added_tokens_decoder().items() if token.special}
+        named = self._named(settings)
+        self._by_name = {token: id for token, id in named.items() if id not in flagged and id != self._unknown}
+        self._special = frozenset((flagged | set(self._by_name.values())) - {self._unknown})
         self.prefix, self.suffix = self._surroundings()
 
     def token_to_id(self, token: str) -> int | None:
@@ -80,6 +85,8 @@ class FastTokenizer:
                 hidden |= set(vocabulary) - made
             vocabulary = sorted((token, id) for token, id in vocabulary.items() if token not in hidden)
         order = ("content", "id", "single_word", "lstrip", "rstrip", "normalized")
+        can_come = {piece for piece, _ in vocabulary} | {token["content"] for token in self._added}
+        special = sorted(can_come & self._by_name.keys())
         return {
             "model": self._fields,
             "vocabulary": vocabulary,  # Unigram: pieces and scores, the id is the place
@@ -87,6 +94,8 @@ class FastTokenizer:
             "normalizer": self._normalizer,
             "pre_tokenizer": self._pre_tokenizer,
             "added": sorted([token[name] for name in order] for token in self._added if not token["special"]),
+            # Left out where there are none, as in bases whose tokenizer.json says what is special.
+            **({"special": special} if special else {}),
         }
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -144,16 +153,21 @@ class FastTokenizer:
             and set(byte_of_character()) <= set(vocabulary)
         )
 
-    def _special_ids(self, settings: Mapping[str, Any]) -> frozenset[int]:
-        """The ids that no text may get: special tokens, but for the one that stands for the unknown."""
-        ids = {id for id, token in self._engine.get_added_tokens_decoder().items() if token.special}
+    def _named(self, settings: Mapping[str, Any]) -> dict[str, int]:
+        """The tokens that tokenizer_config.json makes special: spelling and id.
+
+        One that is a piece like any other ("!" pads in some bases) stays text, as it does in transformers.
+        """
+        added, found = {token["content"] for token in self._added}, {}
         for kind in _NAMED:
             named = settings.get(f"{kind}_token")
             if isinstance(named, Mapping):
                 named = named.get("content")
-            if isinstance(named, str) and (id := self.token_to_id(named)) is not None:
-                ids.add(id)
-        return frozenset(ids - {self._unknown})
+            if isinstance(named, str) and (named in added or _MARK.fullmatch(named)):
+                id = self.token_to_id(named)
+                if id is not None:
+                    found[named] = id
+        return found
 
     @property
     def _unknown(self) -> int | None:

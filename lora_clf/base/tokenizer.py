@@ -176,6 +176,9 @@ class Tokenizer:
     def digest(self) -> str:
         """SHA-256 over all that decides the ids of a text; blind to truncation, padding and storage."""
         form = {**self._backend.canonical(), "prefix": self._prefix, "suffix": self._suffix, "tag": _TAG}
+        odd = self.empty_id and self.empty_id not in self.special.values() and self.decode([self.empty_id])
+        if odd and not (self._prefix or self._suffix):  # an ordinary piece that stands for texts without a token
+            form["empty"] = self.empty_id
         return hashlib.sha256(json.dumps(form, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @cached_property

@@ -423,6 +423,43 @@ def test_what_changes_ids_changes_the_digest(change: str, bert: Tokenizer, tmp_p
     assert load_tokenizer(saved(engine, tmp_path / "after"), {}).digest != before
 
 
+@pytest.mark.parametrize("role", ["pad", "cls", "mask"])
+@pytest.mark.parametrize("piece", [".", "free", "##ing"])
+def test_a_piece_that_the_config_names_stays_text_as_in_transformers(
+    role: str, piece: str, bert: Tokenizer, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    folder = saved(bert_engine(), tmp_path, tokenizer_class="PreTrainedTokenizerFast", **{f"{role}_token": piece})
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    tokenizer = load_tokenizer(folder, {"model_type": "bert", "pad_token_id": 0})
+    text = "Free time. A prize: you are timing."
+    assert ids(tokenizer, text) == ids(bert, text) == AutoTokenizer.from_pretrained(folder)(text)["input_ids"]
+    assert tokenizer.digest == bert.digest and tokenizer.special == bert.special
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [(word_engine, "[PAD]"), (word_engine, "</s>"), (bert_engine, "[MASK]"), (byte_engine, "<|endoftext|>")],
+)
+def test_what_the_config_alone_makes_special_is_in_the_digest(make: Any, named: str, tmp_path: Path) -> None:
+    form = json.loads(make().to_str())
+    form["added_tokens"] = [{**token, "special": False} for token in form["added_tokens"]]
+    engine = Engine.from_str(json.dumps(form))
+    without, by_name = (
+        load_tokenizer(saved(engine, tmp_path / str(len(names)), **names), {}) for names in ({}, {"mask_token": named})
+    )
+    text = f"free {named} prize"
+    assert ids(without, text) != ids(by_name, text) and without.digest != by_name.digest
+
+
+def test_an_odd_token_for_texts_without_one_is_in_the_digest(tmp_path: Path) -> None:
+    folder = saved(byte_engine(), tmp_path)
+    end = Engine.from_file(str(folder / "tokenizer.json")).token_to_id("<|endoftext|>")
+    digests = [load_tokenizer(folder, {"model_type": "gpt2", "bos_token_id": id}).digest for id in (None, end, 5, 6)]
+    assert digests[0] == digests[1] and len(set(digests)) == 3
+
+
 # Folders
 
 
