@@ -70,6 +70,11 @@ SAFE: Final[Mapping[str, tuple[Any, ...]]] = {
 }
 """Settings of which peft trains or rewrites the base's own weights, but for these values."""
 
+_WHICH: Final = frozenset(
+    ["target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save", "task_type"]
+)
+_SHOWN: Final = 60
+
 
 @dataclass(frozen=True)
 class PeftMethod(PeftLayers):
@@ -126,19 +131,24 @@ class PeftMethod(PeftLayers):
         """The settings by name; values are JSON, or text.
 
         Raises:
-            UsageError: not key=value; or the layers, which --targets names.
+            UsageError: not key=value; a value that is no plain one; or the layers, which --targets names.
         """
         found: dict[str, Any] = {}
         for part in re.split(r",(?=\s*\w+=)", self.set.strip()) if self.set.strip() else []:
             key, equals, value = (piece.strip() for piece in part.partition("="))
             if not key or not equals:
                 raise UsageError(f"--set {self.set}: {part!r} is not key=value, as in --set r=4,alpha=8.")
-            if key in ("target_modules", "layers_to_transform", "layers_pattern", "modules_to_save", "task_type"):
+            if key in _WHICH:
                 raise UsageError(f"--set {key}: --targets and --blocks say which layers; the head is always trained.")
             try:
                 found[key] = json.loads(value)
             except ValueError:
                 found[key] = {"True": True, "False": False, "None": None}.get(value, value)
+            if isinstance(found[key], (dict, list)):  # ranks and expressions without end, in a file from anywhere
+                raise UsageError(
+                    f"--set {key}={value[:_SHOWN]}: expected a number, a word, true or false. What peft takes layer by "
+                    f"layer (rank_pattern and the like) cannot be set here; {self.name} treats all its layers alike."
+                )
         for key, fine in SAFE.items():
             if key in found and found[key] not in fine:
                 raise UsageError(

@@ -174,6 +174,20 @@ def test_no_memory_is_taken_for_what_a_header_claims(tmp_path: Path, value: int 
     assert len(claims) >= 20 and {name for name, _ in claims} >= set(strategies()) - {"full", "head-only"}
 
 
+@pytest.mark.parametrize(
+    "value", ['rank_pattern={"query":2147483647}', 'alpha_pattern={"(.*)*x":1}', "exclude_modules=(.*)*x"]
+)
+def test_no_patterns_of_a_header_reach_peft(value: str, tmp_path: Path) -> None:
+    files: Files = {path.name: path.read_bytes() for path in make("bert", "peft").save(tmp_path / "a").iterdir()}
+    table, data = take_apart(bytes_of(files))
+    settings = {**header_of(table)["settings"], "set": f"r=8,{value}"}
+    write(tmp_path / "b", sign(files, {**header_of(table), "settings": settings}, table, data))
+    base = make("bert").base
+    for load in (lambda: load_adapter(tmp_path / "b", base), lambda: AdapterPool(base).add("one", tmp_path / "b")):
+        with pytest.raises(AdapterFormatError, match=f"--set {value.partition('=')[0]}"), bounded(value):
+            load()
+
+
 def bytes_of(files: Files) -> bytes:
     model = files[MODEL]
     assert isinstance(model, bytes)

@@ -64,6 +64,16 @@ def test_a_method_trains_travels_and_merges_or_says_why_not(method: str) -> None
         ({"peft_type": "POLY"}, "cannot be used for classification here: it takes the number of a task"),
         ({"set": "r"}, "'r' is not key=value"),
         ({"set": "target_modules=query"}, "--targets and --blocks say which layers"),
+        ({"set": "exclude_modules=(.*)*x"}, "--targets and --blocks say which layers"),
+        (
+            {"set": 'rank_pattern={"query": 1000000000},r=4'},
+            r'--set rank_pattern={"query": 1000000000}: expected a number',
+        ),
+        ({"set": 'alpha=4, alpha_pattern={"(.*)*x":1,"y":2}'}, r"--set alpha_pattern=.*cannot be set here"),
+        (
+            {"peft_type": "LORA", "set": "target_parameters=[]"},
+            r"--set target_parameters=\[\]: expected a number, a word",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(settings: dict[str, str], message: str) -> None:
