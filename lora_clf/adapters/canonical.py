@@ -19,6 +19,8 @@ from lora_clf.errors import AdapterFormatError
 
 DEPTH: Final = 20  # nested lists and objects; ours are seven deep
 _NO_BRACKET: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[^\[\]{}"]+', re.DOTALL)  # strings, and all else
+_DIGITS: Final = bytes.maketrans(b"123456789", b"000000000")
+_LONG: Final = b"0" * 19  # such a number may need more than 64 bits
 _OTHERS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
 
@@ -35,14 +37,14 @@ def parse(text: str | bytes, what: str) -> Any:
     """Returns what the JSON ``text`` says, refusing whatever two readers might take differently.
 
     Raises:
-        AdapterFormatError: not UTF-8, not JSON, a key twice in one object, NaN or infinity, a lone surrogate,
-            or nested too deep; the message begins with ``what``.
+        AdapterFormatError: not UTF-8, not JSON, a key twice in one object, NaN or infinity, a whole number of more than
+            64 bits, a lone surrogate, or nested too deep; the message begins with ``what``.
     """
     try:
         text = text.decode("utf-8") if isinstance(text, bytes) else text
         if _too_deep(text):
             raise ValueError(f"lists and objects are nested more than {DEPTH} deep")
-        value = _DECODER.decode(text)
+        value = (_CAREFUL if _has_long_number(text) else _DECODER).decode(text)
         if not text.isascii() or "\\u" in text:  # a lone surrogate can be escaped, but not shown
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:  # UnicodeError and JSONDecodeError are ValueErrors
@@ -86,6 +88,10 @@ def _too_deep(text: str) -> bool:
     return deepest > DEPTH
 
 
+def _has_long_number(text: str) -> bool:
+    return _LONG in text.encode("utf-8", "surrogatepass").translate(_DIGITS)
+
+
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -105,6 +111,16 @@ def _finite(text: str) -> float:
     return number
 
 
+def _whole(text: str) -> int:
+    if len(text) > 20 or not -(1 << 63) <= (number := int(text)) < 1 << 64:  # a seed may have all 64
+        raise ValueError(f"{brief(text)} is a whole number of more than 64 bits")
+    return number
+
+
 # Made once: a small adapter is read in little more than the time in which these are made.
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_no_key_twice, parse_constant=_no_constant, parse_float=_finite)
+_KEPT_TO: Final[dict[str, Any]] = {
+    "object_pairs_hook": _no_key_twice, "parse_constant": _no_constant, "parse_float": _finite
+}  # fmt: skip
+_DECODER: Final = json.JSONDecoder(**_KEPT_TO)
+_CAREFUL: Final = json.JSONDecoder(**_KEPT_TO, parse_int=_whole)  # twice as slow, for a text with a long number
 _ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

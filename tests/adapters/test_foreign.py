@@ -289,6 +289,12 @@ def test_settings_that_peft_does_not_store(theirs: Path) -> None:
     assert adapter.header.positive_label is None and adapter.header.task == "multiclass"
 
 
+@pytest.mark.parametrize("name", ["r", "lora_alpha", "lora_dropout", "layers_to_transform"])
+def test_a_whole_number_without_end_is_refused(name: str, changed: Callable[..., Path]) -> None:
+    with pytest.raises(AdapterFormatError, match=r"adapter_config.json is not JSON .* of more than 64 bits"):
+        load_foreign(changed({name: 10**400}), shared_base("bert"), labels=LABELS)
+
+
 def test_a_file_without_a_head_is_refused(changed: Callable[..., Path]) -> None:
     folder = changed(tensors=lambda state: {n: t for n, t in state.items() if "classifier" not in n})
     with pytest.raises(AdapterFormatError, match=r"no classification head \(.*classifier\.weight, .*classifier\.bias"):

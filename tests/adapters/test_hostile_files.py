@@ -188,6 +188,30 @@ def test_no_patterns_of_a_header_reach_peft(value: str, tmp_path: Path) -> None:
             load()
 
 
+GIANT = 10**400
+
+
+@pytest.mark.parametrize(
+    ("strategy", "change"),
+    [
+        *[(name, {"settings": {"rank": 3, "alpha": GIANT}}) for name in ("lora", "lora-scratch", "dora", "adalora")],
+        ("head-only", {"metrics": {"test": {"accuracy": -GIANT}}}),
+        ("head-only", {"training": {"epochs": [1, GIANT]}}),
+        ("head-only", {"note": 2**64}),
+    ],
+)
+def test_a_whole_number_without_end_hides_no_other_adapter(
+    strategy: str, change: dict[str, Any], folder: Path, tmp_path: Path
+) -> None:
+    files: Files = {path.name: path.read_bytes() for path in make("bert", strategy).save(tmp_path / "b").iterdir()}
+    table, data = take_apart(bytes_of(files))
+    write(tmp_path / "b", sign(files, {**header_of(table), **change}, table, data))
+    with pytest.raises(AdapterFormatError, match=r"header is not JSON .* is a whole number of more than 64 bits"):
+        load_adapter(tmp_path / "b", make("bert").base)
+    (_, fine), (_, error) = file.list_adapters(tmp_path)
+    assert fine == file.read_header(folder) and isinstance(error, AdapterFormatError) and len(str(error)) < 300
+
+
 def bytes_of(files: Files) -> bytes:
     model = files[MODEL]
     assert isinstance(model, bytes)
