@@ -143,7 +143,7 @@ def _check_shown(header: Header) -> None:
     """Hold sizes that a header names to those of its tensors: what takes memory must be in the file."""
     if not header.tensors:  # what another program saved, whose tensors are at hand
         return
-    largest = max(_SMALL, *(size for entry in header.tensors for size in entry.shape))
+    largest = max([_SMALL, *(size for entry in header.tensors for size in entry.shape)])
     kind = _kind(header)
     sizes = {field.name for field in fields(kind) if str(field.type).startswith("int")} - set(kind.not_sizes)
     claimed = {name: header.settings.get(name) for name in sorted(sizes)}

@@ -17,6 +17,7 @@ as in transformers' ``ForSequenceClassification`` class.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,6 +36,7 @@ PEFT = "base_model.model."
 HEAD = "head."
 # PEFT adds these two to every SEQ_CLS adapter, there or not, and matches them by the end of a module's name.
 PEFT_HEADS = ("classifier", "score")
+_NUMBER = re.compile("[0-9]{1,9}")  # of a block
 # What adapter_config.json repeats of the header where it is not PEFT's.
 _REPEATED = (
     *("schema", "digest", "strategy", "settings", "task", "task_settings", "labels", "positive_label", "threshold"),
@@ -213,7 +215,7 @@ def _modules_to_save(layout: Layout, tensors: tuple[TensorEntry, ...]) -> Sequen
 
 def by_number(name: str) -> list[tuple[int, str]]:
     """A sorting key that puts layer 2 before layer 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
+    return [(int(part), "") if _NUMBER.fullmatch(part) else (-1, part) for part in name.split(".")]
 
 
 def _whole(number: float) -> float:

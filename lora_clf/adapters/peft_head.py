@@ -19,7 +19,7 @@ def split_head(tensors: Mapping[str, Tensor], base: Base) -> tuple[dict[str, Ten
     """The family head's tensors by our names (``head.`` in front), and what is left of the file.
 
     Raises:
-        AdapterFormatError: there is no head, or a part of it is lost.
+        AdapterFormatError: there is no head, a part of it is lost, or its last layer is no matrix.
         UnsupportedBaseError: the architecture has no family head.
     """
     if base.architecture.family is None:
@@ -40,6 +40,10 @@ def split_head(tensors: Mapping[str, Tensor], base: Base) -> tuple[dict[str, Ten
     if missing := sorted(wanted.keys() - head.keys()):
         # PEFT saves of ModernBERT's head the last layer; the rest is as in the checkpoint of the base, if it is there.
         head |= _from_base(base, missing)
+    if (weight := head[f"{output}weight"]).ndim != 2:
+        raise AdapterFormatError(
+            f"{_in_file(output)}weight is {tuple(weight.shape)}, expected outputs and width, two sizes."
+        )
     return head, rest
 
 

@@ -74,7 +74,7 @@ class IA3(Tuner):
 
     def peft_layers(self, layers: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         """Those whose vector scales their input are the feed-forward ones."""
-        inputs = [name for name, shape in layers.items() if shape[0] == 1]
+        inputs = [name for name, shape in layers.items() if shape[:1] == (1,)]
         return {"target_modules": list(layers), "feedforward_modules": inputs}
 
     def prepare(self, view: View) -> Tuned:

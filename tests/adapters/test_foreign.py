@@ -307,6 +307,13 @@ def test_half_a_head_is_refused(changed: Callable[..., Path]) -> None:
         load_foreign(folder, shared_base("bert"), labels=LABELS)
 
 
+def test_a_head_of_a_single_number_is_refused(changed: Callable[..., Path]) -> None:
+    name = "base_model.model.classifier.weight"
+    folder = changed(tensors=lambda state: {**state, name: torch.tensor(1.0)})
+    with pytest.raises(AdapterFormatError, match=rf"{name} is \(\), expected outputs and width"):
+        load_foreign(folder, shared_base("bert"), labels=LABELS)
+
+
 def test_what_was_random_in_modernbert_is_lost(tmp_path: Path) -> None:
     saved_by_peft("modernbert", tmp_path)
     with pytest.raises(AdapterFormatError, match=r"drawn at random .* modules_to_save=\['head'\] added"):

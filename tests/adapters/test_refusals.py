@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from lora_clf.adapters import disk
-from lora_clf.adapters.adapter import Adapter, load_adapter, read_header
+from lora_clf.adapters.adapter import Adapter, list_adapters, load_adapter, read_header
 from lora_clf.adapters.canonical import canonical, parse, plain
 from lora_clf.adapters.file import CONFIG, MODEL
 from lora_clf.adapters.header import Header, read_text
@@ -320,6 +320,31 @@ def test_tensors_that_do_not_belong_are_named(folder: Path) -> None:
         load(folder)
     resign(folder, {**good, name: torch.ones(3, 31)})
     with pytest.raises(AdapterFormatError, match=r"query\.lora_A\.weight is \(3, 31\), expected \(3, 32\)"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "says"),
+    [
+        ("lora", "rank is 3, but .* has rank none"),
+        ("head-only", r"is \(\), expected \(2, 32\)"),
+        ("ia3", r"is \(\), exp"),
+    ],
+)
+def test_single_numbers_in_place_of_matrices_are_refused(strategy: str, says: str, tmp_path: Path) -> None:
+    folder = make("bert", strategy, "family").save(tmp_path / "a")
+    resign(folder, {name: torch.tensor(1.0) for name in tensors_in(folder)})
+    for read in (load, lambda folder: AdapterPool(make("bert").base).add("one", folder)):
+        with pytest.raises(AdapterFormatError, match=says):
+            read(folder)
+    assert [path for path, _ in list_adapters(tmp_path)] == [folder]
+
+
+@pytest.mark.parametrize("number", ["\u00b2", "9" * 5000], ids=["a power", "no end"])
+def test_a_block_of_no_number_is_refused(number: str, folder: Path) -> None:
+    name = f"base_model.model.bert.encoder.layer.{number}.query.lora_A.weight"
+    with pytest.raises(AdapterFormatError, match=r"unexpected: encoder\.layer"):
+        resign(folder, {**tensors_in(folder), name: torch.ones(3, 32)})
         load(folder)
 
 
