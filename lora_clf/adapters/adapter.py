@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_clf.adapters.base_check import check_base
+from lora_clf.adapters.base_check import check_base, check_own_base
 from lora_clf.adapters.canary import canaries, largest_drift
 from lora_clf.adapters.canary import verify as verify_canaries
 from lora_clf.adapters.classifier import build, check_amount, reading, rebuilt
@@ -176,7 +176,8 @@ class Adapter:
 
         Raises:
             AdapterExistsError: there is something already.
-            UsageError: unknown ``dtype``, or a strategy that loading would not find.
+            UsageError: unknown ``dtype``, a strategy that loading would not find, or other numbers than those that were
+                loaded onto another base than the adapter's own.
         """
         if dtype is not None:
             check_dtype(dtype)
@@ -192,6 +193,7 @@ class Adapter:
             state = {name: tensor.bfloat16() for name, tensor in state.items()}
         header = self.header
         if header.canaries is None or pack_state(header, state)[0].digest != header.digest:
+            check_own_base(header, self.base)  # its canaries would be another base's
             fresh = rebuilt(self.base, self.tuned)
             fresh.load_state_dict(state)  # as they are after the cast
             found = canaries(self.base, fresh, header)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_clf.adapters.adapter import Adapter
+from lora_clf.adapters.base_check import check_own_base
 from lora_clf.adapters.canary import SENTENCES, drift_of
 from lora_clf.adapters.disk import fill_in_place_of
 from lora_clf.adapters.file import CARD
@@ -66,11 +67,13 @@ def export(adapter: Adapter, folder: Path | str, *, force: bool = False) -> Writ
         UsageError: transformers has no class that answers the adapter's task: ordered classes.
         UsageError: the head is free: transformers has no class for it; the message has the command that retrains.
         UsageError: the place is the base's own, or the adapter reads texts in chunks or cleans them.
+        UsageError: the adapter was let onto another base than its own.
         UnsupportedBaseError: transformers does not load the base's tokenizer.
         AdapterExistsError: there is something already.
         AdapterError: what was written does not compute the same, or cannot be written.
     """
     header = adapter.header
+    check_own_base(header, adapter.base)
     task = header.answering
     if task.problem is None:
         raise UsageError(
@@ -116,11 +119,12 @@ def merge(adapter: Adapter, folder: Path | str, *, force: bool = False) -> tuple
 
     Raises:
         UsageError: there is nothing to merge: the adapter is a head; or the place is the base's own, or its name none
-            that a base can have.
+            that a base can have; or the adapter was let onto another base than its own.
         NotMergeableError: the strategy's change fits no plain weights.
         AdapterExistsError: there is something already.
         AdapterError: what was written does not compute the same, or cannot be written.
     """
+    check_own_base(adapter.header, adapter.base)
     if not any(not name.startswith(HEAD) for name in adapter.tuned.trainable()):
         raise UsageError(
             f"A {adapter.header.strategy} adapter is a head and nothing else: its base {adapter.base.name} holds plain "

@@ -131,6 +131,15 @@ def _check_length(max_length: int, config: Any, name: str, beside: int = 0) -> i
     return max_length
 
 
+def _check_ids(tokenizer: Tokenizer, backbone: nn.Module, name: str) -> None:
+    rows = int(backbone.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+    if tokenizer.highest_id >= rows:
+        raise UnsupportedBaseError(
+            f"The tokenizer of base {name!r} gives ids up to {tokenizer.highest_id:,}, and its embeddings end with "
+            f"{rows - 1:,}. Restore the tokenizer files that came with it."
+        )
+
+
 def pick_device(name: str) -> torch.device:
     """The torch device for "auto", "cpu", "cuda", "cuda:1" or "mps"; auto takes the first accelerator there is.
 
@@ -192,6 +201,7 @@ def load_base(
         max_length = _check_length(max_length, config, located.name)
     tokenizer = load_tokenizer(located.folder, config, located.name)
     backbone = read_backbone(located.folder, config, architecture, located.name).to(where)
+    _check_ids(tokenizer, backbone, located.name)
     return Base(
         name=located.name,
         backbone=backbone,

@@ -77,6 +77,16 @@ def test_shapes_that_do_not_fit_are_refused_in_any_case(mode: str, folder: Path)
             load_adapter(folder, base, base_check=mode)
 
 
+def test_what_is_saved_again_on_another_base_keeps_its_own_canaries(folder: Path, tmp_path: Path) -> None:
+    other = load_adapter(folder, tiny_base("bert", 4), base_check="off")
+    kept = other.header.canaries
+    with pytest.raises(UsageError, match=r"trained on the base tiny-bert .* Load it on its own base"):
+        other.save(tmp_path / "bf16", dtype="bf16")
+    other.save(tmp_path / "again")
+    assert not (tmp_path / "bf16").exists() and load_adapter(tmp_path / "again", tiny_base("bert")).verify() < 1e-4
+    assert other.header.canaries == kept
+
+
 def test_a_check_says_what_it_let_pass(folder: Path) -> None:
     header = read_header(folder)
     assert check_base(folder, header, tiny_base("bert")) is None

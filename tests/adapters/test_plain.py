@@ -22,7 +22,7 @@ from lora_clf.base.digest import backbone_digest
 from lora_clf.errors import AdapterError, AdapterExistsError, UnsupportedBaseError, UsageError
 from tests.adapters.making import STRATEGIES, make
 from tests.adapters.whole_bases import whole_base
-from tests.bases import FAMILY_NAMES, VARIANT_NAMES
+from tests.bases import FAMILY_NAMES, VARIANT_NAMES, tiny_base
 
 CASES = [*((name, strategy) for name in FAMILY_NAMES for strategy in STRATEGIES), *((n, "lora") for n in VARIANT_NAMES)]
 BYTES = ("gpt2", "qwen2")  # transformers makes byte pairs of any tokenizer of these
@@ -234,6 +234,16 @@ def test_a_full_disk_leaves_nothing(
         with pytest.raises(AdapterError, match="No space left"):
             write(adapter, tmp_path / "plain")
         assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("write", [export, merge])
+def test_one_on_another_base_is_refused(write: Any, bases: Callable[[str], Base], tmp_path: Path) -> None:
+    """What is written would pass for trained on a base that it was never trained on."""
+    make("bert", "lora", "family", LABELS, base=bases("bert")).save(tmp_path / "a")
+    adapter = load_adapter(tmp_path / "a", tiny_base("bert", 4), base_check="off")
+    with pytest.raises(UsageError, match=r"trained on the base .* Load it on its own base"):
+        write(adapter, tmp_path / "plain")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 # Merging

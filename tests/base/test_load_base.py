@@ -44,6 +44,11 @@ def cut(name: str, size: int) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:size])
 
 
+def more_words(folder: Path) -> None:
+    words = {"[UNK]": 0, "a": 1, "b": POSITIONS, "c": 300}  # of 300 rows
+    Engine(models.WordLevel(words, unk_token="[UNK]")).save(str(folder / "tokenizer.json"))
+
+
 def drop_tensor(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     del tensors["encoder.layer.2.output.dense.weight"]
@@ -68,6 +73,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], type[LoraClfError], list[str]
     "no type": (configure(model_type="homemade"), UnsupportedBaseError, ["config.json", "homemade"]),
     "no JSON": (cut("config.json", 40), UnsupportedBaseError, ["config.json", "Check it"]),
     "a list": (lambda folder: (folder / "config.json").write_text("[]"), UnsupportedBaseError, ["config.json"]),
+    "another's tokenizer": (more_words, UnsupportedBaseError, ["ids up to 300", "end with 299", "Restore"]),
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), BaseNotFoundError, ["has no tokenizer"]),
 }  # fmt: skip
 
