@@ -9,6 +9,7 @@ any of ours.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +51,7 @@ STRATEGIES: Final = ("lora", "lora-scratch", "full")
 ENDINGS: Final = (A, B)
 _HUB: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _BARE: Final = re.compile(r"[A-Za-z0-9][\w.-]*")
+_LONGER: Final = 1000  # tokens: so that nothing is cut off
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 
 
@@ -76,7 +78,8 @@ def load_foreign(
         max_length: tokens a text; default: the base's.
         truncation: the side that is cut away.
         strategy: "lora", "lora-scratch", or "full", which takes layers outside the blocks too, at the size of the base.
-        base_check: "strict" refuses a base whose name on the Hub is another than the file's; "warn" and "off" do not.
+        base_check: "strict" refuses a base whose name on the Hub is another than the file's; "warn" says so in one
+            warning with both names, "off" says nothing.
         fuse_qkv: whether separate query, key and value layers belong into the base's fused one.
         file_cap: the largest file that is read, in bytes.
 
@@ -90,7 +93,7 @@ def load_foreign(
     if strategy not in STRATEGIES:
         raise unknown("strategy", strategy, STRATEGIES)
     found = read_foreign(folder, file_cap=file_cap)
-    check_name(folder, found.fields, base, base_check)
+    named = check_name(folder, found.fields, base, base_check)
     try:
         _check_architecture(found.tensors, base)
         head, rest = split_head(found.tensors, base)
@@ -114,6 +117,9 @@ def load_foreign(
         truncation=truncation,
         training=_origin(found.fields),
     )
+    if named == "other" and base_check == "warn":
+        said, here = _shown(found.fields, base)
+        warnings.warn(f"The PEFT adapter in {folder} names the base {said}; this base is {here}.", stacklevel=2)
     return Adapter(base, tuned, header)
 
 
@@ -133,13 +139,36 @@ def check_name(folder: Path | str, fields: PeftFields, base: Base, mode: str = "
         # Two commits are two bases; which commit a branch or a tag meant when it was trained is not known.
         found = "other" if _COMMIT.fullmatch(revision) and _COMMIT.fullmatch(own or "") else "unknown"
     if found == "other" and mode == "strict":
-        shown, here = (f"{name}@{at}" if at else name for name, at in ((said, revision), (ours, own)))
+        shown, here = _shown(fields, base)
         raise WrongBaseError(
             f"The PEFT adapter in {folder} was trained on {shown}, by its adapter_config.json; this base is "
             f"{base.name} ({here}). Load that base: --base {shown}; or, if it is the same under another name, "
             "--base-check off."
         )
     return found
+
+
+def _shown(fields: PeftFields, base: Base) -> tuple[str, str]:
+    """The names of the two bases on the Hub, with their revisions."""
+    shown, here = (f"{name}@{at}" if at else name for name, at in (named_base(fields), hub_name(base.name)))
+    return shown, here
+
+
+def read_otherwise(base: Base) -> list[str]:
+    """The names of the fixed sentences of which transformers' own tokenizer of ``base`` makes other ids than ours.
+
+    Its PEFT adapters were trained on those ids. None where transformers makes no tokenizer of the base's files.
+    """
+    from lora_clf.adapters.canary import SENTENCES
+    from lora_clf.adapters.plain import CHECKED
+    from lora_clf.base.transformers_folder import ids_of_transformers
+
+    texts = [SENTENCES[name] for name in CHECKED]
+    theirs = ids_of_transformers(base, texts)
+    if theirs is None:
+        return []
+    ours = base.tokenizer.encode(texts, max(map(len, theirs)) + _LONGER).ids
+    return [name for name, one, other in zip(CHECKED, theirs, ours, strict=True) if one != other.tolist()]
 
 
 def named_base(fields: PeftFields) -> tuple[str, str | None]:

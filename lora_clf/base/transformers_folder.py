@@ -124,6 +124,18 @@ def _tokenizer(base: Base, **settings: Any) -> Any:
             ) from error
 
 
+def ids_of_transformers(base: Base, texts: Sequence[str]) -> list[list[int]] | None:
+    """The ids that transformers' tokenizer of the base gives; None where it makes none of the base's files."""
+    if base.folder is None:
+        return None
+    try:
+        tokenizer = _tokenizer(base)
+    except UnsupportedBaseError:
+        return None
+    with quiet():  # about texts that are too long
+        return [list(ids) for ids in tokenizer(list(texts))["input_ids"]]
+
+
 def _agree_on_padding(tokenizer: Any, config: Any, by_id: bool) -> None:
     """Give tokenizer and model one padding token.
 

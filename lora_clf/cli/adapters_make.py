@@ -10,8 +10,8 @@ import typer
 from lora_clf.cli.adapters_plain import app as plain_app
 from lora_clf.cli.beside import beside, show_beside
 from lora_clf.cli.flags import AdapterFlags, DataFlags, Force, Json, takes
-from lora_clf.cli.opening import open_adapter
-from lora_clf.cli.output import document, line, size
+from lora_clf.cli.opening import open_adapter, warnings_noted
+from lora_clf.cli.output import document, line, note, size
 from lora_clf.cli.places import check_writable, folder_bytes
 from lora_clf.cli.quiet import quiet_third_parties
 from lora_clf.errors import BaseNotFoundError, DownloadError, UsageError
@@ -60,7 +60,7 @@ def convert(
     """Bring an adapter that PEFT saved into our form, on its base; PEFT's own file stays as it is."""
     quiet_third_parties()
     from lora_clf.adapters.file import check_free
-    from lora_clf.adapters.foreign import check_name, load_foreign
+    from lora_clf.adapters.foreign import check_name, load_foreign, read_otherwise
     from lora_clf.adapters.origin import adapter_folder
     from lora_clf.adapters.peft_folder import read_foreign
 
@@ -84,18 +84,24 @@ def convert(
     fields = read_foreign(folder, file_cap=how.cap).fields
     base = _base_of(adapter, fields, how)
     named = check_name(adapter, fields, base, how.base_check)
-    made = load_foreign(
-        folder,
-        base,
-        labels=_names(labels),
-        positive_label=positive_label,
-        max_length=max_length,
-        truncation=truncation,
-        strategy=strategy,
-        base_check=how.base_check,
-        fuse_qkv=fuse_qkv,
-        file_cap=how.cap,
-    )
+    with warnings_noted():
+        made = load_foreign(
+            folder,
+            base,
+            labels=_names(labels),
+            positive_label=positive_label,
+            max_length=max_length,
+            truncation=truncation,
+            strategy=strategy,
+            base_check=how.base_check,
+            fuse_qkv=fuse_qkv,
+            file_cap=how.cap,
+        )
+    if odd := read_otherwise(base):
+        note(
+            f"Warning: transformers' tokenizer of {base.name} reads other tokens in some fixed sentences "
+            f"({', '.join(odd)}): the adapter may answer otherwise here than where it was trained. Compare answers."
+        )
     made.save(out, force=force, dtype=dtype)
     if as_json:
         document({**_facts(made, out), "base_named": fields.base_name, "base_name_check": named})

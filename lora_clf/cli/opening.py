@@ -6,6 +6,8 @@ import shlex
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,14 +47,10 @@ def open_adapter(place: Path, how: AdapterFlags, command: str) -> Adapter:
     right = fits(header, base)
     if not right and how.base_check == "strict":
         check_base(place, header, base, advice=_way_out(place, header, how, command))
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
+    with warnings_noted():
         adapter = load_adapter(
             folder, base, file_cap=how.cap, base_check=how.base_check, verify=not (right or how.no_verify)
         )
-    for warning in said:
-        if issubclass(warning.category, UserWarning):
-            note(f"Warning: {warning.message}")
     if right and not how.no_verify:
         start = time.perf_counter()
         verify(adapter.base, adapter.tuned, header)
@@ -60,6 +58,17 @@ def open_adapter(place: Path, how: AdapterFlags, command: str) -> Adapter:
             took = seconds(time.perf_counter() - start)
             note(f"The adapter computes what it did when it was saved (checked in {took}; --no-verify leaves it out).")
     return adapter
+
+
+@contextmanager
+def warnings_noted() -> Iterator[None]:
+    """What is warned of inside, a line each on stderr."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        yield
+    for warning in said:
+        if issubclass(warning.category, UserWarning):
+            note(f"Warning: {warning.message}")
 
 
 def open_base(place: Path, header: Header, how: AdapterFlags, command: str) -> Base:

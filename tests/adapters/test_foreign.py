@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +20,11 @@ from safetensors.torch import load_file, save_file
 
 from lora_clf.adapters.adapter import load_adapter
 from lora_clf.adapters.file import CONFIG, MODEL
-from lora_clf.adapters.foreign import check_name, load_foreign, own_name
+from lora_clf.adapters.foreign import check_name, load_foreign, own_name, read_otherwise
 from lora_clf.adapters.peft_fields import IDLE, OFF, READ, PeftFields, read_fields
 from lora_clf.adapters.peft_folder import is_foreign
 from lora_clf.base.architecture import ARCHITECTURES
-from lora_clf.base.base import Base
+from lora_clf.base.base import Base, load_base
 from lora_clf.base.catalogue import CATALOGUE
 from lora_clf.errors import (
     AdapterFormatError,
@@ -34,6 +35,7 @@ from lora_clf.errors import (
 )
 from tests.adapters.making import make, shared_base
 from tests.adapters.peft_making import LABELS, agree, leaves, peft_logits, saved_by_peft
+from tests.adapters.whole_bases import whole_base
 from tests.bases import FAMILY_NAMES, VARIANT_NAMES
 
 TEXTS = ("Are you there?", "WIN a prize " * 3, "ok")
@@ -566,6 +568,31 @@ def test_revisions_of_bases() -> None:
     assert check_name("folder", named, minilm, "off") == "other"
     moved = replace(minilm, name=f"openai-community/gpt2@{commits[0]}")
     assert check_name("folder", PeftFields(4, 8.0, base_name="gpt2"), moved) == "equal"
+
+
+def test_another_name_is_warned_of_where_asked(changed: Callable[..., Path]) -> None:
+    folder = changed({"base_model_name_or_path": "someone/other", "revision": "v1"})
+    base = replace(shared_base("bert"), name="owner/name")
+    with pytest.warns(UserWarning, match=r"names the base someone/other@v1; this base is owner/name\.$") as said:
+        load_foreign(folder, base, labels=LABELS, base_check="warn")
+        load_adapter(folder, base, labels=LABELS, base_check="warn")
+    assert len(said) == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_foreign(folder, base, labels=LABELS, base_check="off")
+        load_foreign(folder, replace(base, name="someone/other"), labels=LABELS, base_check="warn")
+
+
+def test_texts_that_transformers_reads_otherwise_are_named(tmp_path: Path) -> None:
+    base = whole_base("bert", tmp_path / "base")
+    assert read_otherwise(base) == [] == read_otherwise(shared_base("bert"))
+    file = base.folder / "tokenizer.json"  # type: ignore[operator]
+    form = json.loads(file.read_text())
+    form["normalizer"]["lowercase"] = False  # and tokenizer_config.json, whom transformers believes, says otherwise
+    file.write_text(json.dumps(form))
+    config = {"tokenizer_class": "BertTokenizer", "do_lower_case": True}
+    (base.folder / "tokenizer_config.json").write_text(json.dumps(config))  # type: ignore[operator]
+    assert "promotion" in read_otherwise(load_base(tmp_path / "base", device="cpu"))
 
 
 def test_the_base_by_the_name_in_the_file() -> None:

@@ -80,7 +80,15 @@ def test_convert(cli: Cli, peft_folder: Path, base: Path, tmp_path: Path) -> Non
     # The base that the file names is a path, and still there: no flag is needed.
     ran = cli(*args, "--out", tmp_path / "again", "--device", "cpu").ok()
     assert "PEFT stores no digest of its base" in ran.out and "cannot be compared" in ran.out
-    assert "lora (rank 3, alpha 7.0" in ran.out and "lora-clf predict" in ran.out
+    assert "lora (rank 3, alpha 7.0" in ran.out and "lora-clf predict" in ran.out and "Warning" not in ran.err
+    odd = tmp_path / "odd"
+    shutil.copytree(base, odd)
+    form = json.loads((odd / "tokenizer.json").read_text())
+    form["normalizer"]["lowercase"] = False  # transformers believes tokenizer_config.json
+    (odd / "tokenizer.json").write_text(json.dumps(form))
+    (odd / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True}))
+    ran = cli(*args, "--base", odd, "--out", tmp_path / "third", "--device", "cpu", "--json").ok()
+    assert ran.json()["base"] == "odd" and "transformers' tokenizer of odd reads other tokens in some fixed" in ran.err
 
 
 def test_convert_refuses(cli: Cli, peft_folder: Path, base: Path, family: Path, tmp_path: Path) -> None:
