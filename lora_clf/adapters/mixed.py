@@ -264,6 +264,11 @@ class Trunk:
         shared |= {tensor.data_ptr() for tensor in self._twins.values()}
         return tuple(p.data for p in view.parameters() if p.data_ptr() not in shared)
 
+    def kept(self, view: View) -> tuple[Tensor, ...]:
+        """The buffers of ``view`` that are not the base's, as VeRA's random factors for all layers; each once."""
+        shared = {buffer.data_ptr() for buffer in self.base.backbone.buffers()}
+        return tuple({b.data_ptr(): b.data for b in view.buffers() if b.data_ptr() not in shared}.values())
+
     def _open(self, view: View, start: int) -> None:
         set_attention(view, FUSED)
         if not self.resumable:

@@ -25,7 +25,7 @@ from lora_clf.adapters.file import CARD
 from lora_clf.adapters.header import Header
 from lora_clf.adapters.layout import HEAD, hub_name
 from lora_clf.adapters.plain_folder import HEAD_FOLDER, TAG, check_apart, check_base_name, check_free_model
-from lora_clf.base.base import Base, load_base
+from lora_clf.base.base import Base, load_base, name_of
 from lora_clf.base.transformers_folder import write_backbone, write_classifier
 from lora_clf.base.weights import quiet
 from lora_clf.data.corpus import SOURCES
@@ -143,7 +143,7 @@ def merge(adapter: Adapter, folder: Path | str, *, force: bool = False) -> tuple
 
     def fill(incoming: Path) -> None:
         write_backbone(adapter.base, adapter.tuned.merge(), incoming)
-        base = load_base(incoming, device=str(adapter.base.device))
+        base = load_base(incoming, device=name_of(adapter.base.device))
         named = replace(base, name=target.resolve().name, folder=target)
         if named.tokenizer_digest != adapter.base.tokenizer_digest:
             raise AdapterError(f"The tokenizer of {adapter.base.name} did not come through as it was.")

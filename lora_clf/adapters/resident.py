@@ -44,7 +44,8 @@ class Resident:
         kind, head: the head, where it is computed from pooled vectors together with others.
         layout, row: the factors, where there are any.
         own: a tree with weights of its own, its head among them.
-        owned: all tensors that nobody else has.
+        owned: all parameters that nobody else has.
+        kept: buffers that are not the base's; what made them may keep them for others too.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Resident:
     row: Tensor | None = None
     own: View | None = None
     owned: tuple[Tensor, ...] = ()
+    kept: tuple[Tensor, ...] = ()
 
     @property
     def order(self) -> tuple[int, str]:
@@ -65,7 +67,7 @@ class Resident:
     @property
     def nbytes(self) -> int:
         """Bytes in memory."""
-        return sum(tensor.nbytes for tensor in self.owned)
+        return sum(tensor.nbytes for tensor in (*self.owned, *self.kept))
 
     def spoil(self) -> None:
         """Fill the memory with NaN when nobody uses it any more: whoever did would show it."""
@@ -173,4 +175,5 @@ class Workshop:
         found = find_cut(view, changes_inputs=tuned.tuner.changes_inputs)
         cut = found.blocks if self.trunk.resumable else 0
         opened = self.trunk.opened(view, cut)
-        return Resident(name, view.classes, cut, own=opened, owned=self.trunk.owned(opened))
+        owned, kept = self.trunk.owned(opened), self.trunk.kept(opened)
+        return Resident(name, view.classes, cut, own=opened, owned=owned, kept=kept)

@@ -168,6 +168,11 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def name_of(device: torch.device) -> str:
+    """The name by which `pick_device` finds a device again: "cpu", "cuda:1", "mps"."""
+    return str(device) if device.type == "cuda" else device.type
+
+
 def load_base(
     name: str | Path = "minilm",
     *,

@@ -708,6 +708,15 @@ def test_threads_never_get_another_adapter(tmp_path: Path) -> None:
     assert pool.resident_bytes <= budget and all(not pool._residency.entry(name).leases for name in steady)
 
 
+@pytest.mark.parametrize(("strategy", "buffer"), [("vera", "vera_A"), ("boft", "boft_P"), ("oft", "oft_R")])
+def test_what_a_strategy_keeps_beside_its_parameters_counts(strategy: str, buffer: str) -> None:
+    base = tiny_base("bert")
+    one = adapter(base, strategy, {}, "mean", 2)
+    buffers = {b.data_ptr(): b.nbytes for name, b in one.tuned.view.named_buffers() if buffer[:4] in name}
+    pool = filled(base, {"one": one})
+    assert buffers and pool.resident_bytes == 4 * one.tuned.trainable_parameters + sum(buffers.values())
+
+
 @pytest.mark.parametrize("name", ["roberta", "distilbert", "modernbert"])
 def test_heads_of_two_layers_that_run_in_two_threads_at_once_keep_their_weights(
     name: str, monkeypatch: pytest.MonkeyPatch

@@ -18,7 +18,7 @@ from transformers import AutoModel
 from transformers.utils import logging as transformers_logging
 
 from lora_clf.adapters.rules import is_name
-from lora_clf.base.base import load_base, pick_device, position_limit
+from lora_clf.base.base import load_base, name_of, pick_device, position_limit
 from lora_clf.base.weights import read_language_model
 from lora_clf.errors import BaseError, BaseNotFoundError, LoraClfError, UnsupportedBaseError, UsageError
 from tests.bases import POSITIONS, tiny_base, tiny_config
@@ -168,6 +168,15 @@ def test_one_of_several_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [str(pick_device(name)) for name in asked] == ["cuda", "cuda", "cuda:0", "cuda:1", "cuda:1", "cpu"]
     with pytest.raises(UsageError, match=r"--device cuda:2: this machine has cuda:0, cuda:1, cpu\."):
         pick_device("cuda:2")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:1", "mps:0"])
+def test_the_device_of_a_tensor_is_found_again_by_its_name(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (torch.backends.mps, torch.cuda):
+        monkeypatch.setattr(kind, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    found = pick_device(name_of(torch.device(device)))
+    assert (found.type, found.index or 0) == (torch.device(device).type, torch.device(device).index or 0)
 
 
 @pytest.mark.parametrize("name", [".minilm", "~minilm", "..minilm"])
