@@ -29,14 +29,15 @@ def problems(values: Mapping[str, Any]) -> list[str]:
     wrong = [name for name in KNOWN if name in values and not _RULES[name].test(values[name])]
     found = [f"{name} is missing" for name in missing]
     found += [f"{name} is {_short(values[name])}, expected {_RULES[name].expected}" for name in wrong]
+    optional = {name for name in values.keys() & OPTIONAL.keys() if OPTIONAL[name].test(values[name])}
     for name in values.keys() & OPTIONAL.keys():
-        if not OPTIONAL[name].test(values[name]):
+        if name not in optional:
             found.append(f"{name} is {_short(values[name])}, expected {OPTIONAL[name].expected}")
         if name not in names_in(values.get("requires")):
             found.append(f"{name} is there, and requires does not name it")
     if (values.get("head") == "verbalizer") != ("verbalizer" in values):
         found.append("a head that is a verbalizer has the field verbalizer, and no other head has")
-    fine = set(KNOWN) - set(missing) - set(wrong)
+    fine = (set(KNOWN) - set(missing) - set(wrong)) | optional
     for names, holds, problem in _BETWEEN:
         if fine.issuperset(names) and not holds(*(values[name] for name in names)):
             found.append(f"{problem}: {', '.join(f'{name} is {_short(values[name])}' for name in names)}")
@@ -52,13 +53,21 @@ def _text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
+def _line(value: Any) -> bool:
+    return _text(value) and len(value) < 1000 and not _MOVES.search(value)
+
+
 def _names(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and all(map(_text, value)) and len(set(value)) == len(value)
+    return (
+        isinstance(value, (list, tuple))
+        and all(_text(name) and not _MOVES.search(name) for name in value)
+        and len(set(value)) == len(value)
+    )
 
 
 def is_name(value: Any) -> bool:
-    """Whether a base or a data set may be called so: a text that is no path."""
-    return _text(value) and not re.match(r"[/\\~.]|[A-Za-z]:[/\\]", value)
+    """Whether a base or a data set may be called so: a short text on one line that is no path."""
+    return _line(value) and not re.match(r"[/\\~.]|[A-Za-z]:[/\\]", value)
 
 
 def _number(value: Any) -> bool:
@@ -104,7 +113,6 @@ def _verbalizer(value: Any) -> bool:
         and len(value["template"]) < 10_000
         and not _MOVES.search(re.sub(r"[\n\t]", "", value["template"]))
         and _names(value["words"])
-        and not any(map(_MOVES.search, value["words"]))
         and _sha256(value["rows"])
     )
 
@@ -126,8 +134,8 @@ def _one_of(*names: str) -> _Rule:
     return _Rule(f"one of {', '.join(names)}", lambda value: isinstance(value, str) and value in names)
 
 
-_TEXT = _Rule("a text that is not empty, on one line", lambda v: _text(v) and len(v) < 1000 and not _MOVES.search(v))
-_NAME = _Rule("a name, not a path", is_name)
+_TEXT = _Rule("a text that is not empty, on one line", _line)
+_NAME = _Rule("a name, not a path, on one line", is_name)
 _POSITIVE = _Rule("a number above 0", lambda value: _number(value) and value > 0)
 _COUNT = _Rule("a whole number from 1 on", _count)
 _OBJECT = _Rule("an object", _object)
@@ -137,7 +145,7 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "strategy": _TEXT,
     "settings": _OBJECT,
     "task": _one_of(*NAMES),
-    "labels": _Rule("a list of one or more different names", lambda v: _names(v) and len(v) >= 1),
+    "labels": _Rule("a list of one or more different names on one line each", lambda v: _names(v) and len(v) >= 1),
     "positive_label": _or_null(_TEXT),
     "head": _TEXT,
     "pooling": _one_of("mean", "first", "last", "family"),
@@ -157,7 +165,7 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "licence": _or_null(_TEXT),
     "training": _OBJECT,
     "metrics": _Rule("an object of objects", lambda v: _object(v) and all(map(_object, v.values()))),
-    "versions": _Rule("an object of texts", lambda v: _object(v) and all(map(_text, v.values()))),
+    "versions": _Rule("an object of texts", lambda v: _object(v) and all(map(_line, v.values()))),
     "precision": _TEXT,
     "kernels": _TEXT,
     "instruction_set": _TEXT,
@@ -217,6 +225,18 @@ _BETWEEN: Final[tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...]] = 
             len(row) == kind_of(task).outputs_for(labels) for row in canaries["logits"].values()
         ),
         "each canary has one logit an output: one a label, one fewer in an ordinal task",
+    ),
+    (
+        ("reading", "labels", "task"),
+        lambda reading, labels, task: (
+            "prior" not in reading or len(reading["prior"]) == kind_of(task).outputs_for(labels)
+        ),
+        "the prior of a reading has one share a label",
+    ),
+    (
+        ("reading", "task"),
+        lambda reading, task: kind_of(task).softmax or reading.get("aggregate") not in ("vote", "score"),
+        "a reading joins chunks by vote or score only where the task is binary or multiclass",
     ),
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,6 +99,36 @@ def test_a_version_that_does_not_know_it_refuses_by_name(tmp_path: Path, monkeyp
         values = {**json.loads(text), "reading": wrong}
         with pytest.raises(AdapterFormatError, match="reading is"):
             read_text(json.dumps(values, sort_keys=True, separators=(",", ":")))
+
+
+SCORE = Reading("chunk", aggregate="score").settings()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"reading": {**SCORE, "prior": [0.5, 0.3, 0.2]}},
+            "the prior of a reading has one share a label: reading is {",
+        ),
+        ({"reading": {**SCORE, "prior": []}}, "the prior of a reading has one share a label"),
+        *[
+            (
+                {"reading": {**SCORE, "aggregate": join}, "task": task, "task_settings": {}},
+                "by vote or score only where",
+            )
+            for join in ("vote", "score")
+            for task in ("multilabel", "ordinal")
+        ],
+    ],
+)
+def test_a_reading_that_cannot_join_the_outputs_is_refused(changes: dict[str, Any], says: str) -> None:
+    header = replace(plain_adapter().header, canaries=None, digest="0" * 64)
+    fine = {**header.as_dict(), "requires": ["reading"], "reading": {**SCORE, "prior": [0.75, 0.25]}}
+    assert not [problem for problem in rules.problems(fine) if "reading" in problem]
+    wrong = {**fine, **changes}
+    (found,) = [problem for problem in rules.problems(wrong) if "reading" in problem]
+    assert says in found
 
 
 def test_truncation_leaves_no_trace(tmp_path: Path) -> None:
