@@ -24,6 +24,7 @@ from lora_clf.adapters.file import (
     write_folder,
 )
 from lora_clf.adapters.header import Header
+from lora_clf.adapters.layout import layout_of
 from lora_clf.adapters.origin import adapter_folder
 from lora_clf.adapters.prediction import Prediction, answers
 from lora_clf.adapters.provenance import make_header
@@ -172,7 +173,7 @@ class Adapter:
         Args:
             folder: where to; made with the folders above it.
             force: whether to replace an adapter that is there.
-            dtype: "fp32", or "bf16" for a file half as large; default: as it was loaded, else fp32.
+            dtype: "fp32", or "bf16" for a file half as large; default: each tensor as it was loaded, else fp32.
 
         Raises:
             AdapterExistsError: there is something already.
@@ -186,12 +187,9 @@ class Adapter:
                 f"The strategy {self.header.strategy!r} is not part of lora_clf.tuners, so nobody could load this "
                 "adapter again: put its file into that folder."
             )
-        if dtype is None:
-            dtype = "bf16" if any(entry.dtype == "BF16" for entry in self.header.tensors) else "fp32"
-        state = self.tuned.state_dict()
-        if dtype == "bf16":
-            state = {name: tensor.bfloat16() for name, tensor in state.items()}
-        header = self.header
+        header, state = self.header, self.tuned.state_dict()
+        halved = set(state) if dtype == "bf16" else _halved(header) if dtype is None else set()
+        state = {name: tensor.bfloat16() if name in halved else tensor for name, tensor in state.items()}
         if header.canaries is None or pack_state(header, state)[0].digest != header.digest:
             check_own_base(header, self.base)  # its canaries would be another base's
             fresh = rebuilt(self.base, self.tuned)
@@ -229,6 +227,12 @@ class Adapter:
                 made = answering(self.tuned, number, len(tokens))
             yield logits(made.view, tokens, precision=number, last=made.last, softmax=softmax), tokens.cut
             done += len(chunk)
+
+
+def _halved(header: Header) -> set[str]:
+    """The tensors, by their names in memory, that the adapter's file holds in bf16; none where it has no file."""
+    names = [entry.name for entry in header.tensors if entry.dtype == "BF16"]
+    return set(map(layout_of(header).in_memory, names)) if names else set()
 
 
 _ONE_TEXT = "Expected a list of texts, got one text. Put it into a list: [text]."

@@ -57,12 +57,17 @@ def _line(value: Any) -> bool:
     return _text(value) and len(value) < 1000 and not _MOVES.search(value)
 
 
+def _different(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(map(_text, value)) and len(set(value)) == len(value)
+
+
 def _names(value: Any) -> bool:
-    return (
-        isinstance(value, (list, tuple))
-        and all(_text(name) and not _MOVES.search(name) for name in value)
-        and len(set(value)) == len(value)
-    )
+    return _different(value) and not any(map(_MOVES.search, value))
+
+
+def _labels(value: Any) -> bool:
+    """Whether these can be labels: those of a table may have line breaks and tabs in them."""
+    return _different(value) and len(value) >= 1 and not any(_MOVES.search(re.sub(r"[\n\t]", "", v)) for v in value)
 
 
 def is_name(value: Any) -> bool:
@@ -145,7 +150,7 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "strategy": _TEXT,
     "settings": _OBJECT,
     "task": _one_of(*NAMES),
-    "labels": _Rule("a list of one or more different names on one line each", lambda v: _names(v) and len(v) >= 1),
+    "labels": _Rule("a list of one or more different names without control characters", _labels),
     "positive_label": _or_null(_TEXT),
     "head": _TEXT,
     "pooling": _one_of("mean", "first", "last", "family"),

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from lora_clf.base import hub
 from lora_clf.base.catalogue import CATALOGUE
-from lora_clf.base.sources import MAX_CONFIG, cache_folder, entries, registered, split_name
+from lora_clf.base.sources import MAX_CONFIG, cache_folder, entries, expanded, is_base, registered, split_name
 from lora_clf.base.weights import read_config
 from lora_clf.errors import LoraClfError, UsageError
 
 
 def is_here(name: str) -> bool:
     """Whether `load_base` finds the base ``name`` without fetching anything."""
-    if name not in CATALOGUE and (Path(name).expanduser() / "config.json").is_file():
+    if name not in CATALOGUE and is_base(expanded(name)):
         return True
     try:
         plain, revision = split_name(name, None)

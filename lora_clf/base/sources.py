@@ -87,8 +87,8 @@ def locate(name: str = DEFAULT, revision: str | None = None, *, progress: Progre
         UsageError: a name that is none, or two revisions at once.
     """
     tell = progress or _LOG.info
-    folder = _expanded(name)
-    if name not in CATALOGUE and (folder / "config.json").is_file():
+    folder = expanded(name)
+    if name not in CATALOGUE and is_base(folder):
         if revision is not None:
             raise UsageError(f"--revision {revision}: {folder.name!r} is a folder, which has none. Leave it out.")
         return _local(folder)
@@ -101,7 +101,7 @@ def locate(name: str = DEFAULT, revision: str | None = None, *, progress: Progre
         plain = entry.repo
     elif wanted is None and plain in (folders := dict(registered())):
         return _local(folders[plain])
-    if folder.is_dir():
+    if os.path.isdir(folder):
         raise BaseNotFoundError(f"The folder {folder.name!r} has no config.json, so it is not a base.")
     if name.startswith((".", "~", "/")) or name.endswith("/") or "\\" in name or name.count("/") > 1:
         raise BaseNotFoundError(f"There is no folder {name!r}. Give a folder with a config.json, or a name.")
@@ -180,7 +180,12 @@ def _local(folder: Path) -> Located:
     return Located(folder, name)
 
 
-def _expanded(name: str) -> Path:
+def is_base(folder: Path) -> bool:
+    """Whether a folder has a config.json; one whose name no file system takes, or that is closed to us, has none."""
+    return os.path.isfile(folder / "config.json")
+
+
+def expanded(name: str) -> Path:
     """A path with ``~`` and ``~user`` filled in; where there is no such user it is a name like another."""
     try:
         return Path(name).expanduser()
@@ -196,11 +201,11 @@ def _called(folder: Path) -> str:
 def registered() -> Iterator[tuple[str, Path]]:
     """Name and folder of each base under ``LORA_CLF_BASES``: folders of bases, or bases themselves."""
     for part in os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep):
-        root = _expanded(part)
-        if not part or not root.is_dir():
+        root = expanded(part)
+        if not part or not os.path.isdir(root):
             continue
         for folder in (root, *sorted(root.iterdir())):
-            if (folder / "config.json").is_file():
+            if is_base(folder):
                 yield _called(folder), folder
 
 

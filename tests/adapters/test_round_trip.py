@@ -19,7 +19,7 @@ from safetensors import safe_open
 
 from lora_clf.adapters.adapter import Adapter, Prediction, list_adapters, load_adapter, read_header
 from lora_clf.adapters.canonical import canonical
-from lora_clf.adapters.file import CARD, CONFIG, FILES, MODEL
+from lora_clf.adapters.file import CARD, CONFIG, FILES, MODEL, write_folder
 from lora_clf.adapters.pool import AdapterPool
 from lora_clf.base.digest import backbone_digest
 from lora_clf.errors import (
@@ -178,6 +178,20 @@ def test_half_as_large_in_bf16(tmp_path: Path) -> None:
     assert contents(tmp_path / "bf16") == contents(tmp_path / "again")
     with pytest.raises(UsageError, match="There are: bf16, fp32"):
         adapter.save(tmp_path / "no", dtype="int8")
+
+
+def test_each_tensor_keeps_its_dtype_when_it_is_saved_again(tmp_path: Path) -> None:
+    adapter = make(pooling="family")
+    adapter.save(tmp_path / "fp32")
+    state = {n: t.bfloat16() if "lora_A" in n else t for n, t in adapter.tuned.state_dict().items()}
+    write_folder(tmp_path / "mixed", adapter.header, state)
+    loaded = load_adapter(tmp_path / "mixed", adapter.base)
+    held = {(entry.dtype, "lora_A" in entry.name) for entry in loaded.header.tensors}
+    assert held == {("BF16", True), ("F32", False)}
+    loaded.save(tmp_path / "again")
+    assert contents(tmp_path / "again") == contents(tmp_path / "mixed")
+    loaded.save(tmp_path / "all", dtype="bf16")
+    assert {entry.dtype for entry in loaded.header.tensors} == {"BF16"}
 
 
 def test_a_changed_adapter_is_saved_as_it_is_now(tmp_path: Path) -> None:

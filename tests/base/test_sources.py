@@ -19,7 +19,8 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundEr
 
 from lora_clf.base import hub, package_index, sources
 from lora_clf.base.catalogue import CATALOGUE, BaseEntry, PublishedFile
-from lora_clf.base.sources import cache_folder, entries, locate
+from lora_clf.base.shelf import is_here
+from lora_clf.base.sources import cache_folder, entries, is_base, locate
 from lora_clf.errors import BaseNotFoundError, DownloadError, UnsupportedBaseError, UsageError
 
 CONTENT = {
@@ -519,6 +520,14 @@ def test_a_misspelt_name_gets_a_hint(name: str, near: str) -> None:
 @pytest.mark.parametrize("name", ["", "owner/name@", "a b", "-x", "..."])
 def test_names_that_are_none(name: str) -> None:
     with pytest.raises((UsageError, BaseNotFoundError)):
+        locate(name)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "/" + "x" * 300, "owner/" + "x" * 300, "~" + "x" * 300])
+def test_a_name_that_no_file_system_takes_is_no_folder(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORA_CLF_BASES", f"/{'y' * 300}")
+    assert not is_here(name) and not is_base(Path(name))
+    with pytest.raises((BaseNotFoundError, UsageError), match=f"{name}'"):
         locate(name)
 
 
