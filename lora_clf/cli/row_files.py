@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final
 
-from lora_clf.cli.rows import Rows, RowSource, find_text, read_whole, unreadable
+from lora_clf.cli.rows import Rows, RowSource, find_text, no_text, read_whole, unreadable
 from lora_clf.errors import DataError, UsageError
 
 JSON_LINES: Final = (".jsonl", ".ndjson")
@@ -140,6 +140,7 @@ class JsonRows(TextRows):
     def __init__(self, file: Path, encoding: str | None, text_column: str | None) -> None:
         super().__init__(file, encoding)
         names: dict[str, None] = {}
+        nested: set[str] = set()
         problems = []
         self.count = 0
         for number, content in enumerate(self._filled(), 1):
@@ -150,6 +151,7 @@ class JsonRows(TextRows):
                 continue
             if isinstance(record, dict):
                 names.update(dict.fromkeys(record))
+                nested.update(name for name, value in record.items() if isinstance(value, (list, dict)))
                 self.count += 1
             else:
                 problems.append(f'row {number}: expected an object like {{"text": ...}}')
@@ -157,6 +159,11 @@ class JsonRows(TextRows):
             raise unreadable(file.name, problems)
         self.columns = list(names)
         self.text_column = find_text(names, text_column, file.name)
+        if self.text_column in nested:
+            place = self.columns.index(self.text_column)
+            texts = enumerate((cells[place] for cells in self.records()), 1)
+            odd = ((number, text) for number, text in texts if isinstance(text, (list, dict)))
+            raise unreadable(file.name, [no_text(row, self.text_column, isinstance(text, list)) for row, text in odd])
 
     def records(self) -> Iterator[Sequence[Any]]:
         """The cells of each object; None where it has none of that name."""
@@ -259,6 +266,7 @@ class ParquetRows(RowSource):
 
     def __init__(self, file: Path, text_column: str | None) -> None:
         try:
+            import pyarrow
             from pyarrow import parquet
         except ImportError:
             raise DataError(f"{file.name} needs pyarrow: pip install pyarrow, or use CSV.") from None
@@ -273,9 +281,15 @@ class ParquetRows(RowSource):
         if doubled := sorted({name for name in self.columns if self.columns.count(name) > 1}):
             raise DataError(f"{file.name} names a column twice: {', '.join(doubled)}. Rename one.")
         self.text_column = find_text(self.columns, text_column, file.name)
+        kind = self._schema.field(self.text_column).type
+        if pyarrow.types.is_nested(kind):
+            raise DataError(
+                f"The column {self.text_column!r} of {file.name} holds {kind}, expected text. Name another with "
+                "--text-column."
+            )
 
     def chunks(self, size: int) -> Iterator[Rows]:
-        """All rows in their order, at most ``size`` at a time.
+        """All rows in their order, at most ``size`` at a time; bytes are decoded, as in training.
 
         Raises:
             DataError: a part of the file cannot be read.
@@ -286,7 +300,7 @@ class ParquetRows(RowSource):
                 batch = next(batches, None)
                 if batch is None:
                     return
-                columns = {name: batch.column(name).to_pylist() for name in self.columns}
+                columns = {name: _decoded(batch.column(name).to_pylist()) for name in self.columns}
             except Exception as error:
                 raise self._broken(error) from error
             if batch.num_rows:
@@ -298,3 +312,10 @@ class ParquetRows(RowSource):
 
     def _broken(self, error: Exception) -> DataError:
         return DataError(f"{self._name} is a broken Parquet file: {error}.")
+
+
+def _decoded(values: list[Any]) -> Sequence[Any]:
+    """Cells of a column, bytes as text."""
+    from lora_clf.data.table import cell
+
+    return [cell(value) if isinstance(value, bytes) else value for value in values]

@@ -120,6 +120,17 @@ class _JsonWriter(_TextWriter):
             text.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
 
 
+class _Lines:
+    """Takes records that end in CRLF and ends them in LF: with CRLF the writer quotes a cell with a bare CR as well."""
+
+    def __init__(self, text: io.StringIO) -> None:
+        self._text = text
+
+    def write(self, record: str) -> None:
+        """One record, as `csv.writer` hands it on."""
+        self._text.write(record.removesuffix("\r\n") + "\n")
+
+
 class _CsvWriter(_TextWriter):
     """CSV with a header line."""
 
@@ -133,7 +144,7 @@ class _CsvWriter(_TextWriter):
 
     def put(self, text: io.StringIO, records: Iterable[Sequence[Any]]) -> None:
         """One record a line, quoted where that is needed."""
-        writer = csv.writer(text, delimiter=self.delimiter, lineterminator="\n")
+        writer = csv.writer(_Lines(text), delimiter=self.delimiter)
         writer.writerows(["" if value is None else value for value in record] for record in records)
 
 

@@ -33,8 +33,10 @@ class Rows:
 
     @property
     def texts(self) -> list[str]:
-        """One text a row; empty where there is none."""
-        return ["" if value is None else str(value) for value in self.columns[self.text_column]]
+        """One text a row, as training reads it; empty where there is none."""
+        from lora_clf.data.table import cell
+
+        return [cell(value) or "" for value in self.columns[self.text_column]]
 
     def __len__(self) -> int:
         return len(self.columns[self.text_column])
@@ -92,11 +94,16 @@ def read_whole(file: Path, text_column: str | None, encoding: str | None = None)
         DataError: it is not there, cannot be read, or rows cannot be understood (all of them listed).
     """
     from lora_clf.data.reader import read_table
+    from lora_clf.data.table import Nested
 
     table = read_table(file, encoding=encoding, blank_rows=True)
     if table.problems:
         raise unreadable(file.name, table.problems)
-    return HeldRows(Rows(dict(table.columns), find_text(table.columns, text_column, file.name)))
+    found = find_text(table.columns, text_column, file.name)
+    pairs = zip(table.rows, table.columns[found], strict=True)
+    if odd := [no_text(row, found, cell.startswith("[")) for row, cell in pairs if isinstance(cell, Nested)]:
+        raise unreadable(file.name, odd)
+    return HeldRows(Rows(dict(table.columns), found))
 
 
 def lines_of(text: str) -> list[str]:
@@ -126,6 +133,11 @@ def find_text(columns: Iterable[str], asked: str | None, name: str) -> str:
         there = ", ".join(table.columns) or "none"
         raise DataError(f"No column of {name} is known to hold texts; there are: {there}. Give --text-column.")
     return found
+
+
+def no_text(row: int, column: str, several: bool) -> str:
+    """What is wrong with a row that holds a list (``several``) or an object where its text is expected."""
+    return f"row {row}: column {column!r} holds {'a list' if several else 'an object'}, expected text"
 
 
 def unreadable(name: str, problems: Iterable[str]) -> DataError:

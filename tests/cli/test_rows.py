@@ -17,7 +17,7 @@ from lora_clf.cli.output import document, documents
 from lora_clf.cli.row_files import DelimitedRows, JsonRows, LineRows, ParquetRows, open_rows
 from lora_clf.cli.row_writer import row_writer
 from lora_clf.cli.rows import HeldRows, Rows, RowSource, held, lines_of, read_whole
-from lora_clf.data.reader import decoded
+from lora_clf.data.reader import decoded, read_table
 from lora_clf.errors import DataError, LoraClfError, UsageError
 
 Cli = Callable[..., Any]
@@ -160,13 +160,22 @@ def test_what_is_written_is_what_the_library_writes_at_once(tmp_path: Path, suff
     records = [[*row, "spam", 0.5] for row in zip(*columns.values(), strict=True)]
     text = io.StringIO(newline="")
     if suffix in (".csv", ".tsv"):
-        maker = csv.writer(text, delimiter="," if suffix == ".csv" else "\t", lineterminator="\n")
+        maker = csv.writer(text, delimiter="," if suffix == ".csv" else "\t")  # with CRLF, so that it quotes a bare CR
         maker.writerows([["text", "label", *names], *(["" if v is None else v for v in row] for row in records)])
     else:
         for row in records:
             named = dict(zip(["text", "label", *names], row, strict=True))
             text.write(json.dumps(named, ensure_ascii=False) + "\n")
-    assert file.read_bytes() == text.getvalue().encode("utf-8", "backslashreplace")
+    assert file.read_bytes() == text.getvalue().replace("\r\n", "\n").encode("utf-8", "backslashreplace")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+@pytest.mark.parametrize("text", ["one\rtwo", "\r", "end\r", "\r\n", "a\r\n"], ids=ascii)
+def test_a_bare_carriage_return_comes_back(tmp_path: Path, suffix: str, text: str) -> None:
+    file = tmp_path / f"out{suffix}"
+    written(file, HeldRows(Rows({"text": [text, "next"], "note": ["n", text]}, "text")))
+    assert whole(open_rows(file, None))["text"] == [text, "next"]
+    assert read_whole(file, None).count == 2
 
 
 def test_no_rows_still_make_a_file(tmp_path: Path) -> None:
@@ -229,6 +238,48 @@ def test_json_to_parquet_finds_types_over_the_whole_file(tmp_path: Path, monkeyp
         with pytest.raises(DataError, match=r"'bad'.*Write \.jsonl"):
             written(tmp_path / "no.parquet", open_rows(file, None))
     assert sorted(each.name for each in tmp_path.iterdir()) == ["in.jsonl", "out.parquet"]
+
+
+def test_bytes_are_decoded_and_lists_are_no_texts_as_in_training(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    file, out = tmp_path / "in.parquet", tmp_path / "out.csv"
+    kinds = {"text": pyarrow.binary(), "note": pyarrow.large_binary()}
+    values = {"text": [b"hello", "caf\u00e9".encode(), None], "note": [b"n", None, b"\xff"]}
+    parquet.write_table(pyarrow.table({name: pyarrow.array(values[name], kinds[name]) for name in kinds}), file)
+    source = open_rows(file, None)
+    assert [text for rows in source.chunks(2) for text in rows.texts] == ["hello", "caf\u00e9", ""]
+    written(out, source)
+    assert out.read_text(encoding="utf-8").splitlines()[1:] == [
+        "hello,n,spam,0.5", "caf\u00e9,,spam,0.5", ",\ufffd,spam,0.5",
+    ]  # fmt: skip
+    written(tmp_path / "same.parquet", source)
+    assert parquet.read_table(tmp_path / "same.parquet").schema.field("note").type == kinds["note"]
+    parquet.write_table(pyarrow.table({"text": [["a"], ["b"]]}), file)
+    with pytest.raises(DataError, match=r"'text' of in.parquet holds .*list.*, expected text"):
+        open_rows(file, None)
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "json"])
+def test_numbers_are_the_texts_that_training_reads_and_lists_are_none(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"in.{suffix}"
+
+    def write(values: list[Any]) -> None:
+        records = [{"text": value} for value in values]
+        lines = [json.dumps(records)] if suffix == "json" else [json.dumps(each) for each in records]
+        file.write_text("\n".join(lines), encoding="utf-8")
+
+    write([1.0, True, 2.5, None, "x"])
+    found = [text for rows in open_rows(file, None).chunks(9) for text in rows.texts]
+    assert found == ["1", "true", "2.5", "", "x"]
+    assert [cell or "" for cell in read_table(file).columns["text"]] == found
+    write(["x", ["a"], {"b": 1}])
+    with pytest.raises(DataError, match="no row may be dropped") as told:
+        open_rows(file, None)
+    assert list(told.value.problems) == [
+        "row 2: column 'text' holds a list, expected text", "row 3: column 'text' holds an object, expected text",
+    ]  # fmt: skip
 
 
 def test_a_broken_parquet_file(tmp_path: Path) -> None:
