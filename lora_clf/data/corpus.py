@@ -173,6 +173,12 @@ def checked(
             problems.append(f"row {row}: {', '.join(reasons)}")
         else:
             usable.append(place)
+    if table.stopped is not None:  # nobody knows what is behind it, so leaving that row out is no answer
+        raise DataError(
+            f"{table.name} cannot be read from row {len(table) + len(table.problems):,} on, and how many rows that "
+            "are is not known, so they cannot be left out. Correct the file.",
+            problems,
+        )
     if problems and not skip_bad_rows:
         several = unlabelled and any(label and "|" in label for label in labels)
         raise DataError(

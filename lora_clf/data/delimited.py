@@ -21,10 +21,10 @@ def parse_delimited(text: str, name: str, *, blank_rows: bool = False) -> Table:
     delimiter = delimiter_of(text.lstrip("\r\n").split("\n", 1)[0])
     header: list[str] = []
     records: list[tuple[int, list[str]]] = []
-    problems: list[str] = []
+    stopped: str | None = None
     for number, fields in quoted_records(io.StringIO(text, newline=""), delimiter, blank_rows=blank_rows):
         if isinstance(fields, str):
-            problems.append(fields)
+            stopped = fields
         elif number:
             records.append((number, fields))
         else:
@@ -32,11 +32,11 @@ def parse_delimited(text: str, name: str, *, blank_rows: bool = False) -> Table:
     if delimiter == "\t":
         lines = [line.split("\t") for line in filled_lines(text)]
         plain = all(len(fields) == len(lines[0]) for fields in lines)
-        if plain and quotes_are_text(bool(problems), len(lines) - 1, len(records)):
-            header, problems = lines[0], []
+        if plain and quotes_are_text(stopped is not None, len(lines) - 1, len(records)):
+            header, stopped = lines[0], None
             records = list(enumerate(lines[1:], 1))
     header = column_names(header or text.split("\n", 1)[0].split(delimiter), name)
-    kept, rows = [], []
+    kept, rows, problems = [], [], []
     for number, fields in records:
         if misfit := misfit_of(number, fields, header, delimiter):
             problems.append(misfit)
@@ -44,8 +44,8 @@ def parse_delimited(text: str, name: str, *, blank_rows: bool = False) -> Table:
         kept.append(fields)
         rows.append(number)
     columns = {column: tuple(fields[place] or None for fields in kept) for place, column in enumerate(header)}
-    problems.sort(key=lambda line: int(line.split(":")[0].removeprefix("row ")))
-    return Table(name, columns, tuple(rows), tuple(problems))
+    problems += [] if stopped is None else [stopped]
+    return Table(name, columns, tuple(rows), tuple(problems), stopped=stopped)
 
 
 def delimiter_of(header_line: str) -> str:

@@ -14,7 +14,8 @@ class Table:
     """The columns of one file as text; ``None`` where a row has nothing.
 
     ``rows`` holds each row's number, ``problems`` one line for each row that could not be read (it is then in
-    no column). ``raw_sms`` holds the whole text of a file in the header-less ``label<TAB>text`` form.
+    no column). ``stopped`` is the last of them where nothing behind it could be read: how many rows are there is
+    not known. ``raw_sms`` holds the whole text of a file in the header-less ``label<TAB>text`` form.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Table:
     rows: tuple[int, ...]
     problems: tuple[str, ...] = ()
     raw_sms: str | None = None
+    stopped: str | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

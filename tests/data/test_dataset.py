@@ -276,6 +276,18 @@ def test_all_problems_of_a_file_at_once(tmp_path: Path) -> None:
     assert sum(warning.startswith("left out row") for warning in dataset.warnings) == 3
 
 
+@pytest.mark.parametrize("skip", [False, True])
+def test_what_is_behind_a_stray_quote_is_never_left_out(tmp_path: Path, skip: bool) -> None:
+    rows = [f"text number {n} of the table,{'ab'[n % 2]}" for n in range(100)]
+    rows[40], rows[20] = f'"{rows[40]}', "no label here,"
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["text,label", *rows]) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match="cannot be read from row 41 on") as told:
+        load_data(path, skip_bad_rows=skip)
+    assert "skip" not in str(told.value)
+    assert [problem.split(":")[0] for problem in told.value.problems] == ["row 41", "row 21"]
+
+
 def test_labels_nothing_can_be_learnt_from(tmp_path: Path) -> None:
     table = rows(30)
     table[4]["label"] = "lonely"
