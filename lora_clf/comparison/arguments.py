@@ -124,6 +124,7 @@ class DataArguments:
             read["required"] = [group_column]
         asked = Question(**{key: value for key, value in cut.items() if key in LABELS})
         corpus = load_corpus(self.source, **read, empty_labels=asked.may_be_empty)
+        asked.check_guess(corpus, read.get("label_column"))
         return folds(
             corpus.part,
             self.folds,

@@ -272,8 +272,17 @@ def usual_column(table: Table, names: Sequence[str], taken: set[str | None]) -> 
     lowered: dict[str, str] = {}
     for column in table.columns:
         if column not in taken:
-            lowered.setdefault(column.lower().replace(" ", "_"), column)
+            lowered.setdefault(_plain(column), column)
     return next((lowered[name] for name in names if name in lowered), None)
+
+
+def is_usual(column: str, names: Sequence[str]) -> bool:
+    """Whether a column has one of ``names``, whatever its case."""
+    return _plain(column) in names
+
+
+def _plain(column: str) -> str:
+    return column.lower().replace(" ", "_")
 
 
 def is_prepared(folder: Path) -> bool:

@@ -187,6 +187,8 @@ def load_data(
         )
 
     corpus = corpus_of(source)
+    if isinstance(task, str):
+        question.check_guess(corpus, label_column)
     if prepared and corpus.licence is None:  # else it is a known corpus, with a name of its own
         name = folder.resolve().name
         corpus = replace(corpus, name=name, source=name)

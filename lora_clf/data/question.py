@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
-from lora_clf.data.corpus import Part
+from lora_clf.data.corpus import LABEL_NAMES, Corpus, Part, is_usual
 from lora_clf.errors import DataError, UsageError, unknown
 from lora_clf.tasks import NAMES
 from lora_clf.tasks.base import Task, as_number
-from lora_clf.tasks.multilabel import SEPARATOR, Multilabel, split_labels
+from lora_clf.tasks.multilabel import SEPARATOR, Multilabel, listed, split_labels
 from lora_clf.tasks.ordinal import Ordinal
 from lora_clf.tasks.regression import Regression
 
@@ -97,16 +98,36 @@ class Question:
             if getattr(self, name) is not None:
                 return task, f"--{name.replace('_', '-')} was given"
         different = sorted(set(labels))
-        if different and all(label.startswith("[") and label.endswith("]") for label in different):
+        if different and all(listed(label) is not None for label in different):
             return "multilabel", "the labels are lists"
         pieces = {name for label in different for name in split_labels(label, SEPARATOR)}
         if 2 <= len(pieces) < len(different) and any(SEPARATOR in label for label in different):
             return "multilabel", f"{len(different)} different labels are {len(pieces)} between {SEPARATOR!r}"
         numbers = all(_is_number(label) for label in different)
         if numbers and len(different) > MANY:
-            return "regression", f"the labels are {len(different):,} different numbers"
+            count = f"{len(different):,} different"
+            if (first := _counted_from(labels)) is None:
+                return "regression", f"the labels are {count} numbers"
+            why = f"{count} labels; they count from {first} without a gap, as numbers of classes do: --task regression"
+            return "multiclass", f"{why} would measure them"
         hint = "; they are numbers: --task ordinal or regression would use their order" if numbers else ""
         return ("binary" if len(different) == 2 else "multiclass"), f"{len(different)} different labels{hint}"
+
+    def check_guess(self, corpus: Corpus, asked: str | None) -> None:
+        """Refuse to learn the numbers of rows, where neither the task nor the column of labels was named.
+
+        Raises:
+            DataError: the column of labels is only the other one of two, and holds whole numbers, none of them twice.
+        """
+        labels, column = corpus.part.labels, corpus.label_column
+        named = asked is not None or self.task != AUTO or any(getattr(self, name) is not None for name in BELONGS)
+        if named or is_usual(column, LABEL_NAMES) or len(labels) < 2 or len(set(labels)) < len(labels):
+            return
+        if all(_is_number(label) and as_number(label).is_integer() for label in labels):
+            raise DataError(
+                f"{corpus.table.name} seems to have no labels: column {column!r} holds another whole number in each "
+                f"row, as numbers of rows do. Name the labels with label_column (--label-column), be it {column!r}."
+            )
 
     def _multilabel(self, labels: Sequence[str]) -> Multilabel:
         separator = self.label_separator or SEPARATOR
@@ -234,6 +255,17 @@ def _is_number(label: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _counted_from(labels: Sequence[str]) -> int | None:
+    """0 or 1 where numbers are all the whole ones from there to the largest, each of them twice or more; else None."""
+    counts = Counter(labels)
+    numbers = {as_number(label) for label in counts}
+    first = min(numbers)
+    whole = first in (0, 1) and len(numbers) == len(counts) and max(numbers) - first + 1 == len(numbers)
+    if not whole or min(counts.values()) < 2 or not all(number.is_integer() for number in numbers):
+        return None
+    return int(first)
 
 
 def refuse_classes_only(task: Task, positive_label: str | None, balance: str, protocol: str) -> None:

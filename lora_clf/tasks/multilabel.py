@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -55,16 +56,34 @@ class LabelsPrediction:
 
 
 def split_labels(text: str, separator: str) -> tuple[str, ...]:
-    """The labels in a cell: a JSON list, or names between separators; each once, none where it is empty."""
+    """The labels in a cell: a list, or names between separators; each once, none where it is empty."""
+    if (names := listed(text)) is None:
+        names = text.split(separator)
+    return tuple(dict.fromkeys(name for each in names if (name := each.strip())))
+
+
+def listed(text: str) -> list[str] | None:
+    """The names in a cell that is a list in JSON, or one of Python's as pandas writes it; else None."""
     plain = text.strip()
-    if plain.startswith("["):
-        try:
-            found = json.loads(plain)
-        except ValueError:
-            found = None
-        if isinstance(found, list) and all(isinstance(name, (str, int, float, bool)) for name in found):
-            return tuple(dict.fromkeys(name for each in found if (name := str(each).strip())))
-    return tuple(dict.fromkeys(name for piece in plain.split(separator) if (name := piece.strip())))
+    if not (plain.startswith("[") and plain.endswith("]")):
+        return None
+    try:
+        found = json.loads(plain)
+    except (ValueError, RecursionError):
+        return _python_list(plain)
+    names = isinstance(found, list) and all(isinstance(name, (str, int, float)) for name in found)
+    return [str(name) for name in found] if names else None
+
+
+def _python_list(plain: str) -> list[str] | None:
+    try:
+        found = ast.literal_eval(plain)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        return None
+    # numpy writes ['a' 'b'], where Python reads one name: such a cell is not the list that it looks like.
+    return found if repr(found).replace(" ", "") == plain.replace(" ", "") else None
 
 
 def joined(labels: Iterable[str], separator: str) -> str:

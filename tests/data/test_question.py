@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lora_clf.comparison.arguments import DataArguments
 from lora_clf.data.dataset import load_data
 from lora_clf.data.question import Question
 from lora_clf.errors import DataError, UsageError
@@ -45,6 +46,63 @@ def test_the_task_is_found_out_and_the_reason_said() -> None:
     assert asked(["1", "2", "3", "9"], bins="low:1,mid:3,high") == ("ordinal", "--bins was given")
     assert asked(["bad", "fair", "good"], label_order="bad,fair,good")[0] == "ordinal"
     assert asked(["a;b", "a"], label_separator=";")[0] == "multilabel"
+
+
+COUNTED = [str(n % 77) for n in range(308)]
+
+
+@pytest.mark.parametrize(
+    ("labels", "task"),
+    [
+        (COUNTED, "classes"),  # numbers of classes
+        ([str(n % 77 + 1) for n in range(308)], "classes"),
+        ([f"{n % 30}.0" for n in range(90)], "classes"),
+        ([str(n % 77 + 2) for n in range(308)], "regression"),  # counted from 2
+        ([label for label in COUNTED if label != "40"], "regression"),  # with a gap
+        ([*COUNTED, "77"], "regression"),  # 77 once
+        ([*COUNTED, "0.0", "0.0"], "regression"),  # 0 spelt in two ways
+        ([str(n) for n in range(30)], "regression"),
+    ],
+)
+def test_numbers_that_count_without_a_gap_are_classes(labels: list[str], task: str) -> None:
+    found, why = asked(labels)
+    assert found == task and ("they count from" in why) == (task == "classes")
+    assert asked(labels, task="regression") == ("regression", "as asked")
+
+
+@pytest.mark.parametrize("count", [12, 90])
+def test_numbers_of_rows_are_no_labels(tmp_path: Path, count: int) -> None:
+    lines = [f"{1000 + n},{text(n)}" for n in range(count)]
+    for column in ("id", "score"):
+        (tmp_path / f"{column}.csv").write_text("\n".join([f"{column},text", *lines]), encoding="utf-8")
+    arguments = [DataArguments(str(tmp_path / "id.csv"), {}, folds) for folds in (None, 3)]
+    for each in arguments:
+        with pytest.raises(DataError, match=r"id\.csv seems to have no labels: column 'id' .*--label-column"):
+            each.load(0)
+    assert load_data(tmp_path / "id.csv", task="regression").label_column == "id"
+    if count > 20:
+        assert load_data(tmp_path / "id.csv", label_column="id").task.name == "regression"
+        assert load_data(tmp_path / "score.csv").task.name == "regression"
+
+
+@pytest.mark.parametrize(
+    ("cells", "names"),
+    [
+        (["['x', 'y']", "['x']", "[]", "['y']"], ("x", "y")),  # as pandas writes lists
+        (["['x','y z']", "[\"it's\", 'x']"], ("it's", "x", "y z")),
+        (['["x"]', "['x', 'y']"], ("x", "y")),
+        (["[1, 2]", "[1]"], ("1", "2")),
+        (["[ham]", "[spam]"], None),  # names in brackets
+        (["['x' 'y']", "['x']"], None),  # as numpy writes arrays
+        (["['x', 1]", "['x']"], None),
+        (['["x"]', "y"], None),
+        (["[(1)]", "[x"], None),
+    ],
+)
+def test_cells_are_lists_where_every_one_is(cells: list[str], names: tuple[str, ...] | None) -> None:
+    task, why = Question().answer(cells, ROWS[: len(cells)], "labels")
+    assert (None if task is None else task.labels) == names
+    assert (why == "the labels are lists") == (names is not None)
 
 
 @pytest.mark.parametrize(
