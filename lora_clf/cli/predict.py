@@ -45,7 +45,9 @@ def predict(
     write: Annotated[
         Path | None, typer.Option("--output", help="A new table with all columns, label and probability.")
     ] = None,
-    text_column: Annotated[str | None, typer.Option(help="The column of texts in --input.")] = None,
+    text_column: Annotated[
+        str | None, typer.Option(help="The column of texts in --input; with it a .txt is a table.")
+    ] = None,
     encoding: Annotated[str | None, typer.Option(help="Of an --input or stdin that is not UTF-8, as cp1252.")] = None,
     explained: Annotated[
         bool,

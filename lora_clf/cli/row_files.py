@@ -21,7 +21,7 @@ _MAGIC: Final = (b"PK\x03\x04", b"PAR1", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")  
 
 
 def open_rows(file: Path, text_column: str | None, encoding: str | None = None) -> RowSource:
-    """The rows of ``file``, whatever its format; a ``.txt`` file holds one text a line.
+    """The rows of ``file``, whatever its format; a ``.txt`` file holds one text a line, unless a column is asked for.
 
     A blank line of a one-column CSV is an empty text.
 
@@ -38,9 +38,9 @@ def open_rows(file: Path, text_column: str | None, encoding: str | None = None) 
             raise UsageError(f"--encoding {encoding} is about text files; {file.name} is Parquet.")
         return ParquetRows(file, text_column)
     try:
-        if suffix == ".txt":
+        if suffix == ".txt" and text_column is None:
             return LineRows(file, encoding)
-        if suffix in JSON_LINES:
+        if suffix in JSON_LINES and not _starts_as_list(file, encoding):
             return JsonRows(file, encoding, text_column)
         if _is_delimited(file, encoding):
             return DelimitedRows(file, encoding, text_column)
@@ -51,7 +51,7 @@ def open_rows(file: Path, text_column: str | None, encoding: str | None = None) 
 
 def _is_delimited(file: Path, encoding: str | None) -> bool:
     """Whether the reader of training data would take the file for CSV or a relative with a header line."""
-    from lora_clf.data.reader import is_raw_sms
+    from lora_clf.data.reader import is_list_of_objects, is_raw_sms
 
     with file.open("rb") as binary:
         if binary.read(8).startswith(_MAGIC):
@@ -63,7 +63,14 @@ def _is_delimited(file: Path, encoding: str | None) -> bool:
         while line and not line.strip():
             line = stream.readline()
     start = line.lstrip()[:1]
-    return start not in ("", "{") and not (start == "[" and file.name.lower().endswith((".json", ".jsonl")))
+    listed = start == "[" and (file.name.lower().endswith((".json", ".jsonl")) or is_list_of_objects(line))
+    return start not in ("", "{") and not listed
+
+
+def _starts_as_list(file: Path, encoding: str | None) -> bool:
+    """Whether the first letter of a file is a bracket: JSON, but not one object a line."""
+    with _opened(file, encoding, "\n") as stream:
+        return next((line.lstrip()[:1] for line in stream if line.strip()), "") == "["
 
 
 def _complain(file: Path, encoding: str | None) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import re
 import zipfile
 from difflib import get_close_matches
 from pathlib import Path
@@ -63,8 +64,10 @@ def parse_table(data: bytes, name: str, *, encoding: str | None = None, blank_ro
         return _raw_sms(text, name)
     if start == "{":
         return _json_lines(text, name)
-    if start == "[" and name.lower().endswith((".json", ".jsonl")):
-        return _json_list(text, name)
+    if start == "[":
+        named = name.lower().endswith((".json", ".jsonl"))
+        if (table := _json_list(text, name, sure=named)) is not None:
+            return table
     return parse_delimited(text, name, blank_rows=blank_rows)
 
 
@@ -192,12 +195,22 @@ def _json_lines(text: str, name: str) -> Table:
     return from_records(records, name, problems)
 
 
-def _json_list(text: str, name: str) -> Table:
+def _json_list(text: str, name: str, *, sure: bool) -> Table | None:
+    """The table of a list of objects; without ``sure`` None where it is none, as a CSV may begin with a bracket too."""
+    if not (sure or is_list_of_objects(text)):
+        return None
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
+        if not sure:
+            return None
         raise DataError(f"{name} is not JSON: {error}.") from None
     return from_records(list(enumerate(values, 1)), name, [])
+
+
+def is_list_of_objects(start: str) -> bool:
+    """Whether what begins so may be a JSON list of objects."""
+    return re.match(r"\s*\[\s*(\{|$)", start) is not None
 
 
 def _parquet(data: bytes, name: str) -> Table:

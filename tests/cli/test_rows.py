@@ -78,6 +78,9 @@ def test_which_files_are_read_in_pieces(tmp_path: Path) -> None:
         "f.csv": (b'{"text": "a"}\n', HeldRows),
         "g.json": (b'[{"text": "a"}]', HeldRows),
         "SMSSpamCollection": (b"ham\thello\nspam\tprize\n", HeldRows),
+        "list.jsonl": (b' [\n{"text": "a"},\n{"text": "b"}]\n', HeldRows),
+        "list": (b'[\n\n{"text": "a"}]\n', HeldRows),
+        "list.csv": (b'[{"text": "a"}]\n', HeldRows),
         "h.csv": (b"[text],b\n1,2\n", DelimitedRows),
     }
     for name, (content, kind) in cases.items():
@@ -85,6 +88,19 @@ def test_which_files_are_read_in_pieces(tmp_path: Path) -> None:
         source = open_rows(tmp_path / name, "[text]" if name == "h.csv" else None)
         assert type(source) is kind and source.count >= 1, name
     assert whole(open_rows(tmp_path / "b.tsv", None)) == {"text": ['"x'], "b": ["y"]}
+
+
+@pytest.mark.parametrize(
+    "content", ["id\tbody\n1\ttea\n", "id,body\n1,tea\n", '{"id": 1, "body": "tea"}\n', '[{"id": 1, "body": "tea"}]']
+)
+def test_a_column_makes_a_table_of_a_txt(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "in.txt"
+    file.write_text(content, encoding="utf-8")
+    assert open_rows(file, None).columns == ["text"]
+    [rows] = open_rows(file, "body").chunks(9)
+    assert rows.texts == ["tea"] and list(rows.columns) == ["id", "body"]
+    with pytest.raises(DataError, match="no column 'bodi'"):
+        open_rows(file, "bodi")
 
 
 @pytest.mark.parametrize("suffix", ["csv", "txt", "jsonl"])
@@ -323,7 +339,8 @@ def test_many_rows_keep_their_order(
             writer.write(Rows({"text": texts}, "text"), ["x"] * 100, [0.0] * 100)
     plain = cli("predict", adapter, "--base", base, "--json", "--", *texts).ok().json()
     monkeypatch.setattr("lora_clf.inference.predict.CHUNK", 7)
-    cli("predict", adapter, "--base", base, "--input", source, "--output", target, "--text-column", "text").ok()
+    column = [] if suffix == ".txt" else ["--text-column", "text"]
+    cli("predict", adapter, "--base", base, "--input", source, "--output", target, *column).ok()
     found = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
     assert [each["text"] for each in found] == texts
     name = "label" if suffix == ".txt" else "predicted_label"

@@ -144,6 +144,14 @@ def test_json_lines_that_are_none_are_named() -> None:
     assert nested == "[1, {}]" and isinstance(nested, Nested) and not isinstance(nested, Listed)
 
 
+@pytest.mark.parametrize("name", ["x.json", "x.csv", "x.txt", "x"])
+def test_a_json_list_is_one_under_any_name(name: str) -> None:
+    assert parse_table(b'\n [\n {"text": "a"},\n {"text": "b"}]\n', name).columns == {"text": ("a", "b")}
+    if name != "x.json":
+        assert list(parse_table(b"[text],b\n1,2\n", name).columns) == ["[text]", "b"]
+        assert list(parse_table(b"[{text,b\n1,2\n", name).columns) == ["[{text", "b"]
+
+
 def test_a_text_longer_than_the_csv_limit() -> None:
     long = "word " * 100_000
     assert parse_table(written([["text", "label"], [long, "a"]]), "x.csv").columns["text"] == (long,)
