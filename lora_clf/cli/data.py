@@ -63,7 +63,16 @@ def prepare(
     line(leak_lines(dataset))
     for name, file in files.items():
         line(f"Wrote {file} ({len(dataset.parts[name]):,} rows).")
-    line(f"Use it: {shlex.join(['lora-clf', 'train', str(out), *columns.task_flags()])}")
+    line(f"Use it: {shlex.join(['lora-clf', 'train', str(out), *_prepared(dataset, columns)])}")
+
+
+def _prepared(dataset: Dataset, columns: DataFlags) -> list[str]:
+    """The flags that go with the files that were written: numbers are cut into classes there, and have their names."""
+    flags = columns.task_flags()
+    if columns.bins is not None:
+        flags = ["--label-order", ",".join(dataset.labels)]
+    positive = columns.positive_label
+    return [*flags, *(() if positive is None else ("--positive-label", positive))]
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,27 @@ def test_an_encoding_is_no_matter_of_parquet(cli: Cli, adapter: Path, tmp_path: 
 
 def test_what_moves_a_cursor_is_spelt_out() -> None:
     assert still("a\x1b[31mb\u202e\tc\n") == "a\\x1b[31mb\\u202e\tc\n"
+
+
+@pytest.mark.parametrize(
+    ("several", "flags", "named"),
+    [
+        (6, ["--bins", "low:2,fairly good:4,high"], ["--label-order", "low,fairly good,high"]),
+        (6, ["--bins", "3"], ["--label-order"]),
+        (6, ["--task", "regression"], ["--task", "regression"]),
+        (2, ["--positive-label", "1"], ["--positive-label", "1"]),
+    ],
+    ids=str,
+)
+def test_the_command_for_a_prepared_split_works(
+    cli: Cli, tmp_path: Path, several: int, flags: list[str], named: list[str]
+) -> None:
+    rows = [f"text {n} {n * 7919} of {n * n},{n % several}" for n in range(120)]
+    (tmp_path / "t.csv").write_text("\n".join(["text,stars", *rows]), encoding="utf-8")
+    said = cli("data", "prepare", tmp_path / "t.csv", *flags, "--out", tmp_path / "my parts").ok().out
+    [command] = [shlex.split(line) for line in said.splitlines() if line.startswith("Use it: ")]
+    assert command[2:5] == ["lora-clf", "train", str(tmp_path / "my parts")] and command[5 : 5 + len(named)] == named
+    cli("data", "leaks", *command[4:]).ok()  # which reads the data as train does
 
 
 def test_the_command_for_a_prepared_split_says_what_is_learned(cli: Cli, table: Path, tmp_path: Path) -> None:
