@@ -10,6 +10,7 @@ import pytest
 import lora_clf
 import lora_clf.inference.precision
 from lora_clf.comparison.contender import takeable
+from lora_clf.comparison.parts import load_parts
 from lora_clf.comparison.plan import BaseArguments, Cell, DataArguments, Plan, contenders_of
 from lora_clf.errors import UsageError
 from lora_clf.tuners import create, strategies
@@ -148,3 +149,30 @@ def test_repeats_cut_anew_and_each_tests_every_row(table: Path) -> None:
     for cut in cuts:
         assert sorted(row for rows in cut for row in rows) == list(range(1, 121))
     assert not set(map(frozenset, cuts[0])) & set(map(frozenset, cuts[1]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"split_column": "part"}, "the data come with a split of their own"),
+        ({"protocol": "book"}, "--protocol book is one fixed split"),
+        ({}, None),
+    ],
+    ids=str,
+)
+def test_a_split_that_no_seed_changes_is_not_repeated(
+    tmp_path: Path, settings: dict[str, str], said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = ["train", "train", "test"]
+    rows = [f"text {n} is {n * 7919} of {n * n},{'ab'[n % 2]},{parts[n % 3]}" for n in range(120)]
+    file = tmp_path / "rows.csv"
+    file.write_text("\n".join(["text,label,part", *rows]), encoding="utf-8")
+    repeated = plan(data=DataArguments(str(file), settings), seeds=(0, 1), resplit=True)
+    if said is None:
+        assert len({data.digest for data in load_parts(repeated).values()}) == 2
+        alike = repeated.data.load_all(0)
+        monkeypatch.setattr(DataArguments, "load_all", lambda *_: alike)
+        said = "the splits of all seeds are the same"
+    with pytest.raises(UsageError, match=f"{said}. Leave them out"):
+        load_parts(repeated)
+    assert len(load_parts(replace(repeated, resplit=False))) == 1
