@@ -201,6 +201,10 @@ def load_data(
     rest = corpus.part
     if split_column is not None:
         fixed, rest = partition.by_column(corpus.part, split_column, corpus.table.name)
+    idle = [f"--split {split}"] if shares != parse_shares(SPLIT) else []
+    idle += [f"--protocol {protocol}"] if protocol != PROTOCOLS[0] else []
+    if len(fixed) == 2 and idle:
+        raise UsageError(f"{corpus.table.name} comes with a whole split of its own: {', '.join(idle)} does not apply.")
     labels = [label for part in (rest, *fixed.values()) for label in part.labels]
     rows = [row for part in (rest, *fixed.values()) for row in part.rows]
     if isinstance(task, str):
