@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -50,6 +51,33 @@ class Folder:
         self._dtype = dtype
         self._every = every
         self._adapters = _adapter_names(plan) if save_adapters else {}
+
+    def refuse_foreign(self, plot_format: str) -> None:
+        """Refuse a folder that holds no comparison and files of the names that one would write.
+
+        Raises:
+            UsageError: there are such files; they are named.
+        """
+        if (self.out / "results.json").exists() or self._begun() or not self.out.is_dir():
+            return  # whose comparison it is `refuse_another` asks, once the data are known
+        from lora_clf.comparison.curve_plot import NAME
+        from lora_clf.comparison.evidence_plots import EVIDENCE
+        from lora_clf.comparison.plots import AXES
+
+        plots = "|".join([NAME, "score", "fit-.*", *(each.name for each in (*AXES, *EVIDENCE))])
+        mine = re.compile(rf"{re.escape(BEGUN)}|results\.csv|report\.(md|html)|curve\.csv|({plots})\.{plot_format}")
+        if there := sorted(path.name for path in self.out.iterdir() if mine.fullmatch(path.name)):
+            raise UsageError(
+                f"{self.out.resolve().name} is no folder of a comparison and holds {', '.join(there)}. Choose another "
+                "--out, or --force to overwrite."
+            )
+
+    def _begun(self) -> bool:
+        """Whether a comparison has written down here what it is going to do."""
+        try:
+            return {"plan", "facts"} <= set(json.loads((self.out / BEGUN).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return False
 
     def refuse_another(self, facts: Mapping[str, Any]) -> None:
         """Refuse a folder with the results, finished or begun, of another plan or of other data.

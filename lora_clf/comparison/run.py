@@ -176,7 +176,9 @@ def run_plan(
     check_margin(margin)
     settings = TrainSettings(**plan.training)  # a wrong setting ends here, before anything is loaded
     threads = threads_each(jobs, threads)
-    Folder(out, plan)  # what is wrong with the place ends here
+    place = Folder(out, plan)  # what is wrong with it ends here
+    if not force:
+        place.refuse_foreign(plot_format)
     begin = time.perf_counter()
     loaded = load_parts(plan)
     first = next(iter(loaded.values()))

@@ -10,8 +10,10 @@ import pytest
 import lora_clf
 import lora_clf.inference.precision
 from lora_clf.comparison.contender import takeable
+from lora_clf.comparison.folder import BEGUN, Folder
 from lora_clf.comparison.parts import load_parts
 from lora_clf.comparison.plan import BaseArguments, Cell, DataArguments, Plan, contenders_of
+from lora_clf.comparison.run import run_plan
 from lora_clf.errors import UsageError
 from lora_clf.tuners import create, strategies
 from tests.bases import tiny_base
@@ -176,3 +178,19 @@ def test_a_split_that_no_seed_changes_is_not_repeated(
     with pytest.raises(UsageError, match=f"{said}. Leave them out"):
         load_parts(repeated)
     assert len(load_parts(replace(repeated, resplit=False))) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["report.md", "report.html", "results.csv", "curve.csv", "confusion.svg", "fit-lora.svg", "plan.json"]
+)
+def test_files_of_no_comparison_are_not_overwritten(tmp_path: Path, name: str) -> None:
+    folder = Folder(tmp_path, plan())
+    folder.refuse_foreign("svg")
+    (tmp_path / "notes.md").write_text("mine", encoding="utf-8")
+    (tmp_path / "confusion.png").write_bytes(b"mine")  # plots of this comparison are svg
+    folder.refuse_foreign("svg")
+    (tmp_path / name).write_text('{"plan": "mine"}', encoding="utf-8")
+    with pytest.raises(UsageError, match=f"{tmp_path.name} is no folder of a comparison and holds {name}. Choose ano"):
+        run_plan(plan(), tmp_path, plot_format="svg")
+    (tmp_path / BEGUN).write_text('{"plan": {}, "facts": {}}', encoding="utf-8")
+    folder.refuse_foreign("svg")
