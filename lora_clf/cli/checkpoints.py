@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from lora_clf.cli.failure import TERMINATED, Interrupted
+from lora_clf.cli.failure import Interrupted
 from lora_clf.cli.flags import Flags
 from lora_clf.cli.output import note
 from lora_clf.errors import CheckpointError, TrainingError
@@ -64,7 +64,6 @@ def going_on(checkpoints: Checkpoints, words: Sequence[str]) -> Iterator[None]:
         words: the command line, without the program.
     """
     from lora_clf.training.checkpoints import generations, standing
-    from lora_clf.training.interruption import Terminated
 
     folder = Path(checkpoints.folder)
     command = shlex.join(["lora-clf", *(word for word in words if word != "--resume"), "--resume"])
@@ -72,10 +71,7 @@ def going_on(checkpoints: Checkpoints, words: Sequence[str]) -> Iterator[None]:
         yield
     except KeyboardInterrupt as interrupt:
         kept = bool(generations(folder))
-        raised = Interrupted(f"Interrupted{standing(folder)}. Go on with: {command}" if kept else "")
-        if isinstance(interrupt, Terminated):
-            raised.status = TERMINATED
-        raise raised from interrupt
+        raise Interrupted(f"Interrupted{standing(folder)}. Go on with: {command}" if kept else "") from interrupt
     except (CheckpointError, TrainingError):
         raise  # which say what to do
     except Exception:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 
 import typer
 
 from lora_clf.errors import LoraClfError
+from lora_clf.training.interruption import Terminated, terminate
 
 TRACEBACK = "LORA_CLF_TRACEBACK"
 INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
@@ -24,20 +27,33 @@ _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 class Interrupted(Exception):
-    """Ctrl-C, on its way past typer; its text, if any, is what the person is told."""
-
-    status = INTERRUPTED
+    """Ctrl-C or SIGTERM, its cause, on its way past typer; its text, if any, is what the person is told."""
 
 
 def guard(run: Callable[[], object]) -> int:
-    """Run a command and return its exit status; whatever it raises becomes a line on stderr."""
+    """Run a command and return its exit status; whatever it raises becomes a line on stderr.
+
+    SIGTERM ends it as Ctrl-C does, unless the program that calls this has a handler of its own.
+    """
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, terminate)
+    try:
+        return _guarded(run)
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _guarded(run: Callable[[], object]) -> int:
     try:
         status = run()
         sys.stdout.flush()  # here, where a closed pipe can still be met quietly
         return status if isinstance(status, int) else 0
     except (Interrupted, KeyboardInterrupt, typer.Abort) as interrupt:
         say(str(interrupt) or "Interrupted; nothing half-written is left behind.")
-        return interrupt.status if isinstance(interrupt, Interrupted) else INTERRUPTED
+        terminated = isinstance(interrupt, Terminated) or isinstance(interrupt.__cause__, Terminated)
+        return TERMINATED if terminated else INTERRUPTED
     except BrokenPipeError:
         _close_stdout()
         return 1

@@ -18,6 +18,11 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM: the machine or its scheduler wants the process to end, which it does as after Ctrl-C."""
 
 
+def terminate(number: int, frame: FrameType | None) -> None:
+    """A handler for SIGTERM outside training: what is half-written is cleared up, as after Ctrl-C."""
+    raise Terminated
+
+
 class Interruption:
     """A context in which the two signals wait for the end of a step; outside the main thread it does nothing.
 
@@ -37,7 +42,7 @@ class Interruption:
         if threading.current_thread() is threading.main_thread():
             if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
                 self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._arrived)
-            if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            if signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, terminate):
                 self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._arrived)
         return self
 

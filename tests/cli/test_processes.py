@@ -72,3 +72,23 @@ def test_ctrl_c(base: Path, table: Path, tmp_path: Path) -> None:
     assert all(line.startswith("epoch ") for line in said[:-1])
     assert [path.name for path in tmp_path.iterdir()] == ["a.checkpoints"]
     assert [path.name for path in (tmp_path / "a.checkpoints").iterdir()] == ["checkpoint-000001"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals work otherwise there")
+def test_sigterm_leaves_nothing_half_written(adapter: Path, base: Path, tmp_path: Path) -> None:
+    rows, out = tmp_path / "rows.csv", tmp_path / "out"
+    rows.write_text("text\n" + "win cash now and tea at home\n" * 300_000, encoding="utf-8")
+    out.mkdir()
+    words = [
+        *COMMAND, "predict", str(adapter), "--base", str(base), "--input", str(rows), "--output", str(out / "o.csv"),
+    ]  # fmt: skip
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        end = time.monotonic() + 100
+        while not list(out.iterdir()) and time.monotonic() < end and child.poll() is None:
+            time.sleep(0.02)
+        assert [path.name[:7] for path in out.iterdir()] == [".o.csv."]
+        child.send_signal(signal.SIGTERM)
+        assert child.stderr.read() == "Interrupted; nothing half-written is left behind.\n"
+        assert child.wait(60) == 143
+    assert not list(out.iterdir())
