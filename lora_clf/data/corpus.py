@@ -121,7 +121,7 @@ def load_corpus(
         DataError: the file cannot be read, columns are missing, or rows cannot be used; all of them are named.
     """
     table, name, licence, origin = _source_table(source, encoding)
-    text_column, label_column = find_columns(table, text_column, label_column, columns)
+    text_column, label_column = find_columns(table, text_column, label_column, columns, apart=required)
     if HARD in table.columns and HARD not in (text_column, label_column):
         columns = tuple(dict.fromkeys([*columns, HARD]))
     return checked(
@@ -237,14 +237,24 @@ def label_warnings(labels: Sequence[str]) -> list[str]:
 
 
 def find_columns(
-    table: Table, text_column: str | None, label_column: str | None, columns: Sequence[str] = ()
+    table: Table,
+    text_column: str | None,
+    label_column: str | None,
+    columns: Sequence[str] = (),
+    *,
+    apart: Sequence[str] = (),
 ) -> tuple[str, str]:
-    """The columns of texts and labels: those asked for, else those with a usual name; problems at once."""
+    """The columns of texts and labels: those asked for, else those with a usual name; problems at once.
+
+    ``columns`` have to be there; those in ``apart`` (a group, a split) are guessed last, though a label may be one.
+    """
     problems = missing_columns(table, [text_column, label_column, *columns])
-    text = text_column or usual_column(table, TEXT_NAMES, {label_column, *columns})
-    label = label_column or usual_column(table, LABEL_NAMES, {text, *columns})
+    text = text_column or usual_column(table, TEXT_NAMES, {label_column, *apart})
+    text = text or usual_column(table, TEXT_NAMES, {label_column})
+    label = label_column or usual_column(table, LABEL_NAMES, {text, *apart})
+    label = label or usual_column(table, LABEL_NAMES, {text})
     named = text is not None
-    others = [column for column in table.columns if column not in columns]
+    others = [column for column in table.columns if column not in apart]
     if len(others) == 2:  # where one of two is known, the other is the other
         text = text or next((column for column in others if column != label and label in others), None)
         label = label or next((column for column in others if column != text and text in others), None)

@@ -276,41 +276,6 @@ def test_all_problems_of_a_file_at_once(tmp_path: Path) -> None:
     assert sum(warning.startswith("left out row") for warning in dataset.warnings) == 3
 
 
-@pytest.mark.parametrize(
-    ("flags", "named"),
-    [
-        ({"split": "80/10/10"}, "--split 80/10/10"),
-        ({"split": "60/20/20", "protocol": "random"}, "--split 60/20/20, --protocol random"),
-        ({"split": "7/1/2", "seed": 5, "balance": "undersample", "group_column": "who"}, None),  # the usual shares
-    ],
-    ids=str,
-)
-def test_flags_about_a_split_do_not_apply_to_a_whole_one(
-    tmp_path: Path, flags: dict[str, Any], named: str | None
-) -> None:
-    table = [each | {"part": ["train", "dev", "test"][n // 3 % 3], "who": str(n)} for n, each in enumerate(rows(60))]
-    path = write(tmp_path / "a.csv", table)
-    half = write(tmp_path / "b.csv", [each | {"part": each["part"].replace("dev", "train")} for each in table])
-    assert load_data(half, split_column="part", **flags).protocol == "given"  # validation is taken out of training
-    if named is None:
-        load_data(path, split_column="part", **flags)
-        return
-    with pytest.raises(UsageError, match=rf"a\.csv comes with a whole split of its own: {named} does not apply"):
-        load_data(path, split_column="part", **flags)
-
-
-@pytest.mark.parametrize("skip", [False, True])
-def test_what_is_behind_a_stray_quote_is_never_left_out(tmp_path: Path, skip: bool) -> None:
-    rows = [f"text number {n} of the table,{'ab'[n % 2]}" for n in range(100)]
-    rows[40], rows[20] = f'"{rows[40]}', "no label here,"
-    path = tmp_path / "t.csv"
-    path.write_text("\n".join(["text,label", *rows]) + "\n", encoding="utf-8")
-    with pytest.raises(DataError, match="cannot be read from row 41 on") as told:
-        load_data(path, skip_bad_rows=skip)
-    assert "skip" not in str(told.value)
-    assert [problem.split(":")[0] for problem in told.value.problems] == ["row 41", "row 21"]
-
-
 def test_labels_nothing_can_be_learnt_from(tmp_path: Path) -> None:
     table = rows(30)
     table[4]["label"] = "lonely"
