@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lora_clf.cli.companions import companions, counted
-from lora_clf.cli.flags import AdapterFlags, DataFlags, Json, Precision, takes
+from lora_clf.cli.flags import AdapterFlags, DataFlags, Force, Json, Precision, takes
 from lora_clf.cli.opening import open_adapter
 from lora_clf.cli.output import document, line, note
+from lora_clf.cli.places import check_free_file
 from lora_clf.cli.quiet import quiet_third_parties
 from lora_clf.cli.scorecard import show_breakdown
 from lora_clf.cli.scores import show_scores
@@ -51,6 +52,7 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE", help="Of a regression: predicted against true, and residuals (png, svg, pdf)."),
     ] = None,
+    force: Force = False,
     as_json: Json = False,
     *,
     how: AdapterFlags,
@@ -63,6 +65,8 @@ def evaluate(
     quiet_third_parties()
     if all_rows and seed is not None:
         raise UsageError(f"--seed {seed} is about a split, and --all-rows makes none.")
+    if force and plot is None:
+        raise UsageError("--force is about --plot, which was not given.")
     if errors < 0:
         raise UsageError(f"--errors {errors}: expected 0 or more.")
     rules = [drop_rule(text) for text in drop_rows or ()]
@@ -80,6 +84,7 @@ def evaluate(
     columns.say_unused(header.task)
     if plot is not None:
         check_plot(plot)
+        check_free_file(plot, force, "--plot", makes_folder=True)
         if header.task != "regression":
             raise UsageError(f"--plot draws numbers, and the adapter's task is {header.task}.")
     if columns.positive_label is not None and columns.positive_label not in header.labels:

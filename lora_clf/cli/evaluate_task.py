@@ -94,18 +94,12 @@ def evaluate_task(
         as_json: whether one document is printed instead.
     """
     from lora_clf.evaluation.task_breakdown import breakdown
-    from lora_clf.tasks.regression import Regression
 
     header = adapter.header
     task = header.answering
     scores = {name: each.scores() for name, each in scored.items()}
     reports = {name: breakdown(each, columns[name]) for name, each in scored.items()}
     detailed = list(scored)[-1]
-    if plot is not None and isinstance(task, Regression):
-        from lora_clf.evaluation.fit_plot import plot_fit
-
-        last = scored[detailed]
-        plot_fit(last.targets, task.values(last.logits), task.labels[0], plot)
     if as_json:
         document(
             {
@@ -121,6 +115,7 @@ def evaluate_task(
                 "reports": reports,
             }
         )
+        _draw(scored[detailed], plot)
         return
     name = "the number" if header.task == "regression" else "labels"
     line(f"Adapter: {facts['adapter']}, {header.strategy} on {header.base_name}, {name} {', '.join(header.labels)}.")
@@ -130,5 +125,15 @@ def evaluate_task(
     show_scores(scores, None)
     rests = counted(len(scored[detailed].rows))
     show_task_breakdown(detailed, reports[detailed], task.primary, errors, rests, numbers=task.name == "regression")
+    _draw(scored[detailed], plot)
     if plot is not None:
         line(f"Wrote {plot}: predicted against true numbers of {detailed}, and residuals.")
+
+
+def _draw(scored: Scored, plot: Path | None) -> None:
+    """Draw the numbers of a part, where that is asked for; last, so that no disk takes the scores with it."""
+    from lora_clf.evaluation.fit_plot import plot_fit
+    from lora_clf.tasks.regression import Regression
+
+    if plot is not None and isinstance(scored.task, Regression):
+        plot_fit(scored.targets, scored.task.values(scored.logits), scored.task.labels[0], plot)

@@ -10,19 +10,19 @@ from lora_clf.comparison.size import folder_bytes as folder_bytes
 from lora_clf.errors import UsageError
 
 
-def check_free_file(file: Path, force: bool) -> None:
-    """Refuse a result file that is there already or cannot be written.
+def check_free_file(file: Path, force: bool, flag: str = "--output", *, makes_folder: bool = False) -> None:
+    """Refuse a result file that is there already or cannot be written; its folder is there, or will be made.
 
     Raises:
         UsageError: it is there and ``force`` was not given, it is a folder, or it cannot be written.
     """
     if file.is_dir():
-        raise UsageError(f"--output {file} is a folder; expected the name of a file.")
+        raise UsageError(f"{flag} {file} is a folder; expected the name of a file.")
     if file.exists() and not force:
-        raise UsageError(f"{file} is there already. Give another --output, or --force to overwrite it.")
-    if not file.parent.is_dir():
-        raise UsageError(f"--output {file}: there is no folder {str(file.parent)!r}. Make it first.")
-    check_writable(file, "--output")
+        raise UsageError(f"{file} is there already. Give another {flag}, or --force to overwrite it.")
+    if not makes_folder and not file.parent.is_dir():
+        raise UsageError(f"{flag} {file}: there is no folder {str(file.parent)!r}. Make it first.")
+    check_writable(file, flag)
 
 
 def check_writable(place: Path, flag: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from lora_clf.data.cache import write_whole
 from lora_clf.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ def check_plot(file: Path) -> None:
 
 
 def plot_fit(truth: npt.NDArray[np.float64], predicted: npt.NDArray[np.float64], name: str, file: Path) -> None:
-    """Write predicted against true, and the residuals against predicted.
+    """Write predicted against true, and the residuals against predicted; the file is there whole or not at all.
 
     Args:
         truth: (N,) in the units of the data.
@@ -37,9 +39,10 @@ def plot_fit(truth: npt.NDArray[np.float64], predicted: npt.NDArray[np.float64],
     """
     import matplotlib
 
-    file.parent.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()
     with matplotlib.rc_context({"text.parse_math": False}):  # a name like cost in $ or $/h is no formula
-        draw_fit(truth, predicted, name).savefig(file, dpi=130)
+        draw_fit(truth, predicted, name).savefig(content, format=file.suffix.lower()[1:], dpi=130)
+    write_whole(file, content.getvalue())
 
 
 def draw_fit(truth: npt.NDArray[np.float64], predicted: npt.NDArray[np.float64], name: str) -> Figure:

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def trained(cli: Cli, base: Path, out: Path, *args: object) -> dict[str, object]
     return found
 
 
-def test_a_number(cli: Cli, base: Path, tables: Path, tmp_path: Path) -> None:
+def test_a_number(cli: Cli, base: Path, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "stars"
     flags = ("--text-column", "text", "--label-column", "stars")
     scores = tables / "scores.csv"
@@ -82,6 +83,21 @@ def test_a_number(cli: Cli, base: Path, tables: Path, tmp_path: Path) -> None:
     assert "regression" in inspected and "Spearman" in inspected
     assert "mean absolute error" in (out / "README.md").read_text()
     assert cli("evaluate", out, scores, *flags, "--base", base, "--plot", tmp_path / "fit.txt").code == 2
+    for place, force, said in (
+        (plot, (), "fit.png is there already. Give another --plot, or --force"),
+        (tmp_path, ("--force",), "ends in .png"),
+        (out / "README.md" / "f.png", (), "'README.md' is a file, expected a folder"),
+    ):  # fmt: skip
+        refused = cli("evaluate", out, scores, *flags, "--base", base, "--plot", place, *force)
+        assert (refused.code, refused.out) == (2, "") and said in refused.err, refused.err
+    before = plot.read_bytes()
+    full = OSError(28, "No space left on device", str(plot))
+    with monkeypatch.context() as patched:  # the scores are there before the disk is asked
+        patched.setattr("lora_clf.evaluation.fit_plot.write_whole", Mock(side_effect=full))
+        ran = cli("evaluate", out, scores, *flags, "--base", base, "--plot", plot, "--force")
+    assert ran.code == 1 and "worst first" in ran.out and "No space left" in ran.err and plot.read_bytes() == before
+    cli("evaluate", out, scores, *flags, "--base", base, "--plot", plot, "--force").ok()
+    assert plot.read_bytes() == before
 
 
 def test_ordered_classes_of_a_number(cli: Cli, base: Path, tables: Path, tmp_path: Path) -> None:
