@@ -11,6 +11,8 @@ import sys
 import warnings
 
 _LOUD = ("transformers", "huggingface_hub", "peft", "torch", "tokenizers", "sklearn", "matplotlib", "pyarrow")
+# Of matplotlib, which lays them at the door of whoever calls it.
+_MISSING_LETTERS = r"Glyph \d+ .*missing from|Matplotlib currently does not support"
 _SETTINGS = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -43,6 +45,7 @@ def quiet_third_parties() -> None:
     for name in _LOUD:
         warnings.filterwarnings("ignore", module=rf"{name}(\.|$)")
         logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=_MISSING_LETTERS)
     if "transformers" in sys.modules:  # read its environment when it was imported, before us
         from transformers.utils import logging as its_logging
 

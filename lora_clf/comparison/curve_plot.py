@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
-from lora_clf.comparison.plots import COLOURS, DASHES, FAINT, MARKERS, STYLE
+from lora_clf.comparison.plots import COLOURS, DASHES, FAINT, MARKERS, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ def render_curve(comparison: Comparison, kind: str) -> bytes | None:
     if not comparison.curve_points:
         return None
     metadata: dict[str, Any] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(style()):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 

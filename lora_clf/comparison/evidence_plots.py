@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_clf.comparison.plots import COLOURS, DASHES, FAINT, MARKERS, STYLE
+from lora_clf.comparison.plots import COLOURS, DASHES, FAINT, MARKERS, style
 from lora_clf.data.cache import write_whole
 from lora_clf.metrics.probability import reliability
 
@@ -56,7 +56,7 @@ def render_evidence(comparison: Comparison, evidence: Evidence, kind: str) -> by
     import matplotlib
 
     metadata: dict[str, Any] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(style()):
         figure = evidence.draw(comparison)
         if figure is None:
             return None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_clf.data.cache import write_whole
 from lora_clf.errors import unknown
+from lora_clf.evaluation.fonts import families
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,6 +46,11 @@ STYLE: Any = {  # matplotlib names its settings in a type of its own
     "xtick.color": INK,
     "ytick.color": INK,
 }
+
+
+def style() -> Any:
+    """The settings, with fonts of this system for letters that the first lacks."""
+    return {**STYLE, "font.family": families()}
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ def render(comparison: Comparison, axis: Axis, kind: str) -> bytes | None:
         "svg": {"Date": None},
         "pdf": {"CreationDate": None},
     }[kind]
-    with matplotlib.rc_context(STYLE):  # back to the user's own settings at the end of the block
+    with matplotlib.rc_context(style()):  # back to the user's own settings at the end of the block
         figure = draw(comparison, rows, axis)
         stream = io.BytesIO()
         figure.savefig(stream, format=kind, dpi=160, metadata=metadata)

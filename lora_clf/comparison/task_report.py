@@ -19,6 +19,7 @@ from lora_clf.comparison.table import count_text, seconds_text, size_text
 from lora_clf.comparison.task_comparison import BASELINES, TaskComparison
 from lora_clf.comparison.task_standing import RIVAL, Gap, TaskStanding, figure
 from lora_clf.data.cache import write_whole
+from lora_clf.evaluation.fonts import families
 from lora_clf.tasks.regression import Regression
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ def write_task_report(found: TaskComparison, out: Path, plot_format: str = "png"
     """
     import matplotlib
 
-    with matplotlib.rc_context({"text.parse_math": False}):  # a label like $5-$10 is no formula
+    # A label like $5-$10 is no formula.
+    with matplotlib.rc_context({"text.parse_math": False, "font.family": families("sans-serif")}):
         _write(found, out, plot_format)
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from lora_clf.data.cache import write_whole
 from lora_clf.errors import UsageError
+from lora_clf.evaluation.fonts import families
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +41,8 @@ def plot_fit(truth: npt.NDArray[np.float64], predicted: npt.NDArray[np.float64],
     import matplotlib
 
     content = io.BytesIO()
-    with matplotlib.rc_context({"text.parse_math": False}):  # a name like cost in $ or $/h is no formula
+    # A name like cost in $ or $/h is no formula.
+    with matplotlib.rc_context({"text.parse_math": False, "font.family": families("sans-serif")}):
         draw_fit(truth, predicted, name).savefig(content, format=file.suffix.lower()[1:], dpi=130)
     write_whole(file, content.getvalue())
 

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from lora_clf.comparison.plots import AXES, draw, render, write_plots
+from lora_clf.cli.quiet import quiet_third_parties
+from lora_clf.comparison.plots import AXES, draw, render, style, write_plots
 from lora_clf.errors import UsageError
+from lora_clf.evaluation.fit_plot import plot_fit
+from lora_clf.evaluation.fonts import families
 from tests.comparison.invented import PARAMETERS, invented
 
 CASES = {
@@ -48,3 +53,28 @@ def test_plots_are_written_in_each_format_without_touching_global_state(tmp_path
     assert render(found, AXES[0], "png") == (tmp_path / "accuracy-parameters.png").read_bytes()
     with pytest.raises(UsageError, match="svg"):
         write_plots(found, tmp_path, "gif")
+
+
+def test_fonts_of_the_system_have_the_letters_that_the_first_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lora_clf.evaluation.fonts.COMMON", ("No Such Font", "cmb10"))
+    families.cache_clear()
+    try:
+        assert families() == style()["font.family"] == ["DejaVu Sans", "cmb10"]
+        assert families("sans-serif") == ["sans-serif", "cmb10"]
+    finally:
+        families.cache_clear()
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_letter_that_no_font_has_is_no_warning_in_a_command(
+    quiet: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lora_clf.evaluation.fonts.COMMON", ())
+    families.cache_clear()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        if quiet:
+            quiet_third_parties()
+        plot_fit(np.arange(3.0), np.arange(3.0), "\u661f", tmp_path / "fit.png")
+    families.cache_clear()
+    assert bool(said) is not quiet
