@@ -13,7 +13,7 @@ from lora_clf.cli.flags import DataFlags, Force, Json, Seed, takes
 from lora_clf.cli.output import document, documents, line, note
 from lora_clf.cli.places import check_writable
 from lora_clf.cli.row_files import open_rows
-from lora_clf.cli.sources import leak_lines, one_source, show_source
+from lora_clf.cli.sources import leak_lines, one_source, read_once, show_source
 from lora_clf.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -93,11 +93,12 @@ def leaks(
     from lora_clf.data.dataset import GIVEN, load_data
 
     origin = one_source(source, data)
-    dataset = load_data(origin, **columns.settings(), seed=seed)
+    table = read_once(origin, columns.encoding)
+    dataset = load_data(table, **columns.settings(), seed=seed)
     _warn(dataset)
     plain = None
     if dataset.protocol != GIVEN and not _came(context, "protocol"):
-        plain = load_data(origin, **{**columns.settings(), "protocol": "random"}, seed=seed)
+        plain = load_data(table, **{**columns.settings(), "protocol": "random"}, seed=seed)
     if as_json:
         found = {**facts(dataset), "leaks": dataset.leaks().as_dict()}
         if plain is not None:
@@ -132,8 +133,10 @@ def clean(
     from lora_clf.data.traced import Traced
     from lora_clf.data.transcript import clean as cleaning_of
 
-    if not file.is_file():
+    if not file.exists():
         raise DataError(f"There is no file {file}.")
+    if file.is_dir():
+        raise DataError(f"{file} is a folder; expected a transcript as text, or a table of texts.")
     if file.suffix.lower() in PROSE:
         texts = [decoded(file.read_bytes(), file.name, encoding)]
     else:

@@ -15,7 +15,7 @@ from lora_clf.cli.places import check_free_file
 from lora_clf.cli.quiet import quiet_third_parties
 from lora_clf.cli.scorecard import show_breakdown
 from lora_clf.cli.scores import show_scores
-from lora_clf.cli.sources import one_source, show_source
+from lora_clf.cli.sources import one_source, read_once, show_source
 from lora_clf.errors import DataError, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -217,11 +217,12 @@ def split_of(origin: str, settings: dict[str, Any], seeds: tuple[int, ...], dige
     """
     from lora_clf.data.dataset import load_data
 
-    first = load_data(origin, **settings, seed=seeds[0])
+    table = read_once(origin, settings.get("encoding"))
+    first = load_data(table, **settings, seed=seeds[0])
     if first.digest == digest:
         return first
     for seed in seeds[1:]:
-        other = load_data(origin, **settings, seed=seed)
+        other = load_data(table, **settings, seed=seed)
         if other.digest == digest:
             return other
     return first

@@ -9,6 +9,7 @@ from lora_clf.errors import UsageError
 
 if TYPE_CHECKING:
     from lora_clf.data.dataset import Dataset
+    from lora_clf.data.table import Table
 
 SHOWN = 10  # labels
 
@@ -25,6 +26,13 @@ def one_source(argument: str | None, flag: str | None) -> str:
     if not found:
         raise UsageError("No data set came. Give a table (CSV, TSV, JSONL, Parquet), or a corpus: sms-spam, demo.")
     return found
+
+
+def read_once(origin: str, encoding: str | None) -> str | Table:
+    """``origin``; its table where it can be read one time only, as a pipe can, and is needed several times."""
+    from lora_clf.data.reader import is_pipe, read_table
+
+    return read_table(origin, encoding=encoding) if is_pipe(origin) else origin
 
 
 def show_source(data: Dataset, asked: str | None) -> None:

@@ -100,9 +100,14 @@ class DataArguments:
     folds: int | None = None
 
     def __post_init__(self) -> None:
-        """Check what has to go through JSON."""
+        """Check what has to go through JSON, and be read by every run."""
+        from lora_clf.data.reader import is_pipe
+
         if not isinstance(task := self.settings.get("task", "auto"), str):
             raise UsageError(f"A comparison takes its task by name, as {task.name!r}; a Task came.")
+        for place in (self.source, self.settings.get("validation"), self.settings.get("test")):
+            if place is not None and is_pipe(place):
+                raise UsageError(f"{place} is no file that every run of a comparison can read. Write it to one first.")
 
     def load(self, seed: int, fold: int | None = None) -> Dataset:
         """The data set of one split seed and, in a plan with folds, of one fold (0-based)."""

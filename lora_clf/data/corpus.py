@@ -94,7 +94,7 @@ class Corpus:
 
 
 def load_corpus(
-    source: str | Path = "sms-spam",
+    source: str | Path | Table = "sms-spam",
     *,
     text_column: str | None = None,
     label_column: str | None = None,
@@ -104,7 +104,7 @@ def load_corpus(
     skip_bad_rows: bool = False,
     empty_labels: bool = False,
 ) -> Corpus:
-    """Read a source and check it row by row: ``sms-spam``, ``demo``, or the path of a table.
+    """Read a source and check it row by row: ``sms-spam``, ``demo``, the path of a table, or a table.
 
     Args:
         source: the corpus' name, or a file's path.
@@ -300,10 +300,12 @@ def is_prepared(folder: Path) -> bool:
     return all((folder / name).is_file() for name in ("train.csv", "test.csv"))
 
 
-def _source_table(source: str | Path, encoding: str | None) -> tuple[Table, str, str | None, str]:
+def _source_table(source: str | Path | Table, encoding: str | None) -> tuple[Table, str, str | None, str]:
     """The table, and its name, licence and attribution; the latter never a path of this machine."""
     from lora_clf.data import demo, sms_spam  # here, because most tables need no network code
 
+    if isinstance(source, Table):
+        return _known(source, Path(source.name))
     if source == "demo":
         return demo.read_demo(), "demo", demo.LICENCE, demo.ATTRIBUTION
     if source == "sms-spam":
@@ -329,7 +331,13 @@ def _source_table(source: str | Path, encoding: str | None) -> tuple[Table, str,
                     f"There are: {', '.join(sorted(os.listdir(path))[:10]) or 'no files'}."
                 )
             path = path / SMS_MEMBER
-    table = read_table(path, encoding=encoding)
+    return _known(read_table(path, encoding=encoding), path)
+
+
+def _known(table: Table, path: Path) -> tuple[Table, str, str | None, str]:
+    """The same for a table that was read from ``path``."""
+    from lora_clf.data import sms_spam
+
     if table.raw_sms is not None and sms_spam.is_genuine(table.raw_sms.encode("utf-8")):
         return table, "sms-spam", sms_spam.LICENCE, sms_spam.ATTRIBUTION
     return table, path.stem, None, path.name

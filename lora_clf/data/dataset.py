@@ -16,6 +16,7 @@ from lora_clf.data.corpus import Part as Part
 from lora_clf.data.leaks import LeakReport, find_leaks
 from lora_clf.data.question import Question, named, read_labels, refuse_classes_only
 from lora_clf.data.split import divide, fold_parts, parse_shares, undersample
+from lora_clf.data.table import Table
 from lora_clf.errors import DataError, UsageError, unknown
 from lora_clf.tasks.base import Task
 from lora_clf.tasks.classification import Classification
@@ -94,7 +95,7 @@ class Dataset:
 
 
 def load_data(
-    source: str | Path = "sms-spam",
+    source: str | Path | Table = "sms-spam",
     *,
     text_column: str | None = None,
     label_column: str | None = None,
@@ -118,7 +119,7 @@ def load_data(
     """Read labelled texts and split them into training, validation and test.
 
     Args:
-        source: ``sms-spam``, ``demo``, the path of a table, or a folder with train.csv, test.csv and perhaps
+        source: ``sms-spam``, ``demo``, the path of a table, a table, or a folder with train.csv, test.csv and perhaps
             validation.csv.
         text_column: the column of texts; found by its usual names when not given. ``label_column`` likewise.
         label_column: the column of labels.
@@ -158,8 +159,8 @@ def load_data(
         raise UsageError(f"The seed is {seed!r}; expected a whole number from 0.")
     shares = parse_shares(split)
     question = Question(task if isinstance(task, str) else "auto", label_separator, label_order, bins)
-    folder = Path(source).expanduser()
-    prepared = source not in ("demo", "sms-spam") and is_prepared(folder)
+    folder = Path(source.name if isinstance(source, Table) else source).expanduser()
+    prepared = not isinstance(source, Table) and source not in ("demo", "sms-spam") and is_prepared(folder)
     if prepared:
         source, test = folder / "train.csv", test or folder / "test.csv"
         if validation is None and (folder / "validation.csv").is_file():
@@ -174,7 +175,7 @@ def load_data(
 
     needed = [name for name in (group_column, split_column) if name]
 
-    def corpus_of(place: str | Path) -> Corpus:
+    def corpus_of(place: str | Path | Table) -> Corpus:
         return load_corpus(
             place,
             text_column=text_column,

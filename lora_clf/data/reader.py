@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import os
 import re
 import zipfile
 from difflib import get_close_matches
@@ -45,6 +46,11 @@ def read_table(path: str | Path, *, encoding: str | None = None, blank_rows: boo
     except OSError as error:
         raise DataError(f"{path.name} cannot be read: {error.strerror or error}.") from error
     return parse_table(data, path.name, encoding=encoding, blank_rows=blank_rows)
+
+
+def is_pipe(path: str | Path) -> bool:
+    """Whether there is something that is neither a file nor a folder: a pipe, which can be read one time only."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
 def parse_table(data: bytes, name: str, *, encoding: str | None = None, blank_rows: bool = False) -> Table:

@@ -92,3 +92,20 @@ def test_sigterm_leaves_nothing_half_written(adapter: Path, base: Path, tmp_path
         assert child.stderr.read() == "Interrupted; nothing half-written is left behind.\n"
         assert child.wait(60) == 143
     assert not list(out.iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/stdin").exists(), reason="there is no such place")
+def test_a_pipe_is_a_table(adapter: Path, base: Path, table: Path, tmp_path: Path) -> None:
+    text = table.read_text(encoding="utf-8")
+    said = {}
+    for place in (table, "/dev/stdin"):
+        leaks = start("data", "leaks", place, "--json", input=text)
+        scores = start("evaluate", adapter, place, "--base", base, "--seed", 0, "--json", input=text)
+        assert leaks.returncode == scores.returncode == 0, leaks.stderr + scores.stderr
+        said[place] = json.loads(leaks.stdout)["random"]["leaks"], json.loads(scores.stdout)["test"]
+    assert said[table] == said["/dev/stdin"]
+    cleaned = start("data", "clean", "/dev/stdin", input="text\nA: well uh yes\n")
+    assert cleaned.returncode == 0 and "1 text; changed or taken out: 1 speakers" in cleaned.stderr
+    refused = start("compare", "/dev/stdin", "--base", base, "--out", tmp_path / "no", input=text)
+    assert refused.returncode == 2 and refused.stderr.startswith("Error: /dev/stdin is no file that every run")
+    assert not list(tmp_path.iterdir())
