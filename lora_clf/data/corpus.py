@@ -16,6 +16,7 @@ from lora_clf.data.table import Listed, Nested, Table, missing_columns
 from lora_clf.errors import DataError, UsageError
 
 SOURCES = ("demo", "sms-spam")
+_HALF = re.compile("[\ud800-\udfff]")  # of a pair that stands for one character; UTF-8 has it in no file
 FEW = 20
 
 # Names people give to such columns, the likeliest first; v1 and v2 are those of a spam.csv that many have.
@@ -161,13 +162,16 @@ def checked(
             reasons.append(f"column {text_column!r} holds {_kind(text)}, expected text")
         elif text is None or not text.strip():
             reasons.append(f"no text in column {text_column!r}")
-        elif re.search("[\ud800-\udfff]", text):
+        elif _HALF.search(text):
             reasons.append("the text holds half of a character (a lone surrogate)")
         if isinstance(label, Nested) and not isinstance(label, Listed):
             reasons.append(f"column {label_column!r} holds {_kind(label)}, expected a label or a list of labels")
         if not empty_labels and (label is None or not label.strip()):
             reasons.append(f"no label in column {label_column!r}")
             unlabelled = True
+        carried = ((column, table.columns[column][place]) for column in dict.fromkeys([label_column, *columns]))
+        halves = (column for column, cell in carried if cell is not None and _HALF.search(cell))
+        reasons.extend(f"column {column!r} holds half of a character (a lone surrogate)" for column in halves)
         reasons.extend(f"nothing in column {column!r}" for column in required if not table.columns[column][place])
         if reasons:
             problems.append(f"row {row}: {', '.join(reasons)}")

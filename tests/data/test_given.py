@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lora_clf.data import load_data
+from lora_clf.data import export, load_data
 from lora_clf.data.corpus import find_columns
 from lora_clf.data.table import Table
 from lora_clf.errors import DataError, UsageError
@@ -71,3 +72,19 @@ def test_what_is_behind_a_stray_quote_is_never_left_out(tmp_path: Path, skip: bo
         load_data(path, skip_bad_rows=skip)
     assert "skip" not in str(told.value)
     assert [problem.split(":")[0] for problem in told.value.problems] == ["row 41", "row 21"]
+
+
+def test_half_of_a_character_is_a_problem_wherever_it_is_read(tmp_path: Path) -> None:
+    records = [{"text": f"text {n} {n * n}", "label": "ab"[n % 2], "who": "x", "more": "y"} for n in range(40)]
+    records[3]["text"], records[5]["label"], records[8]["who"], records[9]["more"] = ["\ud83d"] * 4
+    path = tmp_path / "t.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    half = "half of a character (a lone surrogate)"
+    with pytest.raises(DataError) as told:
+        load_data(path, columns=["who"])
+    assert list(told.value.problems) == [
+        f"row 4: the text holds {half}", f"row 6: column 'label' holds {half}", f"row 9: column 'who' holds {half}",
+    ]  # fmt: skip
+    kept = load_data(path, columns=["who"], skip_bad_rows=True)
+    export(kept, tmp_path / "out")
+    assert sum(map(len, kept.parts.values())) == 37
