@@ -17,7 +17,7 @@ from lora_clf.cli.rows import Rows, RowSource, find_text, no_text, read_whole, u
 from lora_clf.errors import DataError, UsageError
 
 JSON_LINES: Final = (".jsonl", ".ndjson")
-_MAGIC: Final = (b"PK\x03\x04", b"PAR1", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")  # of files that are no text
+_TABLES: Final = (b"PK\x03\x04", b"PAR1")  # how files begin that are no text, and hold a table
 
 
 def open_rows(file: Path, text_column: str | None, encoding: str | None = None) -> RowSource:
@@ -28,6 +28,8 @@ def open_rows(file: Path, text_column: str | None, encoding: str | None = None) 
     Raises:
         DataError: it is not there, cannot be read, or rows cannot be understood (all of them listed).
     """
+    from lora_clf.data.reader import refuse_no_text
+
     if file.is_dir():
         raise DataError(f"--input {file} is a folder; expected a CSV, TSV, JSONL, Parquet or text file.")
     if not file.is_file():  # a pipe, which can be read once only; or nothing, and the reader says what is near
@@ -37,6 +39,10 @@ def open_rows(file: Path, text_column: str | None, encoding: str | None = None) 
         if encoding is not None:
             raise UsageError(f"--encoding {encoding} is about text files; {file.name} is Parquet.")
         return ParquetRows(file, text_column)
+    with file.open("rb") as binary:
+        start = binary.read(16)
+    if not start.startswith(_TABLES):
+        refuse_no_text(start, file.name, encoding)
     try:
         if suffix == ".txt" and text_column is None:
             return LineRows(file, encoding)
@@ -54,7 +60,7 @@ def _is_delimited(file: Path, encoding: str | None) -> bool:
     from lora_clf.data.reader import is_list_of_objects, is_raw_sms
 
     with file.open("rb") as binary:
-        if binary.read(8).startswith(_MAGIC):
+        if binary.read(8).startswith(_TABLES):
             return False
     with _opened(file, encoding, "\n") as stream:
         line = stream.readline()

@@ -16,7 +16,7 @@ import re
 import zipfile
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from lora_clf.data.archive import open_zip, read_member
 from lora_clf.data.delimited import parse_delimited
@@ -28,6 +28,21 @@ SMS_LABELS = ("ham", "spam")
 LARGEST_MEMBER = 2_000_000_000  # bytes unpacked from a zip
 LARGEST_RATIO = 100  # of them to a byte of the zip, where they are more than the next number; tables have 3 to 20
 LARGEST_UNASKED = 100_000_000
+
+_UNPACK = "Unpack it first, or use a zip."
+_EXPORT = "Save the table as 'CSV UTF-8' and give that file."
+BINARY: Final = {
+    **dict.fromkeys((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"), ("a compressed file", _UNPACK)),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", _UNPACK),
+    b"PK\x03\x04": ("a zip or an office document", "Give it as it is, or the table in it."),
+    b"PAR1": ("a Parquet file", "Give it under a name that ends in .parquet."),
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("an old office document (.xls, .doc)", _EXPORT),
+    b"SQLite format 3\0": ("an SQLite database", _EXPORT),
+    b"%PDF-": ("a PDF", _EXPORT),
+    b"ARROW1\0\0": ("an Arrow file", "Save it as Parquet."),
+    b"\x89PNG\r\n\x1a\n": ("a picture", "Expected a table."),
+}
+"""How files begin that are no text, what they are, and what to do with them."""
 
 
 def read_table(path: str | Path, *, encoding: str | None = None, blank_rows: bool = False) -> Table:
@@ -60,8 +75,6 @@ def parse_table(data: bytes, name: str, *, encoding: str | None = None, blank_ro
         return parse_table(data, f"{name}/{member}", encoding=encoding, blank_rows=blank_rows)
     if data.startswith(b"PAR1"):
         return _parquet(data, name)
-    if data.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")):
-        raise DataError(f"{name} is a compressed file. Unpack it first, or use a zip.")
     text = decoded(data, name, encoding)
     if not text.strip():
         raise DataError(f"{name} is empty. Expected a row with the names of columns, then a row for each text.")
@@ -79,6 +92,7 @@ def parse_table(data: bytes, name: str, *, encoding: str | None = None, blank_ro
 
 def decoded(data: bytes, name: str, encoding: str | None = None) -> str:
     """The text of a file; without ``encoding`` it must be UTF-8, with or without a byte order mark."""
+    refuse_no_text(data, name, encoding)
     if encoding is None and data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(
             f"{name} is UTF-16; expected UTF-8. Save it as UTF-8 ('CSV UTF-8' in a spreadsheet) or give "
@@ -96,6 +110,11 @@ def decoded(data: bytes, name: str, encoding: str | None = None) -> str:
                 f"{name} is not {encoding}: byte {error.start + 1:,} of the file cannot be read as that. "
                 f"Without an encoding the file is read as UTF-8."
             ) from None
+    if b"\0" in data:
+        raise DataError(
+            f"{name} is no text: it holds NUL bytes, and is not UTF-8. Expected a CSV, TSV, JSONL, Parquet or zip "
+            "file. Of UTF-16 name the byte order, as encoding='utf-16-le' (--encoding utf-16-le)."
+        )
     problems = []
     for number, line in enumerate(data.split(b"\n"), 1):
         try:
@@ -111,6 +130,26 @@ def decoded(data: bytes, name: str, encoding: str | None = None) -> str:
         f"encoding='cp1252' (--encoding cp1252).",
         problems,
     )
+
+
+def refuse_no_text(start: bytes, name: str, encoding: str | None) -> None:
+    """Refuse a file that begins as one of `BINARY` does, or, without ``encoding``, in Latin letters of two bytes each.
+
+    Raises:
+        DataError: it does; the message says what it is.
+    """
+    for magic, (what, do) in BINARY.items():
+        if start.startswith(magic):
+            raise DataError(f"{name} is {what}. {do}")
+    low, high = start[0:16:2], start[1:16:2]
+    if encoding is not None or len(high) < 4:
+        return
+    for order, letters, nothing in (("le", low, high), ("be", high, low)):
+        if not nothing.strip(b"\0") and b"\0" not in letters:  # which UTF-8 would take, NULs and all
+            raise DataError(
+                f"{name} is UTF-16 without a byte order mark; expected UTF-8. Save it as UTF-8, or give "
+                f"encoding='utf-16-{order}' (--encoding utf-16-{order})."
+            )
 
 
 def codec(encoding: str | None) -> str:

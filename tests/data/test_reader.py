@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lora_clf.cli.row_files import open_rows
 from lora_clf.data.reader import SMS_MEMBER, parse_table, read_table
 from lora_clf.data.table import Listed, Nested
 from lora_clf.errors import DataError, UsageError
@@ -193,6 +194,38 @@ def test_the_trec_file_gets_a_helpful_line(shared: Path) -> None:
 def test_what_is_no_table_is_refused(data: bytes, words: str) -> None:
     with pytest.raises(DataError, match=words):
         parse_table(data, "x.json")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_its_mark_is_named(encoding: str, tmp_path: Path) -> None:
+    for name in ("x.csv", "x.txt", "x.jsonl"):
+        content = '{"text": "tea"}\n' if name == "x.jsonl" else "text\ntea\n"
+        (tmp_path / name).write_bytes(content.encode(encoding))
+        for read in (read_table, lambda path: open_rows(path, None)):
+            with pytest.raises(DataError, match=f"is UTF-16 without a byte order mark.*--encoding {encoding}"):
+                read(tmp_path / name)
+        assert read_table(tmp_path / name, encoding=encoding).columns["text"] == ("tea",)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "an old office document"),
+        (b"SQLite format 3\0" + bytes(90), "an SQLite database"),
+        (b"\x1f\x8b\x08" + bytes(9), "a compressed file"),
+        (b"\x00\x01\xff\xfe\x80", "no text: it holds NUL bytes"),
+        ("\u8bc4\u8bba,\u6807\n".encode("utf-16-le"), "no text: it holds NUL bytes.*utf-16-le"),
+    ],
+    ids=ascii,
+)
+def test_what_is_no_text_is_not_called_a_code_page(data: bytes, words: str, tmp_path: Path) -> None:
+    for name in ("x.csv", "x.txt"):
+        (tmp_path / name).write_bytes(data)
+        for read in (read_table, lambda path: open_rows(path, None)):
+            with pytest.raises(DataError, match=f"{name} is {words}") as told:
+                read(tmp_path / name)
+            assert "1252" not in str(told.value)
+    assert parse_table(b"text,label\nn\0l,a\n", "x.csv").columns["text"] == ("n\0l",)  # UTF-8 has it
 
 
 def test_zips_with_more_than_one_table_and_office_files_are_refused() -> None:
