@@ -95,6 +95,8 @@ def check_free(folder: Path, *, force: bool = False) -> None:
         found = sorted(os.listdir(folder))
     except OSError as error:
         raise AdapterError(f"The folder {folder} cannot be looked into: {error.strerror or error}.") from error
+    if os.path.realpath(folder) == os.path.realpath(os.curdir):  # replaced under the shell's feet
+        raise AdapterExistsError(f"{folder} is the folder you are in. Choose another, such as one inside it.")
     if others := [name for name in found if name not in FILES]:
         raise AdapterExistsError(
             f"{folder} holds other files than an adapter's ({', '.join(others[:3])}), so nothing is written "

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -95,8 +96,19 @@ for _name, _help in COMMANDS.items():
     app.command(_name, help=_help)(_entry())
 
 
+def _open_streams() -> None:
+    """Have what is told a closed stdout or stderr go nowhere, and not into the file that is opened next."""
+    if None in (sys.stdout, sys.stderr):
+        while (number := os.open(os.devnull, os.O_RDWR)) < 3:  # of the lowest that are free
+            pass
+        os.close(number)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+
+
 def main() -> None:
     """The console script."""
+    _open_streams()
     # A text with characters that the terminal cannot show must not end the program.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -79,6 +79,8 @@ def describe(error: Exception) -> tuple[str, int]:
         return _usage(error), 2
     if isinstance(error, ValueError) and str(error) == "embedded null byte":  # of the system's own calls
         return "The name of a file or folder has a NUL character in it, which no name can have.", 2
+    if isinstance(error, RuntimeError) and str(error) == "Could not determine home directory.":
+        return "A name begins with ~ and a user whom this machine does not know. Write the folder out.", 2
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename is not None else ""
         return f"{where}{error.strerror}.", 1

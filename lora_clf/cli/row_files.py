@@ -307,13 +307,15 @@ class ParquetRows(RowSource):
         Raises:
             DataError: a part of the file cannot be read.
         """
+        from lora_clf.data.reader import cells
+
         batches = self._file.iter_batches(batch_size=size)
         while True:
             try:
                 batch = next(batches, None)
                 if batch is None:
                     return
-                columns = {name: _decoded(batch.column(name).to_pylist()) for name in self.columns}
+                columns = {name: _decoded(cells(batch.column(name))) for name in self.columns}
             except Exception as error:
                 raise self._broken(error) from error
             if batch.num_rows:

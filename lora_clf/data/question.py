@@ -194,10 +194,12 @@ def named(part: Part, task: Task) -> Part:
 
 def _binned(text: str, values: Sequence[float]) -> Ordinal:
     """The classes that ``--bins`` asks for."""
-    if text.strip().isdigit():
+    if text.strip().isascii() and text.strip().isdigit():
         count = int(text)
         if count < 3:
             raise UsageError(f"--bins {text}: expected three classes or more.")
+        if count > len(values):
+            raise UsageError(f"--bins {text}: there are {len(values):,} rows, too few for so many classes.")
         edges = np.unique(np.quantile(values, np.arange(1, count) / count, method="inverted_cdf"))
         edges = edges[edges < max(values)]
         if len(edges) != count - 1:

@@ -104,7 +104,9 @@ def decoded(data: bytes, name: str, encoding: str | None = None) -> str:
         raise UsageError(
             f"Unknown encoding {encoding!r}. There are, among others: utf-8, cp1252, iso-8859-1, utf-16."
         ) from None
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
+        if not isinstance(error, UnicodeDecodeError):  # of codecs that are about no files, such as undefined
+            raise UsageError(f"The encoding {encoding!r} cannot read {name}: {error}.") from None
         if encoding is not None:
             raise DataError(
                 f"{name} is not {encoding}: byte {error.start + 1:,} of the file cannot be read as that. "
@@ -253,6 +255,17 @@ def _json_list(text: str, name: str, *, sure: bool) -> Table | None:
     return from_records(list(enumerate(values, 1)), name, [])
 
 
+def cells(column: Any) -> list[Any]:
+    """The values of an Arrow column; as text where Python has none of them, as times beyond the year 9999."""
+    try:
+        found = column.to_pylist()
+    except (OverflowError, ValueError):
+        import pyarrow
+
+        found = column.cast(pyarrow.string()).to_pylist()
+    return list(found)
+
+
 def is_list_of_objects(start: str) -> bool:
     """Whether what begins so may be a JSON list of objects."""
     return re.match(r"\s*\[\s*(\{|$)", start) is not None
@@ -268,7 +281,7 @@ def _parquet(data: bytes, name: str) -> Table:
     except Exception as error:  # pyarrow raises its own kinds, all of them about the file
         raise DataError(f"{name} is a broken Parquet file: {error}.") from error
     named = zip(content.column_names, content.columns, strict=True)
-    values = {column: chunks.to_pylist() for column, chunks in named}
+    values = {column: cells(chunks) for column, chunks in named}
     records = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
     table = from_records(list(enumerate(records, 1)), name, [])
     return table if records else Table(name, {column: () for column in values}, ())

@@ -94,6 +94,16 @@ def test_sigterm_leaves_nothing_half_written(adapter: Path, base: Path, tmp_path
     assert not list(out.iterdir())
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there is another shell")
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-"])
+def test_a_closed_stdout_ends_nothing(tmp_path: Path, closed: str) -> None:
+    words = shlex.join([*COMMAND, "data", "prepare", "demo", "--out", str(tmp_path / "parts")])
+    ran = subprocess.run(f"{words} {closed}", shell=True, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0 and "Error" not in ran.stderr, ran.stderr
+    header = (tmp_path / "parts" / "train.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert header.startswith('"row","label","text"')
+
+
 @pytest.mark.skipif(not Path("/dev/stdin").exists(), reason="there is no such place")
 def test_a_pipe_is_a_table(adapter: Path, base: Path, table: Path, tmp_path: Path) -> None:
     text = table.read_text(encoding="utf-8")

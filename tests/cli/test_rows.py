@@ -277,6 +277,18 @@ def test_bytes_are_decoded_and_lists_are_no_texts_as_in_training(tmp_path: Path)
         open_rows(file, None)
 
 
+def test_a_time_that_python_lacks_is_text(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    file, out = tmp_path / "in.parquet", tmp_path / "out.csv"
+    times = pyarrow.array([2**60, 0, None], pyarrow.timestamp("us"))
+    parquet.write_table(pyarrow.table({"text": ["a", "b", "c"], "when": times}), file)
+    assert read_table(file).columns["when"][1:] == ("1970-01-01 00:00:00.000000", None)
+    written(out, open_rows(file, None))
+    assert out.read_text(encoding="utf-8").splitlines()[2] == "b,1970-01-01 00:00:00.000000,spam,0.5"
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "json"])
 def test_numbers_are_the_texts_that_training_reads_and_lists_are_none(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"in.{suffix}"

@@ -106,6 +106,9 @@ CASES: dict[str, tuple[str, int, str]] = {
     ),
     "folds and a split": ("compare demo --folds 3 --split 80/10/10", 2, "--split does not apply"),
     "unknown plot format": ("compare demo --plot-format gif", 2, "gif"),
+    "home of nobody": ("data leaks ~no-such-user/a.csv", 2, "a user whom this machine does not know"),
+    "an encoding of no files": ("data leaks {table} --encoding undefined", 2, "The encoding 'undefined' cannot read"),
+    "a number that is no digit": ("data leaks {table} --bins ²", 1, "are not all numbers"),
 }  # fmt: skip
 
 
@@ -176,6 +179,15 @@ def test_a_file_that_may_not_be_read(
     for args in (("predict", adapter, "--input", locked), ("data", "leaks", locked)):
         ran = cli(*args)
         assert ran.code == 1 and ran.err.count("\n") == 1 and "Unexpected" not in ran.err, ran.err
+
+
+def test_the_folder_one_is_in_is_no_place_for_an_adapter(
+    cli: Cli, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place in (".", tmp_path, f"../{tmp_path.name}"):
+        ran = cli("train", table, "--out", place)
+        assert (ran.code, ran.out) == (2, "") and ran.err.startswith(f"Error: {place} is the folder you are in.")
 
 
 def test_all_problems_of_a_table_together(cli: Cli, tmp_path: Path) -> None:
