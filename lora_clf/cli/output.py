@@ -27,26 +27,26 @@ WIDTH = 90  # characters of a text in a table of mistakes
 def document(value: object) -> None:
     """Print one JSON document: the whole of stdout under ``--json``."""
     # ASCII, so that any terminal and any lone surrogate in a text can be printed.
-    print(json.dumps(_finite(value), indent=2, allow_nan=False))
+    print(json.dumps(finite(value), indent=2, allow_nan=False))
 
 
 def documents(values: Iterable[object]) -> None:
     """Print one JSON document, the list of ``values``, as they come: the same bytes as `document` prints."""
     begin = "[\n  "
     for value in values:
-        print(begin + json.dumps(_finite(value), indent=2, allow_nan=False).replace("\n", "\n  "), end="")
+        print(begin + json.dumps(finite(value), indent=2, allow_nan=False).replace("\n", "\n  "), end="")
         begin = ",\n  "
     print("[]" if begin[0] == "[" else "\n]")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """``value`` in plain JSON types; numbers that JSON does not have become null."""
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if hasattr(value, "tolist"):  # numpy's scalars and arrays
-        return _finite(value.tolist())
+        return finite(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

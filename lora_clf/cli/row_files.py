@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -63,11 +63,10 @@ def _is_delimited(file: Path, encoding: str | None) -> bool:
         if binary.read(8).startswith(_TABLES):
             return False
     with _opened(file, encoding, "\n") as stream:
-        line = stream.readline()
-        if is_raw_sms(line):
+        two = [stream.readline(), stream.readline()]
+        if is_raw_sms("".join(two)):
             return False
-        while line and not line.strip():
-            line = stream.readline()
+        line = next((line for line in chain(two, stream) if line.strip()), "")
     start = line.lstrip()[:1]
     listed = start == "[" and (file.name.lower().endswith((".json", ".jsonl")) or is_list_of_objects(line))
     return start not in ("", "{") and not listed
@@ -267,7 +266,9 @@ class DelimitedRows(TextRows):
         return ((number, line.split("\t")) for number, line in enumerate(self._filled()))
 
     def _filled(self) -> Iterator[str]:
-        return (line for line in self.lines() if line)
+        from lora_clf.data.delimited import without_mark
+
+        return without_mark((line for line in self.lines() if line), self._delimiter)
 
     def _raw_lines(self) -> Iterator[str]:
         with _opened(self.file, self.encoding, "\n") as stream:

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final
 
+from lora_clf.cli.output import finite
 from lora_clf.cli.row_files import JSON_LINES
 from lora_clf.cli.rows import Rows, RowSource
 from lora_clf.errors import DataError, UsageError
@@ -114,10 +115,14 @@ class _JsonWriter(_TextWriter):
     """JSON Lines."""
 
     def put(self, text: io.StringIO, records: Iterable[Sequence[Any]]) -> None:
-        """One object a line."""
+        """One object a line; numbers that JSON does not have are null."""
         for record in records:
             value = dict(zip(self.columns, record, strict=True))
-            text.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+            try:
+                content = json.dumps(value, ensure_ascii=False, default=str, allow_nan=False)
+            except ValueError:
+                content = json.dumps(finite(value), ensure_ascii=False, default=str)
+            text.write(content + "\n")
 
 
 class _Lines:

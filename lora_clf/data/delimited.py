@@ -11,6 +11,7 @@ from lora_clf.data.table import Table, filled_lines
 from lora_clf.errors import DataError
 
 DELIMITERS = (",", "\t", ";", "|")
+MARK = "sep="  # and the delimiter: the first line of some files for Excel
 
 
 def parse_delimited(text: str, name: str, *, blank_rows: bool = False) -> Table:
@@ -30,7 +31,7 @@ def parse_delimited(text: str, name: str, *, blank_rows: bool = False) -> Table:
         else:
             header = fields
     if delimiter == "\t":
-        lines = [line.split("\t") for line in filled_lines(text)]
+        lines = [line.split("\t") for line in without_mark(filled_lines(text), delimiter)]
         plain = all(len(fields) == len(lines[0]) for fields in lines)
         if plain and quotes_are_text(stopped is not None, len(lines) - 1, len(records)):
             header, stopped = lines[0], None
@@ -51,6 +52,11 @@ def parse_delimited(text: str, name: str, *, blank_rows: bool = False) -> Table:
 def delimiter_of(header_line: str) -> str:
     """The delimiter that the first line has most of."""
     return max(DELIMITERS, key=header_line.count)
+
+
+def without_mark(lines: Iterable[str], delimiter: str) -> Iterator[str]:
+    """The lines without the first where it is Excel's own ``sep=,``, which names the delimiter."""
+    return (line for number, line in enumerate(lines) if number or line.lower() != MARK + delimiter)
 
 
 def quotes_are_text(failed: bool, lines: int, records: int) -> bool:
@@ -98,6 +104,7 @@ def quoted_records(
     csv.field_size_limit(max(csv.field_size_limit(), min(sys.maxsize, 2**31 - 1)))
     reader = csv.reader(stream, delimiter=delimiter, strict=True)
     columns = number = before = 0
+    marked = False
     try:
         for fields in reader:
             before = reader.line_num
@@ -106,6 +113,9 @@ def quoted_records(
                     continue
                 fields = [""]
             if not columns:
+                if not marked and [field.lower() for field in fields] == [MARK, ""]:
+                    marked = True
+                    continue
                 columns = len(fields)
                 yield 0, fields
                 continue

@@ -165,8 +165,13 @@ def codec(encoding: str | None) -> str:
 
 def is_raw_sms(text: str) -> bool:
     """Whether a file has the form of ``SMSSpamCollection``: ham or spam, a tab, the text, and no header."""
-    fields = text.split("\n", 1)[0].rstrip("\r").split("\t")
-    return len(fields) == 2 and fields[0] in SMS_LABELS
+    from lora_clf.data.corpus import TEXT_NAMES, is_usual
+
+    first, *more = (line.rstrip("\r").split("\t") for line in text.split("\n", 2)[:2])
+    if len(first) != 2 or first[0] not in SMS_LABELS:
+        return False
+    # A column may be called spam, beside one that is called text.
+    return not is_usual(first[1], TEXT_NAMES) or any(fields[0] in SMS_LABELS for fields in more)
 
 
 def _not_there(path: Path) -> str:

@@ -194,6 +194,28 @@ def test_a_bare_carriage_return_comes_back(tmp_path: Path, suffix: str, text: st
     assert read_whole(file, None).count == 2
 
 
+def test_numbers_that_json_lacks_are_null(tmp_path: Path) -> None:
+    values = [float("nan"), {"a": [float("inf"), 1.5]}, "NaN", 2]
+    written(tmp_path / "out.jsonl", HeldRows(Rows({"text": ["a"] * 4, "value": values}, "text")))
+    lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
+    found = [json.loads(line, parse_constant=pytest.fail)["value"] for line in lines]
+    assert found == [None, {"a": [None, 1.5]}, "NaN", 2]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_first_line_of_files_for_excel_is_no_header(tmp_path: Path, delimiter: str) -> None:
+    file = tmp_path / "in.csv"
+    for first in ("sep=", "SEP="):
+        lines = [first + delimiter, delimiter.join(["text", "label"]), delimiter.join(['5" or so', "b"])]
+        for rows in (lines, [*lines, f'"two"{delimiter}c']):
+            file.write_text("\r\n".join(rows) + "\r\n", encoding="utf-8", newline="")
+            found = {name: list(cells) for name, cells in read_table(file).columns.items()}
+            assert found["text"][0] == '5" or so' and list(found) == ["text", "label"]
+            assert whole(open_rows(file, None)) == found and read_table(file).rows[0] == 1
+    file.write_text(f"text{delimiter}label\nsep={delimiter}\n", encoding="utf-8")
+    assert read_table(file).columns["text"] == ("sep=",)
+
+
 def test_no_rows_still_make_a_file(tmp_path: Path) -> None:
     for suffix, expected in ((".csv", b"text,label,probability\n"), (".jsonl", b"")):
         written(tmp_path / f"out{suffix}", held([]))

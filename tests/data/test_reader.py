@@ -146,6 +146,14 @@ def test_json_lines_that_are_none_are_named() -> None:
 
 
 @pytest.mark.parametrize("name", ["x.json", "x.csv", "x.txt", "x"])
+def test_a_column_called_spam_is_no_label(name: str) -> None:
+    table = parse_table(b"spam\ttext\n1\twin cash\n0\ttea\n", name)
+    assert table.columns == {"spam": ("1", "0"), "text": ("win cash", "tea")} and table.raw_sms is None
+    raw = parse_table(b"spam\ttext\nham\ttea\n", name)  # the first message says text
+    assert raw.columns == {"label": ("spam", "ham"), "text": ("text", "tea")} and raw.raw_sms is not None
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.csv", "x.txt", "x"])
 def test_a_json_list_is_one_under_any_name(name: str) -> None:
     assert parse_table(b'\n [\n {"text": "a"},\n {"text": "b"}]\n', name).columns == {"text": ("a", "b")}
     if name != "x.json":
