@@ -240,7 +240,7 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left:
 
 def escaped(text: str) -> str:
     """``text`` so that Markdown shows it as it is."""
-    for letter in "\\|*_<>`[]!#":
+    for letter in "\\|*_<>`[]!#&":
         text = text.replace(letter, "\\" + letter)
     return " ".join(text.replace("://", ":\\//").split())
 

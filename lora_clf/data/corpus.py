@@ -301,7 +301,8 @@ def _plain(column: str) -> str:
 
 def is_prepared(folder: Path) -> bool:
     """Whether ``folder`` holds a split in files: train.csv, test.csv and perhaps validation.csv."""
-    return all((folder / name).is_file() for name in ("train.csv", "test.csv"))
+    # Not by Path, whose errors would name a file that nobody asked for.
+    return all(os.path.isfile(folder / name) for name in ("train.csv", "test.csv"))
 
 
 def _source_table(source: str | Path | Table, encoding: str | None) -> tuple[Table, str, str | None, str]:

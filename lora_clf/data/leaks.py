@@ -46,14 +46,13 @@ class LeakReport:
         """The report as plain values: parts, ``all`` and each class, then levels with count and share."""
         parts: dict[str, Any] = {}
         for part, labels in self.labels.items():
-            rows: dict[str, Any] = {}
-            for name in (ALL, *sorted(set(labels))):
-                label = None if name == ALL else name
-                rows[name] = {"rows": self.count(part, "exact", label)[1]}
+            rows: dict[str | None, dict[str, Any]] = {}
+            for label in (None, *sorted(set(labels))):
+                rows[label] = {"rows": self.count(part, "exact", label)[1]}
                 for level in LEVELS:
                     found, total = self.count(part, level, label)
-                    rows[name][level] = {"count": found, "share": found / total if total else 0.0}
-            parts[part] = {ALL: rows.pop(ALL), "per_class": rows}
+                    rows[label][level] = {"count": found, "share": found / total if total else 0.0}
+            parts[part] = {ALL: rows.pop(None), "per_class": rows}
         return {"gram": GRAM, "method": self.method, "parts": parts}
 
     def as_text(self) -> str:

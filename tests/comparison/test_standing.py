@@ -183,6 +183,7 @@ def test_numbers_for_people() -> None:
     ]
     assert [share_text(x) for x in (1.0, 0.0788, 3.4e-5)] == ["100 %", "7.9 %", "0.0034 %"]
     assert escaped("a|b*c_d") == "a\\|b\\*c\\_d"
+    assert escaped("R&D &lt;b&gt;") == "R\\&D \\&lt;b\\&gt;"  # which is no tag
     assert escaped("a\n# b ![x](http://c)\t") == "a \\# b \\!\\[x\\](http:\\//c)"  # one line, no image, no link
 
 

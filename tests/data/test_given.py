@@ -74,6 +74,21 @@ def test_what_is_behind_a_stray_quote_is_never_left_out(tmp_path: Path, skip: bo
     assert [problem.split(":")[0] for problem in told.value.problems] == ["row 41", "row 21"]
 
 
+def test_a_class_called_all_is_in_the_report_of_leaks(tmp_path: Path) -> None:
+    table = [each | {"label": ["all", "none"][n % 2]} for n, each in enumerate(rows(60))]
+    leaks = load_data(write(tmp_path / "a.csv", table), split="1/1/1").leaks()
+    test = leaks.as_dict()["parts"]["test"]
+    counts = {label: each["rows"] for label, each in test["per_class"].items()}
+    assert set(counts) == {"all", "none"} and test["all"]["rows"] == sum(counts.values()) > counts["all"]
+    assert leaks.as_text().count("  all  ") == 4  # of two parts, all rows and the class
+
+
+def test_an_error_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="too long") as told:
+        load_data(tmp_path / ("a" * 300))
+    assert Path(str(told.value.filename)).name == "a" * 300
+
+
 def test_half_of_a_character_is_a_problem_wherever_it_is_read(tmp_path: Path) -> None:
     records = [{"text": f"text {n} {n * n}", "label": "ab"[n % 2], "who": "x", "more": "y"} for n in range(40)]
     records[3]["text"], records[5]["label"], records[8]["who"], records[9]["more"] = ["\ud83d"] * 4
