@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,10 +15,12 @@ from lora_clf.data.hard import COLUMN as HARD
 from lora_clf.data.reader import SMS_MEMBER, read_table
 from lora_clf.data.table import Listed, Nested, Table, missing_columns
 from lora_clf.errors import DataError, UsageError
+from lora_clf.tasks.base import as_number
 
 SOURCES = ("demo", "sms-spam")
 _HALF = re.compile("[\ud800-\udfff]")  # of a pair that stands for one character; UTF-8 has it in no file
 FEW = 20
+NOTHING = frozenset(("nan", "NaN", "None", "null", "NULL", "Null", "NA", "N/A", "<NA>", "NaT"))
 
 # Names people give to such columns, the likeliest first; v1 and v2 are those of a spam.csv that many have.
 TEXT_NAMES = (
@@ -224,20 +227,46 @@ def label_problems(labels: Sequence[str], rows: Sequence[int]) -> list[str]:
 
 
 def label_warnings(labels: Sequence[str]) -> list[str]:
-    """What is doubtful about the labels: classes with few rows, names that differ in case only."""
+    """What is doubtful about the labels: classes with few rows, names that hardly differ, names that say nothing."""
     counts = Counter(labels)
     warnings = [
         f"class {label!r} has {counts[label]} examples; below {FEW} its figures mean little"
         for label in sorted(counts)
         if counts[label] < FEW
     ]
-    by_case: dict[str, list[str]] = {}
-    for label in sorted(counts):
-        by_case.setdefault(label.casefold(), []).append(label)
-    for names in by_case.values():
-        if len(names) > 1:
-            warnings.append(f"labels that differ in case only are taken as different: {', '.join(names)}")
+    alike: dict[str, tuple[Callable[[str], str], Callable[[str], str]]] = {
+        "differ in case only": (str.casefold, str),
+        "look alike, with other characters or invisible ones,": (_seen, ascii),
+        "are one number": (_number_in, str),
+    }
+    told: set[tuple[str, ...]] = set()
+    for how, (key, shown) in alike.items():
+        groups: dict[str, list[str]] = {}
+        for label in sorted(counts):
+            groups.setdefault(key(label), []).append(label)
+        for names in groups.values():
+            if len(names) > 1 and tuple(names) not in told:
+                told.add(tuple(names))
+                warnings.append(f"labels that {how} are taken as different: {', '.join(map(shown, names))}")
+    warnings += [
+        f"class {label!r} is what programs write where there is nothing; where that is meant, empty the cells"
+        for label in sorted(counts.keys() & NOTHING)
+    ]
     return warnings
+
+
+def _seen(label: str) -> str:
+    """What a person sees of a label: one Unicode form, without invisible characters, whatever its case."""
+    letters = (letter for letter in unicodedata.normalize("NFKC", label) if unicodedata.category(letter) != "Cf")
+    return " ".join("".join(letters).casefold().split())
+
+
+def _number_in(label: str) -> str:
+    """The number that a label is, in one spelling; the label itself where it is none."""
+    try:
+        return str(as_number(label))
+    except ValueError:
+        return label
 
 
 def find_columns(

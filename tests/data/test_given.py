@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lora_clf.data import export, load_data
-from lora_clf.data.corpus import find_columns
+from lora_clf.data.corpus import FEW, find_columns, label_warnings
 from lora_clf.data.table import Table
 from lora_clf.errors import DataError, UsageError
 from tests.data.test_dataset import rows, write
@@ -72,6 +73,25 @@ def test_what_is_behind_a_stray_quote_is_never_left_out(tmp_path: Path, skip: bo
         load_data(path, skip_bad_rows=skip)
     assert "skip" not in str(told.value)
     assert [problem.split(":")[0] for problem in told.value.problems] == ["row 41", "row 21"]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["Spam", "spam"], ["labels that differ in case only are taken as different: Spam, spam"]),
+        (["caf\u00e9", "cafe\u0301"], [r"labels that look alike, .*: 'cafe\\u0301', 'caf\\xe9'"]),
+        (["spam", "spam\u200b"], [r"labels that look alike, .*: 'spam', 'spam\\u200b'"]),
+        (["big deal", "Big\u00a0deal"], [r"labels that look alike, .*: 'Big\\xa0deal', 'big deal'"]),
+        (["1", "1.0", "2"], ["labels that are one number are taken as different: 1, 1.0"]),
+        (["NaN", "a", "none"], ["class 'NaN' is what programs write where there is nothing; .*empty the cells"]),
+        (["1_0", "10", "a", "\u00e4", "\u0430"], []),
+    ],
+    ids=ascii,
+)
+def test_names_of_classes_that_are_doubtful(names: list[str], said: list[str]) -> None:
+    found = label_warnings([name for name in names for _ in range(FEW)])
+    assert len(found) == len(said)
+    assert all(re.fullmatch(each, warning) for each, warning in zip(said, found, strict=True)), found
 
 
 def test_a_class_called_all_is_in_the_report_of_leaks(tmp_path: Path) -> None:
