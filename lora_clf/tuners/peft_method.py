@@ -34,6 +34,7 @@ UNFIT = {
     "CPT": "it is a prompt for language modelling: see prompt-tuning",
     "MULTITASK_PROMPT_TUNING": "it takes the number of a task beside each text",
     "FROD": "it decomposes all layers of the base together whenever an adapter is opened",
+    "LILY": "what it makes of a text depends on the other texts of the batch",
     "POLY": "it takes the number of a task beside each text",
     "PVERA": "its answers are drawn at random",
     "TRAINABLE_TOKENS": "it trains embeddings of chosen tokens, no linear layer",

@@ -107,6 +107,16 @@ class TestEveryArchitecture:
         with torch.no_grad():
             assert torch.equal(first.view(*batch()), second.view(*batch()))
 
+    def test_a_text_is_answered_alone_as_in_a_batch(self, base: Base, strategy: str) -> None:
+        tuned = create(strategy).prepare(base.view(CLASSES, seed=3))
+        randomise(tuned)
+        ids, mask = batch()
+        with torch.no_grad():
+            expected = tuned.view(ids, mask)
+            alone = [tuned.view(ids[i : i + 1, :n], mask[i : i + 1, :n]) for i, n in enumerate(mask.sum(1).tolist())]
+        assert (torch.cat(alone) - expected).abs().max() <= 1e-5 * max(1.0, float(expected.abs().max()))
+        assert expected.std() > 1e-4
+
     def test_merged_computes_the_same(self, base: Base, strategy: str) -> None:
         tuned = create(strategy).prepare(base.view(CLASSES, seed=3))
         randomise(tuned)
