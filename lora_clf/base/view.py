@@ -127,7 +127,7 @@ class View(nn.Module):
             )
         if not self.head.uses_pooler and getattr(self.backbone, "pooler", None) is not None:
             self.backbone.pooler = None  # type: ignore[assignment]  # Nothing reads its output, so nothing could train it.
-        self._frozen_modules = tuple(self.backbone.modules())
+        self._frozen_modules = {module: type(module) for module in self.backbone.modules()}
         self.eval()
 
     def _made_head(self, base: Base) -> Head:
@@ -161,9 +161,18 @@ class View(nn.Module):
         return self.architecture.block_list(self.backbone)
 
     @property
+    def original(self) -> nn.Module:
+        """The base's own backbone, as it was before any strategy; not to be changed."""
+        return self._held.base.backbone
+
+    @property
     def original_blocks(self) -> nn.ModuleList:
-        """The base's own blocks, as they were before any strategy; not to be changed."""
-        return self.architecture.block_list(self._held.base.backbone)
+        """The blocks of `original`."""
+        return self.architecture.block_list(self.original)
+
+    def made_with(self, module: nn.Module) -> bool:
+        """Whether the backbone had this module, of this class, before any strategy."""
+        return self._frozen_modules.get(module) is type(module)
 
     @property
     def final_norm(self) -> nn.Module | None:

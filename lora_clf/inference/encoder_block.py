@@ -32,6 +32,7 @@ from torch.nn import functional as F
 
 from lora_clf.base.architecture import PostNorm
 from lora_clf.inference.attention import EAGER_TOKENS
+from lora_clf.inference.original import Shortcut, altered, holds_weight_and_bias
 from lora_clf.inference.padding import Packer, Packing
 from lora_clf.inference.projection import Factors, Layer, Projection
 from lora_clf.tuners.base import Tuned
@@ -105,7 +106,8 @@ def plain_encoder(config: Any) -> bool:
 def same_around(block: nn.Module, original: nn.Module, called: Sequence[str]) -> bool:
     """Whether a block is the base's own but for the parts ``called``, which a fast path runs as they are.
 
-    False where a strategy put something of its own anywhere else, trains something else, or where there is a hook.
+    False where a strategy put something of its own anywhere else, trains something else, or where there is a hook or
+    a ``forward`` of one object.
     """
 
     def around(module: nn.Module) -> dict[str, type]:
@@ -118,8 +120,8 @@ def same_around(block: nn.Module, original: nn.Module, called: Sequence[str]) ->
         return False
     known = {id(p) for module in modules for p in module.parameters()}
     trains = {id(p) for p in block.parameters() if p.requires_grad}
-    hooked = any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in block.modules())
-    return not hooked and trains <= known and around(block) == around(original)
+    as_classes_say = not any(altered(module) for module in block.modules())
+    return as_classes_say and trains <= known and around(block) == around(original)
 
 
 def _parts(
@@ -131,11 +133,11 @@ def _parts(
         module: Any = block.get_submodule(name)
         own = factors.get(f"{path}.{name}")
         plain = type(module) is nn.Linear if own is None else _is_low_rank(module, scaling)
-        if not plain or not isinstance(module.bias, nn.Parameter):
+        if not plain or (own is None and not holds_weight_and_bias(module)) or module.bias is None:
             return None
         layers.append(Layer(module, own))
     norms = [block.get_submodule(name) for name in names.norms]
-    if any(type(norm) is not nn.LayerNorm for norm in norms):
+    if any(type(norm) is not nn.LayerNorm or not holds_weight_and_bias(norm) for norm in norms):
         return None
     known = {id(p) for layer in layers for p in layer.trainable()}
     known |= {id(p) for norm in norms for p in norm.parameters() if p.requires_grad}
@@ -159,7 +161,7 @@ def _is_low_rank(module: Any, scaling: float) -> bool:
     )
 
 
-class EncoderBlock:
+class EncoderBlock(Shortcut):
     """One block: called in place of the module's own ``forward``, which it goes back to for long texts."""
 
     def __init__(

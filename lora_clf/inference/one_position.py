@@ -25,10 +25,11 @@ from torch.nn import functional as F
 from lora_clf.base.pooling import last_position
 from lora_clf.base.view import View
 from lora_clf.inference.encoder_block import plain_encoder, same_around
+from lora_clf.inference.original import Shortcut
 from lora_clf.inference.pooled_block import layers_of_gpt2, pooled_block
 
 
-class LastBlock:
+class LastBlock(Shortcut):
     """The last block of a view, called in place of the module's own ``forward``.
 
     Attributes:

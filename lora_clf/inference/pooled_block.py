@@ -31,6 +31,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
+from lora_clf.inference.original import holds_weight_and_bias
 from lora_clf.inference.products import linear, outer, times
 
 _GELU = "tanh"  # the form that GPT-2 has
@@ -44,7 +45,7 @@ def layers_of_gpt2(block: Any) -> tuple[nn.Module, ...] | None:
     layers = (block.ln_1, block.attn.c_attn, block.attn.c_proj, block.ln_2, block.mlp.c_fc, block.mlp.c_proj)
     kinds = [nn.LayerNorm, Conv1D, Conv1D, nn.LayerNorm, Conv1D, Conv1D]
     plain = [type(layer) for layer in layers] == kinds and type(block.mlp.act).__name__ == "NewGELUActivation"
-    return layers if plain else None
+    return layers if plain and all(holds_weight_and_bias(layer) for layer in layers) else None
 
 
 def pooled_block(layers: tuple[Any, ...], heads: int, x: Tensor, places: Tensor, mask: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
+from lora_clf.inference.original import Shortcut
 from lora_clf.inference.processor import processor
 from lora_clf.tuners.linear_layer import SameConv1D, SameLinear
 
@@ -192,7 +193,7 @@ def quicken(blocks: nn.Module) -> int:
     return found
 
 
-class _Linear:
+class _Linear(Shortcut):
     """The product of a linear layer, called in place of the module's own method."""
 
     def __init__(self, module: nn.Module) -> None:

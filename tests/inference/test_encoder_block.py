@@ -223,6 +223,15 @@ def test_other_blocks_are_left_alone() -> None:
     layer: Any = rescaled.view.blocks[1].get_submodule("output.dense")
     layer.scaling["default"] = 7.0
     assert fuse_blocks(rescaled, "fp32") == BLOCKS - 1
+    for place in ("attention.self.key", "attention.output.LayerNorm", "attention"):
+        patched = prepared("bert", "full", {})
+        inner: Any = patched.view.blocks[1].get_submodule(place)
+        inner.forward = partial(type(inner).forward, inner)  # an object's own, as bound methods of others may be
+        assert fuse_blocks(patched, "fp32") == BLOCKS - 1, place
+    for place in ("output.dense", "output.LayerNorm"):
+        extended = prepared("bert", "full", {})
+        extended.view.blocks[1].get_submodule(place).register_parameter("gate", nn.Parameter(torch.ones(1), False))
+        assert fuse_blocks(extended, "fp32") == BLOCKS - 1, place
     changed = prepared("bert", "full", {})
     changed.view.blocks[0].get_submodule("attention.self").query = nn.Sequential(nn.Linear(32, 32))
     assert fuse_blocks(changed, "fp32") == BLOCKS - 1

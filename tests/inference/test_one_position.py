@@ -15,6 +15,7 @@ from lora_clf.inference import one_position
 from lora_clf.inference.attention import set_attention
 from lora_clf.inference.batches import collate
 from lora_clf.inference.one_position import pool_last_block
+from lora_clf.inference.pooled_block import layers_of_gpt2
 from lora_clf.inference.precision import autocast, cast_frozen
 from lora_clf.inference.runner import Runner
 from lora_clf.tuners import create
@@ -276,6 +277,37 @@ def test_a_run_leaves_nothing_behind() -> None:
             assert weight() is None, name
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("base", "pooling", "place"),
+    [
+        ("gpt2", "last", "attn.c_attn"),
+        ("gpt2", "last", "mlp"),
+        ("bert", "first", "attention"),
+        ("llama", "last", "mlp"),
+    ],
+)
+def test_a_patched_layer_is_not_passed_over(base: str, pooling: str, place: str) -> None:
+    view = prepared(base, pooling, "last-block", {}).view
+    part: Any = view.blocks[-1].get_submodule(place)
+    usual = part.forward
+
+    def doubled(*inputs: Any, **more: Any) -> Any:
+        out = usual(*inputs, **more)
+        return (2 * out[0], *out[1:]) if isinstance(out, tuple) else 2 * out
+
+    part.forward = doubled
+    assert pool_last_block(view) is None
+    del part.forward
+    assert pool_last_block(view) is not None
+
+
+def test_a_layer_with_a_parameter_more_is_no_part_of_the_node() -> None:
+    block = tiny_base("gpt2").view(2).blocks[-1]
+    assert layers_of_gpt2(block) is not None
+    block.mlp.c_fc.register_buffer("gate", torch.ones(1))
+    assert layers_of_gpt2(block) is None
 
 
 def test_hooks_keep_the_block_as_it_is() -> None:
