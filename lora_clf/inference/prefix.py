@@ -2,7 +2,8 @@
 
 Everything below the lowest trainable parameter is a fixed function of a text. It is run once for every text, in
 evaluation mode, and later epochs, other seeds, other strategies and other labels start from the kept states
-(`lora_clf.inference.cache`). Where the cut lies is read off ``requires_grad``, so a strategy gains without knowing.
+(`lora_clf.inference.cache`). Where the cut lies is read off the view: below it every module is the base's own and
+nothing trains, so a strategy gains without knowing.
 
 A state is a function of the base, the cut, the precision and the text's ids alone, bit for bit: texts run in
 *canonical batches*, whose shape depends on the text's length only and which are filled up where texts are few. In a
@@ -32,6 +33,7 @@ from lora_clf.base.view import View
 from lora_clf.inference.attention import FUSED, set_attention
 from lora_clf.inference.batches import Batch, collate
 from lora_clf.inference.encoder_block import fuse_blocks
+from lora_clf.inference.original import Originals
 from lora_clf.inference.padding import Given, Packing, packing
 from lora_clf.inference.precision import autocast, cast_frozen
 from lora_clf.inference.products import onednn, quicken
@@ -67,10 +69,11 @@ NOTHING = Cut(0, False)
 
 
 def find_cut(view: View, *, changes_inputs: bool = False) -> Cut:
-    """The frozen prefix of a prepared view, read off ``requires_grad``.
+    """The frozen prefix of a prepared view: the leading blocks in which nothing trains and nothing was put or changed.
 
-    There is none where something below the first block trains, where a strategy changes what enters the blocks,
-    or where the architecture cannot start at a middle block (then only an all-frozen backbone is kept).
+    There is none where something below the first block trains or is not the base's, where a strategy changes what
+    enters the blocks or trains anything outside backbone and head, or where the architecture cannot start at a middle
+    block (then only an all-frozen backbone is kept).
     """
     cut = _frozen(view, changes_inputs)
     return cut if cut.pooled or view.architecture.resumable else NOTHING
@@ -87,22 +90,22 @@ def why_no_cut(view: View, *, changes_inputs: bool = False) -> str | None:
 
 
 def _frozen(view: View, changes_inputs: bool) -> Cut:
-    """What nothing trains in, whether or not the architecture can go on from there."""
-    blocks = view.blocks
-    inside = {id(p) for block in blocks for p in block.parameters()}
-    above = {id(p) for module in (view.final_norm, _pooler(view)) if module is not None for p in module.parameters()}
-    trains = [p for p in view.backbone.parameters() if p.requires_grad]
-    if changes_inputs or any(id(p) not in inside and id(p) not in above for p in trains):
+    """What is the base's own and nothing trains in, whether or not the architecture can go on from there."""
+    blocks, own = view.blocks, Originals(view)
+    ends = [module for module in (view.final_norm, _pooler(view)) if module is not None]
+    within = {id(module) for part in (blocks, *ends) for module in part.modules()}
+    rest = [module for module in view.backbone.modules() if id(module) not in within]
+    trains = {id(p) for p in view.parameters() if p.requires_grad}
+    trains -= {id(p) for part in (blocks, view.head, *ends) for p in part.parameters()}
+    if changes_inputs or view.front is not None or trains or not all(own.keep_itself(module) for module in rest):
         return NOTHING
-    added = [name for name, _ in view.named_children() if name not in ("backbone", "head")]
-    if not trains and not added:  # What a strategy puts beside backbone and head may stand before the head.
-        return Cut(len(blocks), pooled=True)
     frozen = 0
-    for block in blocks:
-        if any(p.requires_grad for p in block.parameters()):
-            break
+    while frozen < len(blocks) and own.keep(blocks[frozen]):
         frozen += 1
-    return Cut(frozen, pooled=False)
+    whole = frozen == len(blocks) == len(view.original_blocks) and all(own.keep(end) for end in ends)
+    # What a strategy puts beside backbone and head may stand before the head.
+    beside = any(name not in ("backbone", "head") for name, _ in view.named_children())
+    return Cut(frozen, pooled=whole and not beside)
 
 
 def _pooler(view: View) -> nn.Module | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from lora_clf.base.base import Base
 from lora_clf.base.tokenizer import Tokens
+from lora_clf.base.view import View
 from lora_clf.inference import cache as cache_module
 from lora_clf.inference import prefix as prefix_module
 from lora_clf.inference.cache import PrefixCache, prefix_cache
@@ -21,6 +23,7 @@ from lora_clf.inference.runner import Runner
 from lora_clf.training.loop import train
 from lora_clf.training.settings import TrainSettings
 from lora_clf.tuners import create
+from lora_clf.tuners.base import Tuned, Tuner, unfreeze
 from tests.bases import ARCHITECTURE_NAMES, randomise, tiny_base
 from tests.training.test_loop import FAST, toy
 
@@ -38,6 +41,109 @@ def test_the_cut_is_read_off_what_trains(name: str, strategy: str, options: dict
         expected = Cut(0, False)  # A position bias is handed on from the first block, or the batch is padded before it.
     assert find_cut(tuned.view) == expected
     assert find_cut(tuned.view, changes_inputs=True) == Cut(0, False)
+
+
+class Doubled(torch.nn.Linear):
+    """Another layer over the same weights."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+def put_module(view: View, layer: torch.nn.Linear) -> None:
+    for block in view.blocks:
+        if (inner := block.intermediate).dense is layer:
+            inner.dense = Doubled(layer.in_features, layer.out_features).requires_grad_(False)
+            inner.dense.weight, inner.dense.bias = layer.weight, layer.bias
+
+
+def put_hook(view: View, layer: torch.nn.Linear) -> None:
+    layer.register_forward_hook(lambda module, inputs, output: 2 * output)
+
+
+def put_early_hook(view: View, layer: torch.nn.Linear) -> None:
+    layer.register_forward_pre_hook(lambda module, inputs: (2 * inputs[0],))
+
+
+def put_forward(view: View, layer: torch.nn.Linear) -> None:
+    layer.forward = lambda x: 2 * torch.nn.Linear.forward(layer, x)  # type: ignore[method-assign]
+
+
+def put_class(view: View, layer: torch.nn.Linear) -> None:
+    layer.__class__ = Doubled
+
+
+def put_mask(view: View, layer: torch.nn.Linear) -> None:
+    layer.weight.data = layer.weight * (torch.arange(layer.in_features) % 2)
+
+
+FROZEN = [put_module, put_hook, put_early_hook, put_forward, put_class, put_mask]
+
+
+@dataclass(frozen=True)
+class Changes(Tuner):
+    """Changes one layer without training it, and trains the last block and perhaps a gate beside the backbone."""
+
+    name = "changes"
+    summary = "the last block"
+    learning_rate = 1e-3
+    put: Callable[[View, torch.nn.Linear], None] | None = None
+    block: int = 0
+    gated: bool = False
+
+    def prepare(self, view: View) -> Tuned:
+        if self.put is not None:
+            self.put(view, view.blocks[self.block].intermediate.dense)
+        if self.gated:
+            view.gate = torch.nn.Parameter(torch.tensor(2.0))
+            embed = view.backbone.embeddings.forward
+            view.backbone.embeddings.forward = lambda *args, **more: view.gate * embed(*args, **more)
+        return unfreeze(self, view, view.blocks[-1].parameters())
+
+
+@pytest.mark.parametrize("put", FROZEN)
+@pytest.mark.parametrize("block", [0, 1, 2])
+def test_what_a_strategy_changed_without_training_it_is_in_no_prefix(put: Any, block: int) -> None:
+    base = tiny_base("bert")
+    tokens = base.encode(TEXTS)
+    plain, tuned = (Changes(put, block).prepare(base.view(3, "mean", seed=3)) for _ in range(2))
+    randomise(plain)
+    randomise(tuned)
+    expected = logits(plain.view, tokens, precision="fp32")
+    runner = Runner(base, tuned, "fp32", {"train": tokens})
+    assert runner.cut == Cut(block, False)
+    with torch.no_grad():
+        found = runner.logits("train", np.arange(len(TEXTS)), training=True).numpy()
+    assert np.abs(found - expected).max() <= 1e-5 * max(1.0, float(np.abs(expected).max()))
+    unchanged = Changes().prepare(base.view(3, "mean", seed=3))
+    randomise(unchanged)
+    assert find_cut(unchanged.view) == Cut(2, False)
+    assert np.abs(logits(unchanged.view, tokens, precision="fp32") - expected).max() > 1e-3
+
+
+def test_there_is_no_prefix_where_something_outside_backbone_and_head_trains() -> None:
+    base = tiny_base("bert")
+    tuned = Changes(gated=True).prepare(base.view(3, seed=3))
+    runner = Runner(base, tuned, "fp32", {"train": base.encode(TEXTS)})
+    assert runner.cut == Cut(0, False)
+    runner.logits("train", np.arange(4), training=True).square().sum().backward()
+    assert tuned.trainable()["gate"].grad is not None and float(tuned.trainable()["gate"].grad) != 0
+    view = Changes(gated=True).prepare(base.view(3, seed=3)).view
+    del view.backbone.embeddings.forward  # what it does shows nowhere else
+    assert find_cut(view) == Cut(0, False)
+    view.gate.requires_grad_(False)
+    assert find_cut(view) == Cut(2, False)
+
+
+@pytest.mark.parametrize("where", ["embeddings.word_embeddings", "encoder"])
+def test_there_is_no_prefix_behind_a_change_outside_the_blocks(where: str) -> None:
+    view = create("last-block").prepare(tiny_base("bert").view(3)).view
+    assert find_cut(view) == Cut(2, False)
+    view.backbone.get_submodule(where).register_forward_hook(lambda module, inputs, output: output)
+    assert find_cut(view) == Cut(0, False)
+    view = create("head-only").prepare(tiny_base("gpt2").view(3)).view
+    view.final_norm.weight.data = view.final_norm.weight * 2
+    assert find_cut(view) == Cut(3, False)  # not the pooled vectors
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
