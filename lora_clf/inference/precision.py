@@ -53,13 +53,14 @@ def resolve_precision(name: str, device: torch.device) -> str:
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context in which a view is run, for "fp32", "bf16" or "fp16".
+    """The context in which a view is run, for "fp32", "bf16" or "fp16", whatever autocast the caller is in.
 
     Raises:
         UsageError: another name; "auto" has to be resolved first.
     """
     if precision == "fp32":
-        return nullcontext()
+        ambient = torch.is_autocast_enabled(device.type)
+        return torch.autocast(device.type, enabled=False) if ambient else nullcontext()
     if precision not in _HALVES:
         raise unknown("precision", precision, ("fp32", *_HALVES))
     return torch.autocast(device.type, dtype=_HALVES[precision])

@@ -23,7 +23,7 @@ from lora_clf.base.verbalizer import Verbalizer
 from lora_clf.data.dataset import Dataset
 from lora_clf.errors import TrainingError, UsageError
 from lora_clf.inference.documents import check_outputs
-from lora_clf.inference.precision import resolve_precision
+from lora_clf.inference.precision import autocast, resolve_precision
 from lora_clf.tasks.classification import Classification
 from lora_clf.training.checkpoints import CheckpointFolder, Checkpoints
 from lora_clf.training.decision import Decision
@@ -191,7 +191,8 @@ def _with_prior(reading: Reading, tokens: dict[str, Tokens], data: Dataset) -> t
 def _trained(run: Run) -> Best:
     """The best weights that training finds, or those that are solved for where nobody asked for steps."""
     solved = run.convex and run.solvable and run.resumed_step is None
-    return run.solve() if solved else run.fit()
+    with autocast("fp32", run.device):  # a backward pass too would follow an autocast of the caller's
+        return run.solve() if solved else run.fit()
 
 
 def _kept(run: Run) -> bool:

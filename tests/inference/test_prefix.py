@@ -211,6 +211,20 @@ def test_cold_warm_and_filled_by_another_are_the_same_bytes(strategy: str) -> No
     assert warm.prefix_seconds == cold.prefix_seconds > 0  # The price is the cold one, whoever paid.
 
 
+@pytest.mark.parametrize("strategy", ["head-only", "last-block", "lora"])
+def test_an_autocast_of_the_callers_changes_no_number(strategy: str) -> None:
+    data = toy()
+    plain = train(tiny_base("bert"), data, create(strategy), FAST)
+    base = tiny_base("bert")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        within = train(base, data, create(strategy), FAST)
+    kept = [state for state, _ in prefix_cache(base)._entries.values()]
+    assert all(state.dtype == torch.float32 for state in kept) and bool(kept) == (strategy != "lora")
+    assert within.history == plain.history and np.array_equal(within.test_logits, plain.test_logits)
+    states = [run.adapter.tuned.state_dict() for run in (plain, within)]
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+
+
 def test_cached_and_uncached_losses_agree() -> None:
     data = toy()
     for name in ("bert", "gpt2"):
