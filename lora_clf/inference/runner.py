@@ -24,7 +24,7 @@ from lora_clf.base.tokenizer import Tokens
 from lora_clf.inference import heap
 from lora_clf.inference.attention import EAGER_TOKENS, choose_attention
 from lora_clf.inference.batches import collate, inference_rows, padded_lengths, split_rows
-from lora_clf.inference.cache import States, prefix_cache, too_large
+from lora_clf.inference.cache import PrefixCache, States, prefix_cache, too_large
 from lora_clf.inference.documents import join, padded
 from lora_clf.inference.encoder_block import fuse_blocks
 from lora_clf.inference.one_position import last_block_for, masked, pool_last_block
@@ -81,11 +81,16 @@ class Runner:
         self.tokens = dict(tokens)
         self._alike = not self.view.drops  # equal texts have equal vectors, in training too
         changed = tuned.tuner.changes_inputs
-        self.cut: Cut = find_cut(self.view, changes_inputs=changed) if cache else NOTHING
+        self.cut: Cut = find_cut(self.view, changes_inputs=changed)
         refused = why_no_cut(self.view, changes_inputs=changed) if cache else None
+        if not cache and not self.cut.pooled:
+            self.cut = NOTHING
         self._states: dict[str, States] = {}
         if self.cut:
-            kept = prefix_cache(base).parts(base, self.view.pooling, self.cut, precision, tokens)
+            wanted = (base, self.view.pooling, self.cut, precision, tokens)
+            kept = prefix_cache(base).parts(*wanted) if cache else None
+            if kept is None and self.cut.pooled:  # a vector a text: this run alone holds them, in memory
+                kept = PrefixCache(budget=sys.maxsize).parts(*wanted)
             if kept is None:
                 refused, self.cut = too_large(base, self.cut, tokens), NOTHING
             else:

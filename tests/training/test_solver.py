@@ -11,13 +11,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from lora_clf.data.near_copies import components
+from lora_clf.inference.cache import prefix_cache
 from lora_clf.metrics.probability import softmax
 from lora_clf.training.loop import train
 from lora_clf.training.settings import TrainSettings
 from lora_clf.training.solver import STRENGTHS, inner_folds, linear_of, solve_head
 from lora_clf.tuners import create
 from tests.bases import tiny_base
-from tests.training.test_loop import toy
+from tests.training.test_loop import FAST, toy
 
 RANDOM = np.random.default_rng(0)
 FEATURES = (RANDOM.normal(size=(300, 12)) * np.linspace(0.01, 5, 12) + 3).astype(np.float32)
@@ -88,6 +89,25 @@ def test_head_only_is_solved_unless_a_rate_is_given(name: str, pooling: str) -> 
     assert "solver" not in stepped.adapter.header.training and len(stepped.history) == 30
     assert solved.test["accuracy"] >= stepped.test["accuracy"] - 1 / 16
     assert solved.history[0]["train_loss"] < stepped.history[0]["train_loss"]
+
+
+@pytest.mark.parametrize("settings", [{"lr": None}, {}], ids=["solved", "in steps"])
+def test_without_the_cache_it_is_the_same_training(
+    settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, asked = toy(), replace(FAST, **settings)
+    kept = train(tiny_base("bert"), data, create("head-only"), asked)
+    base = tiny_base("bert")
+    runs = [train(base, data, create("head-only"), replace(asked, cache=False))]
+    assert len(prefix_cache(base)) == 0
+    monkeypatch.setattr(prefix_cache(base), "budget", 100)  # what does not fit into memory, and there is no disk
+    runs.append(train(base, data, create("head-only"), asked))
+    assert len(prefix_cache(base)) == 0
+    for run in runs:
+        assert run.history == kept.history and ("solver" in run.adapter.header.training) == ("lr" in settings)
+        assert run.warnings == kept.warnings and run.prefix_seconds > 0
+        state = run.adapter.tuned.state_dict()
+        assert all(torch.equal(tensor, state[name]) for name, tensor in kept.adapter.tuned.state_dict().items())
 
 
 def test_heads_of_several_layers_are_trained_step_by_step() -> None:
