@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -27,16 +26,14 @@ from lora_clf.base.source import rooms, source_of
 from lora_clf.base.tokenizer import Tokens
 from lora_clf.inference.attention import FUSED
 from lora_clf.inference.prefix import CANONICAL_TOKENS, Cut, chunk_threads, compute_states, held_bytes
-from lora_clf.inference.processor import processor
-from lora_clf.inference.products import onednn
 from lora_clf.inference.state_file import KEY_BYTES, Kept, file_bytes
 from lora_clf.inference.state_folder import StateFolder, canonical, state_folder
+from lora_clf.inference.switches import machine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BUDGET = 2 << 30  # bytes of states kept in memory for one base
-_SWITCHES = ("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS")
 
 
 class States:
@@ -187,27 +184,7 @@ def facts_of(base: Base, pooling: str, cut: Cut, precision: str) -> dict[str, An
         "torch": torch.__version__,
         "transformers": version("transformers"),
         "code": code_digest(),
-        "machine": _machine(base.device),
-    }
-
-
-def _machine(device: torch.device) -> dict[str, Any]:
-    """The processor and the switches that decide the last bits of a product of matrices."""
-    if device.type == "cuda":
-        return {
-            "device": torch.cuda.get_device_name(device),
-            "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
-            "tf32": torch.backends.cuda.matmul.allow_tf32,
-        }
-    return {
-        "device": device.type,
-        "processor": processor(),
-        "instruction_set": torch.backends.cpu.get_cpu_capability(),
-        "matmul": torch.get_float32_matmul_precision(),
-        "mkldnn": torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled,
-        "fp32_by_onednn": onednn() is not None,
-        "switches": {name: value for name in _SWITCHES if (value := os.environ.get(name))},
+        "machine": machine(base.device),
     }
 
 

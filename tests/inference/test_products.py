@@ -228,7 +228,7 @@ def test_runs_prefixes_and_bulk_answers_go_the_quicker_way(name: str, by_onednn:
 def test_states_are_kept_apart_by_the_library_that_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for product in (None, drawn):
-        monkeypatch.setattr("lora_clf.inference.cache.onednn", lambda product=product: product)
+        monkeypatch.setattr("lora_clf.inference.switches.onednn", lambda product=product: product)
         found.append(facts_of(tiny_base("bert"), "mean", Cut(1, False), "fp32")["machine"])
     assert found[0] != found[1]
     assert {**found[0], "fp32_by_onednn": True} == found[1]
