@@ -22,6 +22,7 @@ from lora_clf.adapters.disk import fill_in_place_of
 from lora_clf.errors import CheckpointError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 MANIFEST: Final = "manifest.json"
@@ -55,6 +56,11 @@ class Checkpoint:
 
     facts: dict[str, Any]
     tensors: dict[str, dict[str, Tensor]]
+
+
+def storable(dtype: torch.dtype) -> bool:
+    """Whether a checkpoint can hold tensors of this type."""
+    return str(dtype).removeprefix("torch.") in _DTYPES
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:

@@ -35,7 +35,7 @@ from lora_clf.training.record import record_of
 from lora_clf.training.result import Progress, Result
 from lora_clf.training.run import Run
 from lora_clf.training.settings import TrainSettings
-from lora_clf.training.snapshot import Best, check_identity, identity, restore
+from lora_clf.training.snapshot import Best, check_identity, check_snapshot, identity, restore
 from lora_clf.training.usage import usage
 from lora_clf.tuners.base import Tuned, Tuner
 
@@ -78,7 +78,8 @@ def train(
             wait for the end of the step, write one and then end the run. A head that is solved for needs none.
 
     Raises:
-        UsageError: a setting does not fit the base, or what would be trained could not be saved.
+        UsageError: a setting does not fit the base, or what would be trained could not be saved, or not kept in a
+            checkpoint.
         TargetError: the strategy's targets match nothing.
         TrainingError: the loss is no longer a finite number.
         CheckpointError: another run writes to that folder or was interrupted there; or none of its checkpoints is whole
@@ -164,6 +165,8 @@ def _begin(
         checkpoints=kept,
         interruption=interruption,
     )
+    if kept is not None:
+        check_snapshot(run)
     if found is not None:
         run.notes += restore(run, found)
         run.resumed_step = run.step

@@ -10,6 +10,7 @@ loaded trains, and that the loss of the first training texts is the one that was
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,11 +25,11 @@ from lora_clf.base.base import Base
 from lora_clf.base.reading import PLAIN, Reading
 from lora_clf.base.source import rooms, source_of
 from lora_clf.data.dataset import Dataset
-from lora_clf.errors import CheckpointError, StateError
+from lora_clf.errors import CheckpointError, StateError, UsageError
 from lora_clf.inference.attention import kernel_rule
 from lora_clf.inference.cache import facts_of
 from lora_clf.inference.prefix import NOTHING
-from lora_clf.training.checkpoint import Checkpoint
+from lora_clf.training.checkpoint import Checkpoint, storable
 from lora_clf.training.settings import TrainSettings
 from lora_clf.tuners.base import Tuner
 
@@ -110,6 +111,32 @@ def check_identity(checkpoint: Checkpoint, mine: Mapping[str, Any]) -> None:
         raise CheckpointError(
             f"This is not the run that was interrupted: {'; '.join(different)}. Repeat its command with --resume, or "
             "start anew with --force in place of --resume."
+        )
+
+
+def check_snapshot(run: Run) -> None:
+    """Refuse a strategy of whose run no checkpoint could be made, before it trains.
+
+    Raises:
+        UsageError: its optimizer moves what `Tuned.trainable` does not name, or what it carries cannot be stored.
+    """
+    trainable, carried = run.tuned.trainable(), run.tuned.run_state()
+    named = {id(parameter) for parameter in trainable.values()}
+    problems = []
+    if unnamed := sum(1 for parameter in run.parameters if id(parameter) not in named):
+        problems.append(f"parameter_groups() holds {unnamed} tensors that trainable() does not name")
+    tensors = {**trainable, **{f"run_state() {n}": value for n, value in carried.items() if isinstance(value, Tensor)}}
+    problems += [f"{name} is of type {each.dtype}" for name, each in tensors.items() if not storable(each.dtype)]
+    for name, value in carried.items():
+        if not isinstance(value, Tensor):
+            try:
+                json.dumps(value)
+            except (TypeError, ValueError):
+                problems.append(f"run_state() {name} is a {type(value).__name__} that is no tensor and no plain JSON")
+    if problems:
+        raise UsageError(
+            f"No checkpoint can be made of a {run.tuned.tuner.name} run: {'; '.join(problems)}. Mend the strategy, or "
+            "call train() without checkpoints."
         )
 
 

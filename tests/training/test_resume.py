@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lora_clf.errors import CheckpointError, TrainingError
+from lora_clf.errors import CheckpointError, TrainingError, UsageError
 from lora_clf.inference.precision import has_native_bf16
 from lora_clf.training.checkpoint import read_checkpoint
 from lora_clf.training.checkpoints import Checkpoints, generations
@@ -269,6 +269,42 @@ def test_what_a_strategy_carries_from_step_to_step_goes_on(tmp_path: Path) -> No
     resumed = train(base, DATA, Restless(), SETTINGS, checkpoints=replace(kept, resume=True))
     found = resumed.adapter.tuned.state_dict()
     assert len(found) > 10 and all(torch.equal(found[name], whole[name]) for name in whole)
+
+
+class OddTuned(RestlessTuned):
+    """One of whose run no checkpoint can be made, for the reason ``odd``."""
+
+    odd: ClassVar[str] = ""
+
+    def run_state(self) -> dict[str, Any]:
+        odd = {"object": self.memory, "nested": {"inside": self.memory.average}, "complex": torch.zeros(2) * 1j}
+        return {"kept": odd[self.odd]} if self.odd in odd else {}
+
+    def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+        groups = super().parameter_groups(learning_rate, weight_decay)
+        more = [torch.nn.Parameter(torch.ones(1))] if self.odd == "unnamed" else []
+        return [*groups, *({"params": [each], "lr": learning_rate} for each in more)]
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        ("object", r"run_state\(\) kept is a Memory that is no tensor and no plain JSON"),
+        ("nested", r"run_state\(\) kept is a dict that is no tensor"),
+        ("complex", r"run_state\(\) kept is of type torch.complex64"),
+        ("unnamed", r"parameter_groups\(\) holds 1 tensors that trainable\(\) does not name"),
+    ],
+)
+def test_what_no_checkpoint_can_hold_is_said_before_training(
+    odd: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OddTuned, "odd", odd)
+    monkeypatch.setattr(Restless, "prepare", lambda self, view: OddTuned(self, view))
+    steps: list[Progress] = []
+    with pytest.raises(UsageError, match=f"No checkpoint can be made of a restless run: {said}.*without checkpoints"):
+        train(tiny_base("bert"), DATA, Restless(), SETTINGS, checkpoints=tmp_path / "kept", progress=steps.append)
+    assert not steps and not (tmp_path / "kept").exists()
+    assert train(tiny_base("bert"), DATA, Restless(), SETTINGS).history  # which needs none of that
 
 
 def test_writing_checkpoints_changes_nothing(tmp_path: Path) -> None:
