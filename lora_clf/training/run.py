@@ -277,13 +277,13 @@ class Run:
             for rows in group:
                 for part in self.runner.split(rows):
                     self.loss_sum += self._backward(part, weight)
-        penalty = self.tuned.penalty()
-        if penalty is not None:
-            self.scaler.scale(penalty).backward()
-        moved = self._move()
-        self.step += 1
-        if moved:
-            self.tuned.after_step(self.step, self.steps)
+            penalty = self.tuned.penalty()
+            if penalty is not None:
+                self.scaler.scale(penalty).backward()
+            moved = self._move()
+            self.step += 1
+            if moved:
+                self.tuned.after_step(self.step, self.steps)
         self.optimizer.zero_grad(set_to_none=True)
         self.batch += len(group)
         self.weight += weight

@@ -172,7 +172,7 @@ class Tuned:
         return [{"params": p, "lr": learning_rate, "weight_decay": decay} for p, decay in groups if p]
 
     def penalty(self) -> Tensor | None:
-        """A term to add to the loss, or None."""
+        """A term to add to the loss, or None; random numbers in it depend on the seed and the step alone."""
         return None
 
     @property
@@ -181,7 +181,10 @@ class Tuned:
         return True
 
     def after_step(self, step: int, total_steps: int) -> None:
-        """Called after every optimizer step (1-based), while the gradients of that step are still there."""
+        """Called after every optimizer step (1-based), while the gradients of that step are still there.
+
+        Random numbers in it depend on the seed and the step alone.
+        """
 
     def run_state(self) -> dict[str, Any]:
         """What it carries from step to step beside what trains, for a checkpoint: tensors and plain JSON values."""

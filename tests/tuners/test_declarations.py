@@ -118,6 +118,37 @@ def test_hooks_are_called_and_nothing_is_solved_past_them() -> None:
     assert sizes[0] < sizes[1]  # The penalty was in the loss.
 
 
+class _Drawing(Tuned):
+    """Draws in both of its hooks."""
+
+    drawn: ClassVar[list[float]] = []
+
+    def penalty(self) -> Tensor:
+        """Weights of the head, each drawn anew."""
+        weight = self.view.head_parameters()[0]
+        return (weight * torch.rand_like(weight)).sum()
+
+    def after_step(self, step: int, total_steps: int) -> None:
+        """Remember a number."""
+        self.drawn.append(float(torch.rand(())))
+
+
+def test_what_hooks_draw_depends_on_seed_and_step_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Hooked, "prepare", lambda self, view: _Drawing(self, view))
+    found, drawn = [], []
+    for seed in (1, 1, 2):
+        base = tiny_base("bert")
+        torch.rand(len(found) + 1)  # what was drawn before must not matter
+        before = torch.get_rng_state()
+        _Drawing.drawn.clear()
+        result = train(base, toy(), Hooked(), replace(FAST, seed=seed))
+        assert torch.equal(torch.get_rng_state(), before)  # nor are the caller's numbers taken
+        found.append(result.adapter.tuned.state_dict()["head.linear.weight"])
+        drawn.append(tuple(_Drawing.drawn))
+    assert drawn[0] == drawn[1] != drawn[2] and len(set(drawn[0])) == 12
+    assert torch.equal(found[0], found[1])
+
+
 def test_a_module_beside_backbone_and_head_is_not_cut_away() -> None:
     tuned = create("head-only").prepare(tiny_base("bert").view(2))
     assert find_cut(tuned.view).pooled
