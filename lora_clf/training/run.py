@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_clf.base.base import Base
-from lora_clf.base.generator import GENERATOR
+from lora_clf.base.generator import seeded
 from lora_clf.base.reading import Reading
 from lora_clf.base.tokenizer import Tokens
 from lora_clf.data.dataset import Dataset
@@ -333,18 +333,9 @@ class Run:
         scale = None if float(norm) <= self.settings.clip else norm / self.settings.clip
         self.optimizer.grad_scale = scale  # type: ignore[attr-defined]  # as GradScaler sets it
 
-    @contextmanager
-    def _seeded(self) -> Iterator[None]:
+    def _seeded(self) -> AbstractContextManager[None]:
         """Random numbers of a step, which depend on the seed and the step alone, whatever was drawn before."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with GENERATOR, torch.random.fork_rng(devices=devices):
-            seed = (self.settings.seed * 1_000_003 + self.step) % 2**63
-            # torch.manual_seed would note down the stack every time, for devices that are not in use.
-            torch.default_generator.manual_seed(seed)
-            if self.device.type != "cpu":
-                module = torch.get_device_module(self.device)
-                getattr(module, "manual_seed_all", module.manual_seed)(seed)
-            yield
+        return seeded((self.settings.seed * 1_000_003 + self.step) % 2**63, self.device)
 
     def _backward(self, rows: NDArray[np.int64], weight: float) -> Tensor:
         """Add the gradients of one batch, of a step whose rows weigh ``weight``; the sum of its losses."""

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from lora_clf.base.generator import GENERATOR
+from lora_clf.base.generator import seeded
 from lora_clf.base.targets import Coverage, expand_targets
 from lora_clf.base.view import View
 from lora_clf.errors import NotMergeableError, TargetError, UnsupportedBaseError, UsageError
@@ -150,9 +150,9 @@ def inject(
         given["fan_in_fan_out"] = isinstance(view.backbone.get_submodule(coverage.modules[0]), Conv1D)
     before = {name: type(module) for name, module in view.backbone.named_modules()}
     base = {parameter.data_ptr() for parameter in view.backbone.parameters()}
-    with GENERATOR, torch.random.fork_rng(devices=[]), warnings.catch_warnings(), during or nullcontext():
+    seed = view.generator(f"peft/{method}").initial_seed()
+    with seeded(seed, view.device), warnings.catch_warnings(), during or nullcontext():
         warnings.simplefilter("ignore")  # about how it adjusts what does not fit
-        torch.default_generator.manual_seed(view.generator(f"peft/{method}").initial_seed())
         try:
             config = kind(**given)
         except (TypeError, ValueError, AttributeError) as error:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_clf.base.base import position_limit
-from lora_clf.base.generator import GENERATOR
+from lora_clf.base.generator import seeded
 from lora_clf.base.view import Front, View
 from lora_clf.errors import UsageError
 from lora_clf.tuners.base import Tuned, Tuner
@@ -86,8 +86,7 @@ class VirtualTokens(Tuner):
         self.check_base(view)
         backbone: Any = view.backbone
         words = backbone.get_input_embeddings()
-        with GENERATOR, torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(view.generator(self.name).initial_seed())
+        with seeded(view.generator(self.name).initial_seed(), view.device):
             encoder = self.encoder(words)
         limit = position_limit(view.config)
         room = None if limit is None else limit - self.virtual_tokens
