@@ -106,8 +106,8 @@ class AdaLoRATuned(PeftTuned):
 
     @property
     def settled(self) -> bool:
-        """Whether the pruning is over."""
-        return self._settled
+        """Whether the pruning is over; with ``rank`` equal to ``initial_rank`` there is none."""
+        return self._settled or self.tuner.rank == self.tuner.initial_rank
 
     def penalty(self) -> Tensor | None:
         """The weight times the mean distance of Pᵀ P and Q Qᵀ from the identity (equation 4)."""

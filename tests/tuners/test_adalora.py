@@ -75,6 +75,17 @@ def test_a_run_of_few_steps_ends_with_its_budget(batch: int, epochs: int, accumu
     assert sum(ranks_of(tuned).values()) == rank * LAYERS
 
 
+def test_without_anything_to_prune_the_first_epoch_may_be_the_best() -> None:
+    data = toy()
+    turned = tuple("c0" if label == "c1" else "c1" for label in data.validation.labels)
+    data = replace(data, validation=replace(data.validation, labels=turned))  # so that what is learned makes it worse
+    for rank, first in ((3, True), (2, False)):
+        tuner = create("adalora", rank=rank, initial_rank=3)
+        result = train(tiny_base("bert"), data, tuner, replace(FAST, epochs=5, lr=0.03))
+        losses = [entry["validation"]["loss"] for entry in result.history]
+        assert losses[0] == min(losses) and (result.best_epoch == 1) == first
+
+
 def test_a_step_that_moved_nothing_does_not_leave_the_budget_open() -> None:
     tuned = create("adalora", rank=2, initial_rank=4).prepare(tiny_base("bert").view(2))
     assert isinstance(tuned, AdaLoRATuned)
