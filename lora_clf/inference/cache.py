@@ -107,7 +107,7 @@ class PrefixCache:
             kept = self._in_memory(wanted)
         else:
             disk = self._disk()
-            if disk is None or _size(base, cut, whole) > disk.room() or (mapped := wanted.mapped(disk)) is None:
+            if disk is None or (mapped := wanted.mapped(disk)) is None:
                 return None
             kept = mapped
         found, start = {}, 0
@@ -217,6 +217,8 @@ class _Wanted:
         """All of them, left in their files; None where the disk does not keep them after all."""
         found = disk.find(self.facts, set(self.rows), mapped=True)
         if missing := self.beside(found):
+            if _size(self.base, self.cut, self.tokens) > disk.room():  # what is there would go for what is missing
+                return None
             self.compute(missing, disk, None)
             found |= disk.find(self.facts, set(missing), mapped=True)
         return None if self.beside(found) else found

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from lora_clf.base.base import Base
+from lora_clf.data.dataset import Dataset
 from lora_clf.errors import UsageError
 from lora_clf.inference import state_file, state_folder
 from lora_clf.inference.cache import PrefixCache, States, facts_of, prefix_cache
@@ -335,6 +336,29 @@ def test_states_that_fit_nowhere_are_computed_again_and_that_is_said(
     result = train(base, toy(), create("last-block"), FAST)
     assert any("--cache-size" in warning and "every epoch" in warning for warning in result.warnings)
     assert result.prefix_seconds == 0 and not files_of(folder)
+
+
+def test_what_is_on_a_disk_that_has_filled_up_is_still_read(
+    folder: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORA_CLF_CACHE_SIZE", "300KB")
+
+    def trained(data: Dataset) -> Result:
+        base = tiny_base("bert")
+        prefix_cache(base).budget = 1000
+        return train(base, data, create("last-block"), FAST)
+
+    data = toy()
+    first = trained(data)
+    (file,) = files_of(folder)
+    assert not first.warnings and file.stat().st_size > 20_000
+    monkeypatch.setattr(StateFolder, "_room", lambda self, held: 20_000)
+    again = trained(data)
+    assert not again.warnings and again.history == first.history
+    monkeypatch.setattr("lora_clf.inference.cache.compute_states", None)  # nothing is begun that finds no room
+    more = replace(data.train, texts=("one more", *data.train.texts[1:]))
+    assert any("--cache-size" in warning for warning in trained(replace(data, train=more)).warnings)
+    assert files_of(folder) == [file]
 
 
 def test_a_run_that_is_interrupted_leaves_no_part(folder: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
