@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -115,6 +116,13 @@ class Runner:
             quicken(self.view.blocks)
             heap.release()  # of weights in forms that nothing reads any more
         self._last = None if self.cut.pooled else pool_last_block(self.view)
+
+    def only(self, parts: Sequence[str]) -> Runner:
+        """The same for some of the parts: it holds nothing of the others."""
+        some = copy(self)
+        some.tokens = {name: self.tokens[name] for name in parts}
+        some._states = {name: states for name, states in self._states.items() if name in parts}
+        return some
 
     @property
     def lengths(self) -> NDArray[np.int64]:

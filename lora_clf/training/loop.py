@@ -24,6 +24,7 @@ from lora_clf.data.dataset import Dataset
 from lora_clf.errors import TrainingError, UsageError
 from lora_clf.inference.documents import check_outputs
 from lora_clf.inference.precision import autocast, resolve_precision
+from lora_clf.inference.runner import Runner
 from lora_clf.tasks.classification import Classification
 from lora_clf.training.checkpoints import CheckpointFolder, Checkpoints
 from lora_clf.training.decision import Decision
@@ -203,24 +204,25 @@ def _kept(run: Run) -> bool:
     return run.runner.cut.pooled and run.precision == "fp32" and isinstance(run.tokens["train"], Documents)
 
 
-def _answered(run: Run, tuned: Tuned, part: str) -> NDArray[np.float32]:
-    """The logits (N, C) of a part by the weights of ``tuned`` on kept vectors."""
-    run.tuned.load_state_dict(tuned.state_dict())
-    return run.runner.all_logits(part)
+def _answered(own: Tuned, runner: Runner, tuned: Tuned, part: str) -> NDArray[np.float32]:
+    """The logits (N, C) of a part by the weights of ``tuned`` on kept vectors; ``own`` is what ``runner`` runs."""
+    own.load_state_dict(tuned.state_dict())
+    return runner.all_logits(part)
 
 
 def _ending(run: Run, decision: Decision) -> Ending:
-    """What it takes to score the weights of a run, as it stands now."""
+    """What it takes to score the weights of a run, as it stands now; of the run itself no more than that."""
+    scored = ("validation", "test")
     return Ending(
         base=run.base,
         data=run.data,
         task=run.task,
-        tokens={name: run.tokens[name] for name in ("validation", "test")},
-        targets={name: run.targets[name] for name in ("validation", "test")},
+        tokens={name: run.tokens[name] for name in scored},
+        targets={name: run.targets[name] for name in scored},
         decision=decision,
         max_length=run.base.check_length(run.settings.max_length, run.tuned.tuner.extra_tokens),
         reading=run.reading.settings(),
-        answers=partial(_answered, run) if _kept(run) else None,
+        answers=partial(_answered, run.tuned, run.runner.only(scored)) if _kept(run) else None,
         precision=run.precision,
         seed=run.settings.seed,
         learning_rate=run.learning_rate,

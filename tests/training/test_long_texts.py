@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +20,11 @@ from lora_clf.inference import runner as runner_module
 from lora_clf.inference.documents import check_outputs, join
 from lora_clf.inference.predict import logits
 from lora_clf.inference.runner import Runner
+from lora_clf.training import loop
 from lora_clf.training.checkpoints import Checkpoints
 from lora_clf.training.loop import train
 from lora_clf.training.result import Result
+from lora_clf.training.run import Run
 from lora_clf.training.settings import TrainSettings
 from lora_clf.tuners import create
 from tests.bases import randomise, tiny_base
@@ -213,6 +218,27 @@ def test_the_same_seed_gives_the_same_weights_and_a_break_changes_nothing(
     assert resumed.resumed_step == 6
     state = resumed.adapter.tuned.state_dict()
     assert state.keys() == first.keys() and all(torch.equal(first[name], state[name]) for name in first)
+
+
+def test_a_result_holds_what_scores_it_and_not_the_run(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[weakref.ref[Run]] = []
+    begin = loop._begin
+
+    def noted(*args: Any) -> Run:
+        run = begin(*args)
+        runs.append(weakref.ref(run))
+        return run
+
+    monkeypatch.setattr(loop, "_begin", noted)
+    settings = TrainSettings(epochs=1, precision="fp32", max_length=LENGTH)
+    result = train(tiny_base("bert"), data, create("head-only"), settings, reading=Reading("chunk"))
+    gc.collect()
+    assert [run() for run in runs] == [None]
+    assert result.ending.answers is not None
+    runner = result.ending.answers.args[1]
+    assert runner.tokens.keys() == runner._states.keys() == {"validation", "test"}
+    scored = result.ending.score(result.adapter.tuned)
+    assert np.array_equal(scored.logits["test"], result.test_logits) and result.test_logits.std() > 1e-3
 
 
 def test_short_texts_are_one_chunk_and_read_as_ever() -> None:
