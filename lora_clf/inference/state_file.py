@@ -29,6 +29,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lora_clf.inference.file_lock import hold
+
 SUFFIX: Final = ".safetensors"
 PART: Final = ".part-"  # how the name of a file begins that is still being written
 KEY_BYTES: Final = 16
@@ -54,12 +56,19 @@ class StateWriter:
         failed: whether the disk did not take it.
     """
 
-    def __init__(self, folder: Path, facts: Mapping[str, Any], texts: int, vectors: int) -> None:
-        """Begin a file in ``folder`` that will hold ``texts`` texts with ``vectors`` vectors in all."""
+    def __init__(self, folder: Path, facts: Mapping[str, Any], texts: int, vectors: int, size: int) -> None:
+        """Begin a file in ``folder`` that will hold ``texts`` texts with ``vectors`` vectors in all.
+
+        It has ``size`` bytes at once, the most that it can get, so that others see what is taken, and is locked, so
+        that they see whether somebody still writes it.
+        """
         self.failed = False
         self._facts, self._texts, self._vectors = facts, texts, vectors
         descriptor, name = tempfile.mkstemp(dir=folder, prefix=PART)  # readable by its owner alone
         self._part = Path(name)
+        hold(descriptor)
+        with suppress(OSError):
+            os.ftruncate(descriptor, size)
         self._stream = os.fdopen(descriptor, "wb")
         self._header = b""
         self._keys: list[bytes] = []
@@ -95,6 +104,7 @@ class StateWriter:
             return
         name = blake2b(b"".join(sorted(self._keys)), digest_size=16).hexdigest()
         try:
+            self._stream.truncate()
             self._stream.close()  # Not flushed to the disk: what a power cut tears is found out by its digests.
             os.replace(self._part, self._part.with_name(name + SUFFIX))
         except OSError:

@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from lora_clf.data.cache import cache_folder
 from lora_clf.errors import UsageError
+from lora_clf.inference.file_lock import alone_in, is_free
 from lora_clf.inference.state_file import PART, SUFFIX, DamagedError, Kept, StateFile, StateWriter, read_index
 
 SIZE_VARIABLE: Final = "LORA_CLF_CACHE_SIZE"
@@ -31,7 +32,7 @@ USUAL_SIZE: Final = "4GB"
 LEFT_FREE: Final = 10**9  # bytes of the disk that are never taken
 _UNITS: Final = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS_OF_1024: Final = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
-_ABANDONED: Final = 24 * 3600  # seconds after which a file that is still being written is taken for left behind
+_ABANDONED: Final = 24 * 3600  # seconds after which a file in writing is left behind, where no lock says so
 
 
 def disk_budget() -> int:
@@ -131,16 +132,19 @@ class StateFolder:
         """
         try:
             folder = self._of(facts)
-            if not make_private(self.path) or not self._make_room(size):
+            if not make_private(self.path):
                 return None
-            folder.mkdir(mode=0o700, exist_ok=True)
-            return StateWriter(folder, facts, texts, vectors)
+            with alone_in(self.path):  # or two programs would find the same room
+                if not self._make_room(size):
+                    return None
+                folder.mkdir(mode=0o700, exist_ok=True)
+                return StateWriter(folder, facts, texts, vectors, size)
         except OSError:
             return None
 
     def room(self) -> int:
         """How many bytes a new file may have, if all others went for it."""
-        return max(0, self._room(sum(size for _, size, _ in self._files())))
+        return max(0, self._room(sum(_written(path, size) for path, size, _ in self._files())))
 
     def entries(self) -> list[Entry]:
         """What is here, the last used first."""
@@ -174,7 +178,7 @@ class StateFolder:
         return found
 
     def _room(self, held: int) -> int:
-        """How many bytes the folder, which holds ``held`` now, may hold."""
+        """How many bytes the folder, in which ``held`` are written now, may hold."""
         try:
             without = shutil.disk_usage(_nearest(self.path)).free + held
         except OSError:  # a place that cannot be looked into
@@ -184,14 +188,16 @@ class StateFolder:
     def _make_room(self, size: int) -> bool:
         """Drop what was not used for longest until ``size`` more bytes fit; False, with nothing dropped, if never."""
         now = time.time()
+        for path, _, used in self._files():
+            if path.name.startswith(PART) and (now - used > _ABANDONED or is_free(path)):
+                _drop(path)
         files = self._files()
         held = sum(each for _, each, _ in files)
-        room = self._room(held)
+        room = self._room(sum(_written(path, each) for path, each, _ in files))
         if size > room:
             return False
-        for path, each, used in sorted(files, key=lambda file: file[2]):
-            writing = path.name.startswith(PART)
-            if (writing and now - used > _ABANDONED) or (not writing and held + size > room):
+        for path, each, _ in sorted(files, key=lambda file: file[2]):
+            if not path.name.startswith(PART) and held + size > room:
                 _drop(path)
                 held -= each
         return held + size <= room
@@ -256,6 +262,16 @@ def _files_like(folder: Path, *patterns: str) -> list[Path]:
     with suppress(OSError):
         return [path for pattern in patterns for path in sorted(folder.glob(pattern))]
     return []
+
+
+def _written(path: Path, size: int) -> int:
+    """How many bytes of a file are on the disk already: one that is being written has its whole size at once."""
+    if not path.name.startswith(PART):
+        return size
+    try:
+        return min(size, path.stat().st_blocks * 512)
+    except (OSError, AttributeError):  # gone, or a system that does not count blocks
+        return size
 
 
 def _drop(path: Path) -> None:

@@ -22,6 +22,7 @@ from lora_clf.data.dataset import Dataset
 from lora_clf.errors import UsageError
 from lora_clf.inference import state_file, state_folder
 from lora_clf.inference.cache import PrefixCache, States, facts_of, prefix_cache
+from lora_clf.inference.file_lock import alone_in, hold
 from lora_clf.inference.prefix import Cut
 from lora_clf.inference.state_file import read_index
 from lora_clf.inference.state_folder import StateFolder, disk_budget, parse_size
@@ -371,14 +372,17 @@ def test_a_run_that_is_interrupted_leaves_no_part(folder: StateFolder, monkeypat
     assert not files_of(folder)
 
 
-def test_parts_that_were_left_behind_go_after_a_day(folder: StateFolder) -> None:
+@POSIX
+def test_parts_that_were_left_behind_go_and_those_in_writing_stay(folder: StateFolder) -> None:
     states(folder)
-    old, young = (files_of(folder)[0].with_name(f".part-{name}") for name in ("old", "young"))
-    for part in (old, young):
+    old, killed, young = (files_of(folder)[0].with_name(f".part-{name}") for name in ("old", "killed", "young"))
+    for part in (old, killed, young):
         part.write_bytes(b"half")
-    os.utime(old, (1000, 1000))
-    states(folder, texts=["another"] * 2)
-    assert not old.exists() and young.exists()
+    with young.open("rb") as writing, old.open("rb") as forgotten:
+        assert hold(writing.fileno()) and hold(forgotten.fileno())
+        os.utime(old, (1000, 1000))  # a day and more
+        states(folder, texts=["another"] * 2)
+    assert not old.exists() and not killed.exists() and young.exists()
     assert folder.clear() == (3, pytest.approx(3e5, rel=1.0)) and not list(folder.path.iterdir())
 
 
@@ -417,6 +421,44 @@ def test_many_programs_at_once(folder: StateFolder) -> None:
     with ThreadPoolExecutor(6) as pool:
         assert all(pool.map(work, range(40)))
     assert not list(folder.path.rglob(".part-*"))
+
+
+def test_the_budget_holds_while_others_are_writing(folder: StateFolder) -> None:
+    facts = facts_of(tiny_base("bert"), "mean", CUTS[1], "fp32")
+    other = StateFolder(folder.path, folder.budget)
+    folder.budget = other.budget = 25_000
+    first = folder.writer(facts, 3, 3, 10_000)
+    second = other.writer(facts, 1, 1, 10_000)
+    assert first is not None and second is not None
+    assert folder.writer(facts, 3, 3, 10_000) is None  # though hardly a byte is written
+    second.discard()
+    for place in range(3):
+        first.add(bytes([place] * 16), torch.full((32,), float(place)), 1.0)
+    first.finish()
+    (file,) = files_of(folder)
+    found = read_index(file)
+    assert file.stat().st_size == found.size < 3000 and len(found.keys) == 3
+    assert other.writer(facts, 3, 3, 20_000) is not None
+
+
+@POSIX
+def test_two_do_not_make_room_at_once(folder: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.path.mkdir(mode=0o700)
+    inside, most = [0], [0]
+
+    def slow(self: StateFolder, size: int) -> bool:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.02)
+        inside[0] -= 1
+        return False
+
+    monkeypatch.setattr(StateFolder, "_make_room", slow)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: folder.writer({}, 1, 1, 1), range(8))) == [None] * 8
+    assert most == [1]
+    with alone_in(folder.path / "nowhere"):  # what cannot be locked is not waited for
+        pass
 
 
 def test_mapped_states_outlive_their_file(folder: StateFolder) -> None:
