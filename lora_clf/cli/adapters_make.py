@@ -100,7 +100,8 @@ def convert(
     if differently := read_otherwise(base):
         note(
             f"Warning: transformers' tokenizer of {base.name} reads other tokens in some fixed sentences "
-            f"({', '.join(differently)}): the adapter may answer otherwise here than where it was trained. Compare answers."
+            f"({', '.join(differently)}): the adapter may answer otherwise here than where it was trained. "
+            "Compare answers."
         )
     made.save(out, force=force, dtype=dtype)
     if as_json:
