@@ -97,11 +97,10 @@ def convert(
             fuse_qkv=fuse_qkv,
             file_cap=how.cap,
         )
-    if differently := read_otherwise(base):
+    if sentences := ", ".join(read_otherwise(base)):
         note(
             f"Warning: transformers' tokenizer of {base.name} reads other tokens in some fixed sentences "
-            f"({', '.join(differently)}): the adapter may answer otherwise here than where it was trained. "
-            "Compare answers."
+            f"({sentences}): the adapter may answer otherwise here than where it was trained. Compare answers."
         )
     made.save(out, force=force, dtype=dtype)
     if as_json:
