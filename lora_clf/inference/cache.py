@@ -245,7 +245,7 @@ class _Wanted:
             compute_states(self.base, self.pooling, self.cut, self.precision, part, np.arange(len(part)), keep)
         except BaseException:
             if writer is not None:
-                writer.discard()
+                writer.finish_early()  # who comes next goes on from there
             raise
         if writer is not None:
             writer.finish()

@@ -71,38 +71,59 @@ class StateWriter:
             os.ftruncate(descriptor, size)
         self._stream = os.fdopen(descriptor, "wb")
         self._header = b""
-        self._keys: list[bytes] = []
-        self._digests: list[bytes] = []
-        self._lengths: list[int] = []
-        self._seconds: list[float] = []
+        self._form = torch.float32, 0  # the type of the numbers and the width of a vector
+        self._added: list[tuple[bytes, bytes, int, float]] = []  # key, digest, length, seconds
 
     def add(self, key: bytes, state: Tensor, seconds: float) -> None:
         """Append a text's state."""
         data = _bytes_of(state)
         if not self._header:
-            self._header = _header(self._facts, state, self._texts, self._vectors)
+            self._form = state.dtype, state.shape[-1]
+            self._header = _header(self._facts, self._form, self._texts, self._vectors)
             self._write(self._header)
         self._write(data)
-        self._keys.append(key)
-        self._digests.append(blake2b(data, digest_size=KEY_BYTES).digest())
-        self._lengths.append(1 if state.ndim == 1 else len(state))
-        self._seconds.append(seconds)
+        digest = blake2b(data, digest_size=KEY_BYTES).digest()
+        self._added.append((key, digest, 1 if state.ndim == 1 else len(state), seconds))
 
     def finish(self) -> None:
         """Put the file in its place."""
-        assert len(self._keys) == self._texts and sum(self._lengths) == self._vectors
+        assert len(self._added) == self._texts and sum(length for _, _, length, _ in self._added) == self._vectors
+        self._end()
+
+    def finish_early(self) -> None:
+        """Put what was added so far in its place, as a file of no more than that; nothing is left where it is none."""
+        if self.failed or not self._added:
+            self.discard()
+            return
+        vectors = sum(length for _, _, length, _ in self._added)
+        dtype, width = self._form
+        self._header = _header(self._facts, self._form, len(self._added), vectors, len(self._header))
+        try:
+            self._stream.seek(0)
+            self._write(self._header)
+            # What is behind these states is of a text that was not added as a whole.
+            self._stream.seek(len(self._header) + vectors * width * dtype.itemsize)
+            self._end()
+        except BaseException as error:
+            self.discard()
+            if not isinstance(error, OSError):
+                raise
+
+    def _end(self) -> None:
+        """Write the index, and give the file its name."""
+        keys, digests, lengths, seconds = zip(*self._added, strict=True)
         index = b"".join(
             (
-                *self._keys,
-                np.array(self._lengths, dtype="<i8").tobytes(),
-                np.array(self._seconds, dtype="<f8").tobytes(),
-                *self._digests,
+                *keys,
+                np.array(lengths, dtype="<i8").tobytes(),
+                np.array(seconds, dtype="<f8").tobytes(),
+                *digests,
             )
         )
         self._write(index + blake2b(self._header + index, digest_size=_WHOLE_BYTES).digest())
         if self.failed:
             return
-        name = blake2b(b"".join(sorted(self._keys)), digest_size=16).hexdigest()
+        name = blake2b(b"".join(sorted(keys)), digest_size=16).hexdigest()
         try:
             self._stream.truncate()
             self._stream.close()  # Not flushed to the disk: what a power cut tears is found out by its digests.
@@ -247,14 +268,16 @@ def file_bytes(texts: int, numbers: int) -> int:
     return 4 * numbers + texts * sum(_INDEX.values()) + 8192
 
 
-def _header(facts: Mapping[str, Any], state: Tensor, texts: int, vectors: int) -> bytes:
-    """The length and the JSON of the header, so long that what follows is aligned."""
+def _header(
+    facts: Mapping[str, Any], form: tuple[torch.dtype, int], texts: int, vectors: int, length: int = 0
+) -> bytes:
+    """The length and the JSON of the header, so long that what follows is aligned, and ``length`` bytes at least."""
     names = {dtype: name for name, dtype in _DTYPES.items()}
-    width = state.shape[-1]
+    kind, width = form
     entries: dict[str, Any] = {_FACTS: json.dumps(facts, sort_keys=True)}
     header: dict[str, Any] = {"__metadata__": entries}
     shapes: dict[str, tuple[str, list[int], int]] = {
-        "states": (names[state.dtype], [vectors, width], vectors * width * state.dtype.itemsize),
+        "states": (names[kind], [vectors, width], vectors * width * kind.itemsize),
         "keys": ("U8", [texts, KEY_BYTES], texts * KEY_BYTES),
         "lengths": ("I64", [texts], texts * 8),
         "seconds": ("F64", [texts], texts * 8),
@@ -266,7 +289,7 @@ def _header(facts: Mapping[str, Any], state: Tensor, texts: int, vectors: int) -
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + size]}
         at += size
     text = json.dumps(header, separators=(",", ":")).encode()
-    padded = math.ceil((8 + len(text)) / _ALIGNMENT) * _ALIGNMENT - 8
+    padded = max(length, math.ceil((8 + len(text)) / _ALIGNMENT) * _ALIGNMENT) - 8
     return struct.pack("<Q", padded) + text.ljust(padded)
 
 

@@ -23,7 +23,7 @@ from lora_clf.errors import UsageError
 from lora_clf.inference import state_file, state_folder
 from lora_clf.inference.cache import PrefixCache, States, facts_of, prefix_cache
 from lora_clf.inference.file_lock import alone_in, hold
-from lora_clf.inference.prefix import Cut
+from lora_clf.inference.prefix import Cut, compute_states
 from lora_clf.inference.state_file import read_index
 from lora_clf.inference.state_folder import StateFolder, disk_budget, parse_size
 from lora_clf.training.loop import train
@@ -370,6 +370,51 @@ def test_a_run_that_is_interrupted_leaves_no_part(folder: StateFolder, monkeypat
     with pytest.raises(KeyboardInterrupt):
         states(folder)
     assert not files_of(folder)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("added", [1, 17])
+def test_an_interrupted_computation_is_gone_on_with(
+    folder: StateFolder, added: int, cut: Cut, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, asked = states(None, cut), list[int]()
+
+    def stopped(*args: Any) -> None:
+        *rest, keep = args
+        count = [0]
+
+        def until(*kept: Any) -> None:
+            if count[0] == added:
+                raise KeyboardInterrupt
+            keep(*kept)
+            count[0] += 1
+
+        compute_states(*rest, until)
+
+    def counted(*args: Any) -> None:
+        asked.append(len(args[5]))
+        compute_states(*args)
+
+    monkeypatch.setattr("lora_clf.inference.cache.compute_states", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        states(folder, cut)
+    (file,) = files_of(folder)
+    assert len(read_index(file).keys) == added
+    monkeypatch.setattr("lora_clf.inference.cache.compute_states", counted)
+    assert equal(states(folder, cut), whole) and asked == [len(set(TEXTS)) - added]
+    assert equal(states(folder, cut), whole) and len(asked) == 1 and len(files_of(folder)) == 2
+
+
+def test_a_text_whose_state_was_not_written_whole_is_not_in_the_file(folder: StateFolder) -> None:
+    facts = facts_of(tiny_base("bert"), "mean", CUTS[0], "fp32")
+    writer = folder.writer(facts, 10**6, 10**6, 10**6)
+    assert writer is not None
+    first = torch.arange(64.0).view(2, 32)
+    writer.add(b"a" * 16, first, 1.0)
+    writer._write(b"a part of another state")
+    writer.finish_early()
+    found = folder.find(facts, {b"a" * 16, b"b" * 16}, mapped=False)
+    assert found.keys() == {b"a" * 16} and torch.equal(found[b"a" * 16][0], first)
 
 
 @POSIX
