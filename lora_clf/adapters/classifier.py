@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _SMALL: Final = 1024  # a size that takes no memory worth asking for
 _MOST: Final = 4  # times the numbers of the base
+_NO_SIZE: Final = re.compile("seed|alpha|scal|prng")  # in the name of a setting of peft's
 
 
 def reading(base: Base, header: Header) -> Base:
@@ -160,7 +161,9 @@ def whole_numbers(text: object) -> dict[str, int]:
     """Those of ``r=4,alpha=8`` that are sizes of something."""
     pairs = (part.partition("=") for part in text.split(",")) if isinstance(text, str) else ()
     known = ((name.strip(), value.strip()) for name, _, value in pairs)
-    return {name: int(value) for name, value in known if "seed" not in name and re.fullmatch("[0-9]{1,20}", value)}
+    return {
+        name: int(value) for name, value in known if not _NO_SIZE.search(name) and re.fullmatch("[0-9]{1,20}", value)
+    }
 
 
 def scaling_of(tuned: Tuned) -> float | None:

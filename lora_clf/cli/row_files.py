@@ -239,7 +239,7 @@ class DelimitedRows(TextRows):
             for line in self._filled():
                 width = line.count("\t") + 1
                 lines, plain, wide = lines + 1, plain and (not lines or width == wide), width
-            if plain and quotes_are_text(bool(stopped), lines - 1, self.count):
+            if plain and quotes_are_text(first, bool(stopped), lines - 1, self.count):
                 self._plain, header, self.count = True, next(self._filled()).split("\t"), lines - 1
                 stopped, misfits = [], []
         self.columns = column_names(header or next(self._raw_lines()).rstrip("\n").split(self._delimiter), file.name)

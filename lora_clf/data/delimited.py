@@ -32,8 +32,8 @@ def parse_delimited(text: str, name: str, *, blank_rows: bool = False) -> Table:
             header = fields
     if delimiter == "\t":
         lines = [line.split("\t") for line in without_mark(filled_lines(text), delimiter)]
-        plain = all(len(fields) == len(lines[0]) for fields in lines)
-        if plain and quotes_are_text(stopped is not None, len(lines) - 1, len(records)):
+        plain = bool(lines) and all(len(fields) == len(lines[0]) for fields in lines)
+        if plain and quotes_are_text(lines[0][0], stopped is not None, len(lines) - 1, len(records)):
             header, stopped = lines[0], None
             records = list(enumerate(lines[1:], 1))
     header = column_names(header or text.split("\n", 1)[0].split(delimiter), name)
@@ -59,12 +59,13 @@ def without_mark(lines: Iterable[str], delimiter: str) -> Iterator[str]:
     return (line for number, line in enumerate(lines) if number or line.lower() != MARK + delimiter)
 
 
-def quotes_are_text(failed: bool, lines: int, records: int) -> bool:
-    """Whether quotes belong to the texts of a tab-separated file all of whose lines fit the header.
+def quotes_are_text(header: str, failed: bool, lines: int, records: int) -> bool:
+    """Whether quotes belong to the texts of a tab-separated file all of whose lines fit the ``header``.
 
-    Such files are written with and without quoting. Where quoting fails or swallows lines, there is none.
+    Such files are written with and without quoting. Where quoting fails or swallows lines, there is none, unless the
+    names of the columns are quoted.
     """
-    return failed or lines > records
+    return not header.startswith('"') and (failed or lines > records)
 
 
 def column_names(header: Sequence[str], name: str) -> list[str]:

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from lora_clf.adapters import disk
 from lora_clf.adapters.adapter import Adapter, list_adapters, load_adapter, read_header
 from lora_clf.adapters.canonical import canonical, parse, plain
+from lora_clf.adapters.classifier import whole_numbers
 from lora_clf.adapters.file import CONFIG, MODEL
 from lora_clf.adapters.header import Header, read_text
 from lora_clf.adapters.layout import config_of
@@ -546,3 +547,11 @@ def test_the_exchange_is_there_on_linux(tmp_path: Path) -> None:
 
 def test_the_digest_is_of_the_numbers_too() -> None:
     assert digest_of(make().header, b"") != digest_of(make().header, b"x")
+
+
+def test_factors_of_a_method_are_no_sizes() -> None:
+    """They take no memory, so an adapter that was trained with a large one opens."""
+    assert whole_numbers("r=4,lokr_alpha=2048,scaling=3000,random_seed=7000,n_frequency=2000") == {
+        "r": 4,
+        "n_frequency": 2000,
+    }

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lora_clf.cli.row_files import open_rows
@@ -26,6 +26,7 @@ def written(rows: list[list[str]], delimiter: str = ",") -> bytes:
 
 
 @settings(max_examples=150, deadline=None)
+@example([("", "\n\t")], "\t")
 @given(st.lists(st.tuples(CELLS, CELLS), max_size=8), st.sampled_from(",\t;|"))
 def test_a_quoted_table_comes_back_as_it_was(rows: list[tuple[str, str]], delimiter: str) -> None:
     table = parse_table(written([["text", "label"], *map(list, rows)], delimiter), "x.csv")
