@@ -43,7 +43,7 @@ def test_states_are_kept_listed_used_and_dropped(cli: Cli, train: Cli, here: Pat
     assert (entry["base"], entry["blocks"], entry["pooled"], entry["files"]) == ("tiny-bert", 1, None, 1)
     assert entry["texts"] == 180 and entry["precision"] == "fp32" and entry["last_used"].endswith("Z")
     shown = cli("cache", "list").ok().out
-    assert "tiny-bert" in shown and "behind block 1" in shown and "of at most 1.0 GB (LORA_CLF_CACHE_SIZE)" in shown
+    assert "tiny-bert" in shown and "behind block 1" in shown and "of at most 1 GB (LORA_CLF_CACHE_SIZE)" in shown
     warm = train("warm").ok().json()
     assert warm["history"] == cold["history"] and warm["test"] == cold["test"]
     assert sorted(here.glob("*/*.safetensors")) == files
@@ -51,7 +51,7 @@ def test_states_are_kept_listed_used_and_dropped(cli: Cli, train: Cli, here: Pat
     assert weights[0] == weights[1]
     assert cli("cache", "clear", "--json").ok().json() == {"files": 1, "size": found["size"]}
     assert cli("cache", "list", "--json").ok().json()["entries"] == []
-    assert cli("cache", "clear").ok().out == "Dropped 0 files, 0 bytes.\n"
+    assert cli("cache", "clear").ok().out == "Dropped 0 files, 0 B.\n"
 
 
 @pytest.mark.parametrize("flags", [["--cache-size", "0"], ["--cache-size", "1GB", "--no-cache"]], ids=str)
@@ -69,5 +69,5 @@ def test_a_size_that_is_none(train: Cli, here: Path, cli: Cli, monkeypatch: pyte
 
 
 def test_a_folder_that_is_not_there_is_an_empty_one(cli: Cli, here: Path) -> None:
-    assert cli("cache", "list").ok().out == f"0 bytes of at most 0 bytes (LORA_CLF_CACHE_SIZE) in {here}\n"
+    assert cli("cache", "list").ok().out == f"0 B of at most 0 B (LORA_CLF_CACHE_SIZE) in {here}\n"
     assert not here.exists()
