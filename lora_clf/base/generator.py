@@ -13,11 +13,24 @@ GENERATOR = Lock()
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Random numbers of ``seed`` on the CPU and on ``device``, whatever was drawn before; the lock is held."""
+    """Random numbers of ``seed`` on the CPU and on ``device``, whatever was drawn before; the lock is held.
+
+    What the two would have drawn without it they draw behind it; other devices are left alone.
+    """
     with GENERATOR, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         # torch.manual_seed would note down the stack every time, for devices that are not in use.
         torch.default_generator.manual_seed(seed)
-        if device.type not in ("cpu", "meta"):
+        if device.type in ("cpu", "meta"):
+            yield
+        elif device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+            yield
+        else:  # which fork_rng does not know
             module = torch.get_device_module(device)
-            getattr(module, "manual_seed_all", module.manual_seed)(seed)
-        yield
+            before = module.get_rng_state()
+            module.manual_seed(seed)
+            try:
+                yield
+            finally:
+                module.set_rng_state(before)

@@ -71,8 +71,8 @@ def _prepared(dataset: Dataset, columns: DataFlags) -> list[str]:
     flags = columns.task_flags()
     if columns.bins is not None:
         flags = ["--label-order", ",".join(dataset.labels)]
-    positive = columns.positive_label
-    return [*flags, *(() if positive is None else ("--positive-label", positive))]
+    kept = {"--positive-label": columns.positive_label, "--group-column": columns.group_column}
+    return [*flags, *(word for name, value in kept.items() if value is not None for word in (name, value))]
 
 
 @app.command()

@@ -17,7 +17,7 @@ from lora_clf.cli.rows import Rows, RowSource, find_text, no_text, read_whole, u
 from lora_clf.errors import DataError, UsageError
 
 JSON_LINES: Final = (".jsonl", ".ndjson")
-_TABLES: Final = (b"PK\x03\x04", b"PAR1")  # how files begin that are no text, and hold a table
+_TABLES: Final = (b"PK\x03\x04", b"PAR1\x15")  # how files begin that are no text, and hold a table
 
 
 def open_rows(file: Path, text_column: str | None, encoding: str | None = None) -> RowSource:
@@ -73,9 +73,11 @@ def _is_delimited(file: Path, encoding: str | None) -> bool:
 
 
 def _starts_as_list(file: Path, encoding: str | None) -> bool:
-    """Whether the first letter of a file is a bracket: JSON, but not one object a line."""
+    """Whether a file begins as a list of objects: JSON, but not one object a line."""
+    from lora_clf.data.reader import is_list_of_objects
+
     with _opened(file, encoding, "\n") as stream:
-        return next((line.lstrip()[:1] for line in stream if line.strip()), "") == "["
+        return is_list_of_objects(next((line for line in stream if line.strip()), ""))
 
 
 def _complain(file: Path, encoding: str | None) -> None:

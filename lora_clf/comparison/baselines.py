@@ -142,9 +142,9 @@ def _elect(dataset: Dataset, labels: NDArray[np.int64], classes: int, seed: int)
 def cuts_of(
     strata: NDArray[np.int64], folds: int, seed: int, groups: NDArray[np.int64]
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """The rows to learn from and those to judge by of each fold; a group's rows are judged together."""
-    parts = fold_parts(strata, folds, seed, groups)
-    return [(np.setdiff1d(np.arange(len(strata)), judge), judge) for judge in parts if len(judge)]
+    """The rows to learn from and those to judge by of each fold that has both; a group's rows are judged together."""
+    parts = [part for part in fold_parts(strata, folds, seed, groups) if 0 < len(part) < len(strata)]
+    return [(np.setdiff1d(np.arange(len(strata)), judge), judge) for judge in parts]
 
 
 def vectoriser_of(recipe: Recipe) -> Any:

@@ -38,7 +38,8 @@ def _check_splits(loaded: Datasets) -> None:
         splits.setdefault(seed, []).append(data.digest)
     same = len(splits) > 1 and len({tuple(digests) for digests in splits.values()}) == 1
     whys = {GIVEN: "the data come with a split of their own", "book": "--protocol book is one fixed split"}
-    if why := whys.get(protocol, "the splits of all seeds are the same" if same else ""):
+    if same or protocol == "book":
+        why = whys.get(protocol, "the splits of all seeds are the same")
         raise UsageError(
             f"--resplit and --repeats make a split with every seed, and {why}. Leave them out, and train with --seeds."
         )

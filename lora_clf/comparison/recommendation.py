@@ -95,13 +95,12 @@ def check_margin(margin: float) -> float:
 
 
 def recommendation_of(comparison: Comparison) -> Recommendation | None:
-    """What to take; None where there are not two strategies with a complete seed, or no validation rows."""
+    """What to take; None without two strategies with a seed in common, or where all validation rows count as one."""
     labels = sorted(c.label for c in comparison.plan.contenders if c.label in comparison.pools)
     if len(labels) < 2:
         return None
     measured = validated(comparison, labels)
-    parts = [data.validation for data in comparison.datasets.values()]
-    found = None if measured is None else measured.moments(groups_of(comparison.data, parts))
+    found = None if measured is None else measured.moments(_groups(comparison))
     if found is None:
         return None
     margin = float(comparison.facts.get("margin", MARGIN))
@@ -127,6 +126,16 @@ def recommendation_of(comparison: Comparison) -> Recommendation | None:
         labelled_needed=needed,
         candidates=tuple(candidates),
     )
+
+
+def counts_as_one(comparison: Comparison) -> bool:
+    """Whether there are strategies to choose from, and all validation rows are of one group: so nothing is shown."""
+    strategies = [c.label for c in comparison.plan.contenders if c.label in comparison.pools]
+    return len(strategies) > 1 and len(set(_groups(comparison).values())) == 1
+
+
+def _groups(comparison: Comparison) -> dict[int, int]:
+    return groups_of(comparison.data, [data.validation for data in comparison.datasets.values()])
 
 
 def _candidate(comparison: Comparison, label: str, losses: Shortfalls, place: int, margin: float) -> Candidate:

@@ -101,6 +101,8 @@ def standing_of(found: TaskComparison) -> TaskStanding:
         if family is None or label == other or not {label, other} <= set(members):
             return None
         mean, interval = family.difference(members.index(label), members.index(other))
+        if measure.share:
+            return Gap(mean, max(-1.0, interval.low), min(1.0, interval.high))
         return Gap(mean * unit, interval.low * unit, interval.high * unit)
 
     margin = found.margin / 100
@@ -166,7 +168,8 @@ def _bounds(found: TaskComparison, groups: NDArray[np.int64], unit: float) -> di
         return {}
     names = sorted(found.strategies)
     losses = shortfalls(_moments(found, names, groups, unit, "validation_costs"))
-    return {name: float(bound) * unit for name, bound in zip(names, losses.bounds, strict=True)}
+    most = 1.0 if found.task.primary.share else np.inf
+    return {name: min(most, float(bound) * unit) for name, bound in zip(names, losses.bounds, strict=True)}
 
 
 def _numbers(each: Sequence[dict[str, Any]]) -> dict[str, float]:

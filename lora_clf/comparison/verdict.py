@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lora_clf.comparison.recommendation import sentences_of
+from lora_clf.comparison.recommendation import counts_as_one, sentences_of
 from lora_clf.comparison.standing import Standing, listed, percent, range_of
 
 if TYPE_CHECKING:
@@ -39,7 +39,16 @@ def verdict_of(comparison: Comparison) -> list[str]:
     if best.seeds == 1:
         lines.append("One seed says nothing of how much another would differ: use --seeds 3 or more.")
     found = comparison.recommendation
-    return [*(sentences_of(found) if found is not None else []), f"{first}.", *lines]
+    return [*(sentences_of(found) if found is not None else _undecided(comparison)), f"{first}.", *lines]
+
+
+def _undecided(comparison: Comparison) -> list[str]:
+    """Why there is no recommendation, where there is something to choose from."""
+    if not counts_as_one(comparison):
+        return []
+    column = comparison.data.group_column
+    kind = "near copies of each other" if column is None else f"near copies of each other or of one {column!r}"
+    return [f"This data cannot decide which strategy to take: all validation rows are {kind}, and count as one."]
 
 
 def _against_baseline(strategies: Sequence[Standing], rival: Standing | None) -> list[str]:

@@ -31,11 +31,12 @@ LARGEST_UNASKED = 100_000_000
 
 _UNPACK = "Unpack it first, or use a zip."
 _EXPORT = "Save the table as 'CSV UTF-8' and give that file."
+_BZIP2: Final = tuple(b"BZh%d1AY&SY" % level for level in range(1, 10))
 BINARY: Final = {
-    **dict.fromkeys((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"), ("a compressed file", _UNPACK)),
+    **dict.fromkeys((b"\x1f\x8b", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd", *_BZIP2), ("a compressed file", _UNPACK)),
     b"7z\xbc\xaf\x27\x1c": ("a 7z archive", _UNPACK),
     b"PK\x03\x04": ("a zip or an office document", "Give it as it is, or the table in it."),
-    b"PAR1": ("a Parquet file", "Give it under a name that ends in .parquet."),
+    b"PAR1\x15": ("a Parquet file", "Give it under a name that ends in .parquet."),
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("an old office document (.xls, .doc)", _EXPORT),
     b"SQLite format 3\0": ("an SQLite database", _EXPORT),
     b"%PDF-": ("a PDF", _EXPORT),

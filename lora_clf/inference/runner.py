@@ -163,10 +163,8 @@ class Runner:
         """The logits of some rows of a part, with gradients where they are asked for: (B, C) in fp32."""
         if self.view.combine is not None:
             return self._combined(part, rows, training=training)
-        if self.cut.pooled:
-            found: Tensor = self.view.head(self._kept(part, rows))
-            return found
-        vectors = self._of_each(part, rows, training=training)  # (B, D)
+        pooled = self.cut.pooled
+        vectors = self._kept(part, rows) if pooled else self._of_each(part, rows, training=training)  # (B, D)
         with torch.autocast(self.device.type, enabled=False):
             logits: Tensor = self.view.head(vectors)
         return logits

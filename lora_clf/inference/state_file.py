@@ -126,8 +126,11 @@ class StateWriter:
         name = blake2b(b"".join(sorted(keys)), digest_size=16).hexdigest()
         try:
             self._stream.truncate()
-            self._stream.close()  # Not flushed to the disk: what a power cut tears is found out by its digests.
+            self._stream.flush()  # Not to the disk: what a power cut tears is found out by its digests.
+            if os.name == "nt":  # where no open file is renamed
+                self._stream.close()
             os.replace(self._part, self._part.with_name(name + SUFFIX))
+            self._stream.close()  # last: with it goes the lock, and a part that nobody holds is taken for abandoned
         except OSError:
             self.discard()
 

@@ -16,7 +16,7 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,8 +143,9 @@ class StateFolder:
             return None
 
     def room(self) -> int:
-        """How many bytes a new file may have, if all others went for it."""
-        return max(0, self._room(sum(_written(path, size) for path, size, _ in self._files())))
+        """How many bytes a new file may have, if all others went for it but those that are being written."""
+        files = self._files()
+        return max(0, self._room(sum(_written(path, size) for path, size, _ in files)) - _in_writing(files))
 
     def entries(self) -> list[Entry]:
         """What is here, the last used first."""
@@ -194,13 +195,18 @@ class StateFolder:
         files = self._files()
         held = sum(each for _, each, _ in files)
         room = self._room(sum(_written(path, each) for path, each, _ in files))
-        if size > room:
+        if _in_writing(files) + size > room:
             return False
         for path, each, _ in sorted(files, key=lambda file: file[2]):
             if not path.name.startswith(PART) and held + size > room:
                 _drop(path)
                 held -= each
         return held + size <= room
+
+
+def _in_writing(files: Sequence[tuple[Path, int, float]]) -> int:
+    """The bytes of those that are being written, at their full size; they cannot be dropped."""
+    return sum(size for path, size, _ in files if path.name.startswith(PART))
 
 
 def state_folder() -> StateFolder | None:

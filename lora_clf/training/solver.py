@@ -106,7 +106,7 @@ def solve_head(
     # Of unit variance: one strength fits all directions, and few iterations do.
     targets = (1 - smoothing) * np.eye(classes)[labels] + smoothing / classes
     problem = _Problem((x - centre) / scale, targets, bias, weights)
-    losses = _fold_losses(problem, folds) if folds.any() else ()
+    losses = _fold_losses(problem, folds) if len(np.unique(folds)) > 1 else ()
     best = int(np.argmin(losses)) if losses else len(STRENGTHS) // 2
     solved = np.zeros((1, classes, x.shape[1] + 1))
     everything = np.ones((1, len(x)), dtype=bool)

@@ -23,8 +23,13 @@ def test_numbers_follow_the_seed_and_the_callers_stay() -> None:
 
 
 def test_the_devices_generator_is_seeded_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[int] = []
-    monkeypatch.setattr(torch, "get_device_module", lambda device: SimpleNamespace(manual_seed=given.append))
+    """And given back: what its owner draws behind it is what would have come."""
+    given: list[object] = []
+    made = SimpleNamespace(manual_seed=given.append, get_rng_state=lambda: "before", set_rng_state=given.append)
+    monkeypatch.setattr(torch, "get_device_module", lambda device: made)
     with seeded(7, torch.device("mps")):
-        pass
-    assert given == [7]
+        assert given == [7]
+    assert given == [7, "before"]
+    with pytest.raises(KeyError), seeded(8, torch.device("mps")):
+        raise KeyError
+    assert given == [7, "before", 8, "before"]

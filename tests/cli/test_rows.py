@@ -394,3 +394,11 @@ def test_progress_is_a_line_a_minute_where_there_is_no_terminal(
     said = cli("predict", adapter, "--base", base, "--input", source, "--output", tmp_path / "o.csv").ok().err
     assert [line.split(" rows,")[0] for line in said.splitlines()[:2]] == ["10 of 30", "20 of 30"]
     assert len(said.splitlines()) == 3 and " s left" in said
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "in.ndjson"])
+def test_lists_line_by_line_are_no_objects(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.write_text('["win cash now"]\n["tea at home"]\n', encoding="utf-8")
+    with pytest.raises(DataError, match="row 1: expected an object"):
+        open_rows(file, None)

@@ -159,6 +159,7 @@ def test_texts_without_words_are_a_clear_error() -> None:
 def test_copies_are_judged_by_none_that_learned_them() -> None:
     groups = np.repeat(np.arange(30), 2)
     cuts = cuts_of(np.arange(60) % 2, 5, 0, groups)
+    assert cuts_of(np.arange(60) % 3, 5, 0, np.zeros(60, dtype=np.int64)) == []  # of one group nothing is left to learn
     assert len(cuts) == 5 and sorted(np.concatenate([judge for _, judge in cuts])) == list(range(60))
     for learn, judge in cuts:
         assert len(learn) + len(judge) == 60 and not set(groups[learn]) & set(groups[judge])

@@ -165,8 +165,8 @@ def test_repeats_cut_anew_and_each_tests_every_row(table: Path) -> None:
 def test_a_split_that_no_seed_changes_is_not_repeated(
     tmp_path: Path, settings: dict[str, str], said: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts = ["train", "train", "test"]
-    rows = [f"text {n} is {n * 7919} of {n * n},{'ab'[n % 2]},{parts[n % 3]}" for n in range(120)]
+    parts = ["train", "train", "validation", "test"]
+    rows = [f"text {n} is {n * 7919} of {n * n},{'ab'[n % 2]},{parts[n % 4]}" for n in range(120)]
     file = tmp_path / "rows.csv"
     file.write_text("\n".join(["text,label,part", *rows]), encoding="utf-8")
     repeated = plan(data=DataArguments(str(file), settings), seeds=(0, 1), resplit=True)
@@ -178,6 +178,14 @@ def test_a_split_that_no_seed_changes_is_not_repeated(
     with pytest.raises(UsageError, match=f"{said}. Leave them out"):
         load_parts(repeated)
     assert len(load_parts(replace(repeated, resplit=False))) == 1
+
+
+def test_a_split_whose_rest_a_seed_divides_is_repeated(tmp_path: Path) -> None:
+    rows = [f"text {n} is {n * 7919} of {n * n},{'ab'[n % 2]},{('train', 'test')[n % 3 == 2]}" for n in range(120)]
+    file = tmp_path / "rows.csv"
+    file.write_text("\n".join(["text,label,part", *rows]), encoding="utf-8")
+    repeated = plan(data=DataArguments(str(file), {"split_column": "part"}), seeds=(0, 1), resplit=True)
+    assert len({data.digest for data in load_parts(repeated).values()}) == 2
 
 
 @pytest.mark.parametrize(

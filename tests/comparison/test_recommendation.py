@@ -113,7 +113,11 @@ def test_validation_rows_that_are_all_copies_decide_nothing() -> None:
     found = invented({"lora": 0.9, "full": 0.9}, rows=40)
     data = found.datasets[0, None]
     same = replace(data.validation, texts=("one and the same text here",) * 40)
-    assert replace(found, datasets={(0, None): replace(data, validation=same)}).recommendation is None
+    again = replace(found, datasets={(0, None): replace(data, validation=same)})
+    assert (
+        again.recommendation is None and "all validation rows are near copies of each other" in again.verdict_lines[0]
+    )
+    assert "cannot decide" not in replace(again, plan=replace(again.plan, contenders=again.plan.contenders[:1])).verdict
 
 
 def test_it_stands_in_every_format(tmp_path: Path) -> None:

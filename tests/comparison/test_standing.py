@@ -174,10 +174,12 @@ def test_the_same_findings_give_the_same_files(tmp_path: Path) -> None:
 
 
 def test_numbers_for_people() -> None:
-    assert [size_text(n) for n in (None, 12, 8557, 1_350_000, 90_300_000)] == [
+    assert [size_text(n) for n in (None, 12, 8557, 999_499, 999_500, 1_350_000, 90_300_000)] == [
         "–",
         "12 B",
         "8.56 kB",
+        "999 kB",
+        "1 MB",
         "1.35 MB",
         "90.3 MB",
     ]

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lora_clf.cli.row_files import open_rows
-from lora_clf.data.reader import SMS_MEMBER, parse_table, read_table
+from lora_clf.data.reader import SMS_MEMBER, decoded, parse_table, read_table
 from lora_clf.data.table import Listed, Nested
 from lora_clf.errors import DataError, UsageError
 
@@ -267,3 +267,8 @@ def test_a_byte_order_mark_is_no_text_whatever_utf_8_is_called(name: str, tmp_pa
     for file in ("bom.csv", "bom.jsonl"):
         table = read_table(tmp_path / file, encoding=name)
         assert table.columns["text"] == ("grüße",) or list(table.columns["text"]) == ["grüße"]
+
+
+@pytest.mark.parametrize("first", ["BZhang: see you", "PAR1 is a receptor", "%PDF is a format"])
+def test_text_that_begins_as_a_binary_file_is_text(first: str) -> None:
+    assert decoded(f"{first}\n".encode(), "x.txt", None) == f"{first}\n"

@@ -483,6 +483,10 @@ def test_the_budget_holds_while_others_are_writing(folder: StateFolder) -> None:
     (file,) = files_of(folder)
     found = read_index(file)
     assert file.stat().st_size == found.size < 3000 and len(found.keys) == 3
+    third = folder.writer(facts, 1, 1, 15_000)
+    assert third is not None and other.room() == 10_000
+    assert other.writer(facts, 3, 3, 20_000) is None and file.is_file()  # nothing goes for what cannot fit
+    third.discard()
     assert other.writer(facts, 3, 3, 20_000) is not None
 
 

@@ -79,6 +79,13 @@ def test_near_copies_share_an_inner_fold() -> None:
     assert inner_folds(np.arange(2), np.array([0, 1]), seed=0).tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("fold", [0, 1])
+def test_one_fold_alone_judges_nothing(fold: int) -> None:
+    """Three classes of one group may all be in a fold that is not the first."""
+    folds = np.full(300, fold)
+    assert solve_head(FEATURES, LABELS, 3, folds, bias=True).strength == STRENGTHS[len(STRENGTHS) // 2]
+
+
 @pytest.mark.parametrize(("name", "pooling"), [("bert", "mean"), ("bert", "family"), ("gpt2", "family")])
 def test_head_only_is_solved_unless_a_rate_is_given(name: str, pooling: str) -> None:
     base, data = tiny_base(name), toy(classes=3)
