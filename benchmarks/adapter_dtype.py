@@ -75,7 +75,7 @@ def _shares(adapter: Adapter, part: Part) -> NDArray[np.float64]:
 
 def table(value: dict[str, Any]) -> str:
     """The file as a table."""
-    from lora_clf.comparison.table import markdown_table, size_text
+    from lora_clf.reports.table import markdown_table, size_text
 
     rows = [
         [

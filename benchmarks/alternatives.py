@@ -208,7 +208,7 @@ def repeated(work: Work, seconds: float) -> Callable[[], float]:
 
 def table(value: dict[str, Any]) -> str:
     """The file as a table."""
-    from lora_clf.comparison.table import markdown_table
+    from lora_clf.reports.table import markdown_table
 
     rows = [
         (

@@ -140,7 +140,7 @@ def summary(runs: Sequence[dict[str, Any]], plain: Sequence[dict[str, Any]]) -> 
 
 def table(value: dict[str, Any]) -> str:
     """The file as a table."""
-    from lora_clf.comparison.table import markdown_table
+    from lora_clf.reports.table import markdown_table
 
     lines = []
     for name, row in sorted(value["windows"].items(), key=lambda item: (window_of(item[0]), item[0])):

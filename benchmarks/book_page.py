@@ -54,7 +54,7 @@ def listed(names: Sequence[str]) -> str:
 
 def of_base(value: Mapping[str, Any], name: str) -> str:
     """One base: its rows, what they answer, and what could not be asked."""
-    from lora_clf.comparison.table import markdown_table, seconds_text
+    from lora_clf.reports.table import markdown_table, seconds_text
 
     entry = value["bases"][name]
     words = {"beyond": "yes", "open": "depends", "within": "no"}

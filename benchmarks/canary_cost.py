@@ -51,7 +51,7 @@ def measured(place: Path, base: Base, blocks: int) -> dict[str, Any]:
 
 def table(value: dict[str, Any]) -> str:
     """The file as a table."""
-    from lora_clf.comparison.table import markdown_table
+    from lora_clf.reports.table import markdown_table
 
     rows = [
         [

@@ -21,11 +21,12 @@ from pathlib import Path
 
 from lora_clf.cli.compare import chosen, is_all
 from lora_clf.cli.quiet import quiet_third_parties
+from lora_clf.comparison.arguments import BaseArguments
 from lora_clf.comparison.comparison import Comparison
-from lora_clf.comparison.plan import BaseArguments
-from lora_clf.comparison.run import PlanProgress, compare
-from lora_clf.comparison.table import cells_of, columns_of, footnotes, markdown_table
 from lora_clf.errors import LoraClfError
+from lora_clf.experiment.run import compare
+from lora_clf.experiment.work import PlanProgress
+from lora_clf.reports.table import cells_of, columns_of, footnotes, markdown_table
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -70,7 +70,7 @@ def _outcomes(values: Any) -> dict[str, int]:
 
 def table(value: dict[str, Any]) -> str:
     """The counts as a table and what is refused."""
-    from lora_clf.comparison.table import markdown_table
+    from lora_clf.reports.table import markdown_table
 
     each, tests = value["combinations"], value["contract_tests"]
     sizes = [len(value[axis]) for axis in ("strategies", "architectures", "tasks")]

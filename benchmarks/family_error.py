@@ -23,8 +23,8 @@ from typing import Any
 import simulation
 from simulation import Design, measure
 
-from lora_clf.comparison.table import markdown_table
 from lora_clf.evaluation import noninferiority, simultaneous
+from lora_clf.reports.table import markdown_table
 
 OUT = Path(__file__).resolve().parent / "results" / "family_error.json"
 STRATEGIES, SEEDS, ROWS, EFFECTS = (2, 5, 16), (3, 5), (300, 1100), (0.0, 0.0055, 0.011)

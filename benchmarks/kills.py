@@ -122,7 +122,7 @@ def _calls(side: str, run: Any, place: Path) -> dict[str, Any]:
 
 def table(value: dict[str, Any]) -> str:
     """The file as two tables: kills at random moments, and at every call of a save."""
-    from lora_clf.comparison.table import markdown_table
+    from lora_clf.reports.table import markdown_table
 
     names = {"ours": "lora_clf", "trainer": "transformers' Trainer"}
     at_random, at_calls = [], []

@@ -197,7 +197,7 @@ def _append(path: Path, line: dict[str, Any]) -> None:
 
 def table(value: dict[str, Any]) -> str:
     """Every rate that was tried with its loss, the chosen one and whether it lies between worse ones."""
-    from lora_clf.comparison.table import markdown_table
+    from lora_clf.reports.table import markdown_table
 
     rows = []
     for strategy, tasks in sorted(value["rates"].items()):

@@ -194,8 +194,8 @@ def truncated(base: Base, train: Part, test: Part) -> dict[str, Any]:
 
 def table(value: dict[str, Any]) -> str:
     """The result as a table with 95 % intervals (Wilson), and how it was made."""
-    from lora_clf.comparison.table import markdown_table
     from lora_clf.evaluation.intervals import wilson
+    from lora_clf.reports.table import markdown_table
 
     rows = []
     for name, each in value["policies"].items():

@@ -151,7 +151,7 @@ def peak_above(work: Callable[[], object]) -> dict[str, Any]:
         system could let the peak start anew; where it is false the peak may be that of loading, and above is an
         upper bound.
     """
-    from lora_clf.comparison.memory import current_bytes, peak_bytes, restart_peak
+    from lora_clf.experiment.memory import current_bytes, peak_bytes, restart_peak
 
     settle()
     held, restarted = current_bytes(), restart_peak()
@@ -214,7 +214,7 @@ def provenance(device: torch.device | str = "cpu") -> dict[str, Any]:
     """What a time depends on: versions, machine, threads, instruction set, commit. Nothing that names a host."""
     import torch
 
-    from lora_clf.comparison.environment import code_digest, machine_facts
+    from lora_clf.experiment.environment import code_digest, machine_facts
     from lora_clf.inference.precision import has_native_bf16
 
     where = torch.device(device)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_clf.comparison.plots import COLOURS, FAINT, INK, MARKERS, STYLE
+from lora_clf.reports.plots import COLOURS, FAINT, INK, MARKERS, STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

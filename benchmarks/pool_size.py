@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def memory_of(bench: Bench, kind: str) -> dict[str, Any]:
     """Memory that one adapter more takes in this process: of "equal" ranks, or "mixed" from 4 to 64."""
     from lora_clf.adapters.adapter import read_header
-    from lora_clf.comparison.memory import current_bytes
+    from lora_clf.experiment.memory import current_bytes
 
     ranks = (8,) if kind == "equal" else tuple(range(4, 65, 20 if bench.flags.quick else 1))
     count = bench.many[-1]

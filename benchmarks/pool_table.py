@@ -17,7 +17,7 @@ class Row(NamedTuple):
 
 def table(results: Mapping[str, Any]) -> str:
     """The lines of all jobs that are in a result file, as Markdown."""
-    from lora_clf.comparison.table import markdown_table
+    from lora_clf.reports.table import markdown_table
 
     rows = [row for name, lines in LINES.items() if name in results for row in lines(results[name]["found"])]
     signs = {True: "yes", False: "no", None: ""}

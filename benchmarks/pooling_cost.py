@@ -154,8 +154,8 @@ def runs_of(found: Mapping[str, Any], pooling: str) -> list[dict[str, Any]]:
 
 def table(found: Mapping[str, Any]) -> str:
     """The result as Markdown: a line a pooling, then the difference in words."""
-    from lora_clf.comparison.table import markdown_table
     from lora_clf.evaluation.intervals import mean_spread
+    from lora_clf.reports.table import markdown_table
 
     lines = []
     for name in poolings_of(found):

@@ -107,7 +107,7 @@ def key_of(facts: dict[str, Any], cap: str | None) -> str:
 
 def table(results: dict[str, Any]) -> str:
     """The file as a table: GFLOP/s of the largest number of rows, and times fp32 over all shapes."""
-    from lora_clf.comparison.table import markdown_table
+    from lora_clf.reports.table import markdown_table
 
     lines = []
     for name, value in sorted(results.items()):

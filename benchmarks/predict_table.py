@@ -10,7 +10,7 @@ from typing import Any
 
 from predict_sides import OURS, SIDES
 
-from lora_clf.comparison.table import markdown_table, seconds_text, size_text
+from lora_clf.reports.table import markdown_table, seconds_text, size_text
 
 HEADINGS = [
     "side", "seconds", "messages a second", "computed / real tokens", "times the pipeline's speed", "95 % interval",

@@ -84,7 +84,7 @@ def labelled_in_here(flags: argparse.Namespace, folder: Path) -> dict[str, float
     from lora_clf.cli.predict import labelled
     from lora_clf.cli.row_files import open_rows
     from lora_clf.cli.row_writer import row_writer
-    from lora_clf.comparison.memory import peak_bytes
+    from lora_clf.experiment.memory import peak_bytes
     from lora_clf.inference.precision import resolve_precision
 
     adapter = opened(flags, folder, exported=False).adapter
@@ -174,7 +174,7 @@ def result(state: dict[str, Any], base: str, precision: str, facts: dict[str, An
 
 def table(found: dict[str, Any]) -> str:
     """Sizes with seconds and memory, and the targets beside what was reached."""
-    from lora_clf.comparison.table import markdown_table, seconds_text, size_text
+    from lora_clf.reports.table import markdown_table, seconds_text, size_text
 
     if not found:
         return "Not measured yet: files of 1,000 to 100,000 rows."

@@ -237,7 +237,7 @@ def _interval(sample: NDArray[np.float64]) -> list[float]:
 
 def table(found: Mapping[str, Any]) -> str:
     """The result as Markdown: a line a recipe, then in words what is more than chance explains."""
-    from lora_clf.comparison.table import markdown_table
+    from lora_clf.reports.table import markdown_table
 
     lines, told = [], []
     names = [f"{side}/{recipe}" for side in SIDES for recipe in (*RECIPES, THRESHOLD)]

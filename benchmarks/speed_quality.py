@@ -18,9 +18,9 @@ from our_training import OurTraining
 from paired import read_json, write_json
 from trainer_recipe import TrainerRecipe
 
-from lora_clf.comparison.environment import code_digest
 from lora_clf.data.near_copies import components
 from lora_clf.evaluation.intervals import paired_difference
+from lora_clf.experiment.environment import code_digest
 from lora_clf.inference.precision import resolve_precision
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 from paired import ratio
 from speed_table import figure
 
-from lora_clf.comparison.table import markdown_table
+from lora_clf.reports.table import markdown_table
 
 HEADINGS = ["job", "beside", "ours", "theirs", "times as fast", "95 % interval", "peak memory, ours", "theirs"]
 TUNED = "the same, tuned"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from lora_clf.comparison.table import markdown_table, seconds_text, size_text
+from lora_clf.reports.table import markdown_table, seconds_text, size_text
 
 HEADINGS = [
     "job", "base", "ours", "theirs", "theirs is", "ratio", "95 % interval", "target", "reached", "ceiling", "quality",

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_clf.comparison.curve import who_beats
-from lora_clf.comparison.table import count_text, markdown_table, seconds_text, size_text
+from lora_clf.reports.table import count_text, markdown_table, seconds_text, size_text
 
 HERE = Path(__file__).resolve().parent
 PAGES = (HERE.parent / "README.md", HERE / "README.md")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lora_clf.comparison.table import markdown_table
-from lora_clf.comparison.task_report import FURTHER
+from lora_clf.reports.table import markdown_table
+from lora_clf.reports.task_report import FURTHER
 from lora_clf.tasks import kind_of
 
 CLASSES = (("macro_f1", "macro-F1"), ("mcc", "MCC"))

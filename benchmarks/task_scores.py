@@ -21,9 +21,9 @@ import numpy as np
 
 from lora_clf import load_base, load_data, train
 from lora_clf.comparison import baselines, task_baselines
-from lora_clf.comparison.environment import environment
 from lora_clf.data.dataset import Dataset
 from lora_clf.evaluation.intervals import clustered, crossed_mean
+from lora_clf.experiment.environment import environment
 from lora_clf.metrics.ordinal import ordinal_scores
 from lora_clf.tasks.base import Task
 from lora_clf.tasks.ordinal import Ordinal

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from lora_clf.base.base import Base, load_base
     from lora_clf.base.reading import Reading
     from lora_clf.base.verbalizer import Verbalizer
-    from lora_clf.comparison.run import compare
     from lora_clf.data.dataset import Dataset, load_data
     from lora_clf.errors import (
         AdapterError,
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
         UsageError,
         WrongBaseError,
     )
+    from lora_clf.experiment.run import compare
     from lora_clf.training.checkpoints import Checkpoints
     from lora_clf.training.decision import Decision
     from lora_clf.training.loop import train
@@ -125,7 +125,7 @@ _HOME = {
     "TrainSettings": "lora_clf.training.settings",
     "Tuner": "lora_clf.tuners.base",
     "Verbalizer": "lora_clf.base.verbalizer",
-    "compare": "lora_clf.comparison.run",
+    "compare": "lora_clf.experiment.run",
     "load_adapter": "lora_clf.adapters.adapter",
     "load_base": "lora_clf.base.base",
     "load_data": "lora_clf.data.dataset",

@@ -14,15 +14,15 @@ from matplotlib.figure import Figure
 
 import lora_clf.adapters.adapter
 import lora_clf.training.loop  # noqa: F401 - what a run imports, before a test changes what they take from each other
-from lora_clf.comparison import work
-from lora_clf.comparison.child import News, Task
 from lora_clf.comparison.comparison import Failure
-from lora_clf.comparison.materials import Materials
-from lora_clf.comparison.worker import work as do
+from lora_clf.experiment import work
+from lora_clf.experiment.child import News, Task
+from lora_clf.experiment.materials import Materials
+from lora_clf.experiment.worker import work as do
 
 
 def run_batches(batches: Iterable[Sequence[Task]], jobs: int = 1, threads: int | None = None) -> Iterator[News]:
-    """As `lora_clf.comparison.child.run_batches`, one after the other."""
+    """As `lora_clf.experiment.child.run_batches`, one after the other."""
     for batch in batches:
         materials = Materials()
         for task in batch:

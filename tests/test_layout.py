@@ -28,6 +28,8 @@ ROOMS = (
     "training",
     "evaluation",
     "comparison",
+    "reports",
+    "experiment",
     "cli",
 )
 FILES_ALONE = {"errors", "figures"}  # rooms of one file

@@ -247,3 +247,8 @@ def _synchronise(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def folder_bytes(folder: Path) -> int:
+    """How many bytes the files of ``folder`` have."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

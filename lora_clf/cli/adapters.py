@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lora_clf.adapters.disk import folder_bytes
 from lora_clf.cli.flags import Json
 from lora_clf.cli.output import document, line, note, percent, size, table
-from lora_clf.cli.places import folder_bytes
 from lora_clf.cli.scores import show_scores
 from lora_clf.cli.task_scores import of_task
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lora_clf.adapters.disk import folder_bytes
 from lora_clf.cli.adapters_plain import app as plain_app
 from lora_clf.cli.beside import beside, show_beside
 from lora_clf.cli.flags import AdapterFlags, DataFlags, Force, Json, takes
 from lora_clf.cli.opening import open_adapter, warnings_noted
 from lora_clf.cli.output import document, line, note, size
-from lora_clf.cli.places import check_writable, folder_bytes
+from lora_clf.cli.places import check_writable
 from lora_clf.cli.quiet import quiet_third_parties
 from lora_clf.errors import BaseNotFoundError, DownloadError, UsageError
 

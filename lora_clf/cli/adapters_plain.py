@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
+from lora_clf.adapters.disk import folder_bytes
 from lora_clf.cli.flags import AdapterFlags, Force, Json, takes
 from lora_clf.cli.opening import open_adapter
 from lora_clf.cli.output import document, line, size
-from lora_clf.cli.places import check_writable, folder_bytes
+from lora_clf.cli.places import check_writable
 from lora_clf.cli.quiet import quiet_third_parties
 
 app = typer.Typer(add_completion=False)

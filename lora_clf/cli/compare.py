@@ -24,8 +24,8 @@ from lora_clf.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     from lora_clf.comparison.comparison import Comparison
-    from lora_clf.comparison.run import PlanProgress
     from lora_clf.comparison.task_comparison import TaskComparison
+    from lora_clf.experiment.work import PlanProgress
 
 app = typer.Typer(add_completion=False)
 HOME = Path("runs")
@@ -107,10 +107,10 @@ def compare(
     counted = numbers(seeds or "3") if repeats is None else list(range(seed, seed + repeats))
     from lora_clf.adapters.adapter import check_dtype
     from lora_clf.base.base import pick_device
+    from lora_clf.comparison.arguments import BaseArguments
     from lora_clf.comparison.comparison import without_folder
     from lora_clf.comparison.contender import ALL
-    from lora_clf.comparison.plan import BaseArguments
-    from lora_clf.comparison.run import compare as run_comparison
+    from lora_clf.experiment.run import compare as run_comparison
 
     check_dtype(adapter_dtype)
     if adapter_dtype != "fp32" and not save_adapters:
@@ -170,7 +170,7 @@ def chosen(strategies: str | None) -> list[str]:
         UsageError: there is no such strategy.
     """
     from lora_clf import tuners
-    from lora_clf.comparison.plan import STRATEGIES
+    from lora_clf.comparison.contender import STRATEGIES
 
     if strategies is None:
         return list(STRATEGIES)
@@ -217,7 +217,7 @@ def fold_settings(columns: DataFlags) -> dict[str, Any]:
 def show(found: Comparison | TaskComparison, folder: Path) -> None:
     """Print the table, what has to be known to read it, the answer and the files."""
     from lora_clf.comparison.comparison import Comparison
-    from lora_clf.comparison.task_report import notes_of, table_of
+    from lora_clf.reports.task_report import notes_of, table_of
 
     if isinstance(found, Comparison):
         show_classes(found)
@@ -233,7 +233,7 @@ def show(found: Comparison | TaskComparison, folder: Path) -> None:
 
 def show_classes(found: Comparison) -> None:
     """Print the table of a classification, its notes and its learning curve."""
-    from lora_clf.comparison.table import as_rich, cells_of, columns_of, footnotes
+    from lora_clf.reports.table import as_rich, cells_of, columns_of, footnotes
 
     if sys.stdout.isatty():
         from rich.console import Console
@@ -247,8 +247,8 @@ def show_classes(found: Comparison) -> None:
     for remark in footnotes(found):
         line(remark)
     if found.curve is not None:
-        from lora_clf.comparison.chapters import curve_table
         from lora_clf.comparison.curve import sentence_of
+        from lora_clf.reports.chapters import curve_table
 
         line()
         line("Test accuracy, %, by examples of each class, with the 95 % interval over draws:")

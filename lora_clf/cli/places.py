@@ -6,7 +6,6 @@ import os
 import re
 from pathlib import Path
 
-from lora_clf.comparison.size import folder_bytes as folder_bytes
 from lora_clf.errors import UsageError
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lora_clf.adapters.disk import folder_bytes
 from lora_clf.cli.checkpoints import CheckpointFlags, going_on
 from lora_clf.cli.decisions import DecisionFlags, decision_lines
 from lora_clf.cli.findings import show_diagnosis
@@ -15,7 +16,7 @@ from lora_clf.cli.heads import HeadFlags
 from lora_clf.cli.long_texts import ReadingFlags, usage_lines
 from lora_clf.cli.opening import weightless
 from lora_clf.cli.output import document, line, note, percent, seconds, share, size, table, training_progress
-from lora_clf.cli.places import check_writable, file_name, folder_bytes
+from lora_clf.cli.places import check_writable, file_name
 from lora_clf.cli.quiet import quiet_third_parties
 from lora_clf.cli.scores import show_scores
 from lora_clf.cli.sources import leak_lines, one_source, show_source

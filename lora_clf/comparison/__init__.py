@@ -1,1 +1,1 @@
-"""Every strategy on the same footing: same splits and seeds, plain baselines, one table of cost and gain."""
+"""What is compared and what was found: plans, outcomes, baselines, and where everyone stands."""

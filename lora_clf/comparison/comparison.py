@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_clf.comparison.outcome import Outcome, Predictions
+from lora_clf.comparison.outcome import Outcome, Predictions, predictions_of
 from lora_clf.comparison.plan import SCHEMA, Plan
 from lora_clf.data.hard import is_hard
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lora_clf.comparison.false_alarms import FoundAt
     from lora_clf.comparison.recommendation import Recommendation
     from lora_clf.comparison.standing import Standing
-    from lora_clf.comparison.tuning import Tuning
+    from lora_clf.comparison.trials import Tuning
     from lora_clf.data.dataset import Dataset, Part
 
 DIGITS = 4  # of a probability in results.json; the cells keep them whole
@@ -54,8 +54,6 @@ class BaselineOutcome:
     @classmethod
     def of(cls, label: str, baseline: Baseline, data: Dataset, seed: int, fold: int | None) -> BaselineOutcome:
         """What ``baseline`` found on ``data``."""
-        from lora_clf.comparison.cell import predictions_of
-
         test = predictions_of(data, data.test, baseline.test_probabilities)
         validation = predictions_of(data, data.validation, baseline.validation_probabilities)
         accuracy = float(validation.correct.mean()) if len(validation) else 0.0

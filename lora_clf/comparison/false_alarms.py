@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lora_clf.comparison.page import Block, Grid, Heading, Paragraph
-from lora_clf.evaluation.recall import RATES, RecallAt, negatives_needed, recall_at
+from lora_clf.evaluation.recall import RATES, RecallAt, recall_at
 
 if TYPE_CHECKING:
     from lora_clf.comparison.comparison import Comparison
@@ -83,42 +82,3 @@ def found_at(comparison: Comparison) -> dict[str, tuple[FoundAt, ...]]:
             found.append(FoundAt(rate, tuple(each)))
         table[label] = tuple(found)
     return table
-
-
-def alarm_blocks(comparison: Comparison) -> list[Block]:
-    """The section on recall at few false alarms; nothing where there is no positive class."""
-    positive = comparison.positive_label
-    if positive is None or not comparison.pools:
-        return []
-    heading = Heading("With few false alarms")
-    if comparison.plan.data.folds is None:
-        (part, *_) = next(iter(comparison.pools.values())).predictions
-        negatives = int((part.labels != comparison.labels.index(positive)).sum())
-        needs = " and ".join(f"{negatives_needed(rate):,} negatives at {_share(rate)}" for rate in RATES)
-        return [
-            heading,
-            Paragraph(
-                f"How much {positive} is found at a given share of false alarms is read off predictions for all rows "
-                f"alone, each by a classifier that has not seen it: needs {needs}, has none, as this is one split (its "
-                f"test part has {negatives:,}). --folds 5 makes every row a test row once."
-            ),
-        ]
-    table = [[label, *(one.text for one in found)] for label, found in comparison.found_at.items()]
-    return [
-        heading,
-        Paragraph(
-            f"The share of {positive}, in %, at or above the lowest threshold that flags at most so many of the "
-            "others, from the predictions for all rows, each by a classifier that has not seen it. The intervals are "
-            "for other texts, with the threshold found anew; with several seeds from the lowest end to the highest. "
-            "Fewer than 10 false alarms say nothing of a rate."
-        ),
-        Grid(
-            ["strategy", *(f"found at {_share(rate)} false alarms, %" for rate in RATES)],
-            table,
-            [True] + [False] * len(RATES),
-        ),
-    ]
-
-
-def _share(rate: float) -> str:
-    return f"{rate * 100:g} %"

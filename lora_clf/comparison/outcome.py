@@ -10,7 +10,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -219,3 +219,18 @@ def is_adapter_of(digest: str, adapter: Path, dtype: str = "fp32") -> bool:
     except (OSError, ValueError):
         return False
     return kept == mark_of(digest, dtype) and (adapter / "adapter_config.json").is_file()
+
+
+def predictions_of(data: Dataset, part: Part, probabilities: Any) -> Predictions:
+    """``probabilities`` (N, C) of the rows of ``part``, as they are kept; of a task without such its logits."""
+    return Predictions(
+        np.asarray(part.rows, dtype=np.int64),
+        np.asarray(data.label_ids(part) if data.task.softmax else data.task.targets(part.labels)),
+        np.asarray(probabilities, dtype=np.float64),
+    )
+
+
+def rate_of(training: Iterable[Mapping[str, Any]]) -> dict[str, object]:
+    """The learning rate that was used in the first of some runs, or what solved the problem instead."""
+    first = next(iter(training), {})
+    return {name: first[name] for name in (("solver", "l2") if "solver" in first else ("lr",)) if name in first}

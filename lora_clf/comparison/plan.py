@@ -14,17 +14,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from lora_clf.comparison.arguments import BaseArguments as BaseArguments
-from lora_clf.comparison.arguments import DataArguments as DataArguments
-from lora_clf.comparison.contender import STRATEGIES as STRATEGIES
-from lora_clf.comparison.contender import Contender as Contender
-from lora_clf.comparison.contender import contenders_of as contenders_of
+from lora_clf.comparison.arguments import BaseArguments, DataArguments
+from lora_clf.comparison.contender import Contender
 from lora_clf.errors import UsageError
 
 if TYPE_CHECKING:
     from lora_clf.base.base import Base
     from lora_clf.data.dataset import Dataset
 
+Datasets = dict[tuple[int, int | None], "Dataset"]  # by split seed and fold, or by draw and k
 SCHEMA = 1  # of everything a comparison writes
 FEW = 64  # up to so many examples a class a learning curve takes all its draws; of more the draws differ less
 FEWEST = 3

@@ -1,6 +1,6 @@
 """What a comparison found where the task is not one label of several: numbers, ordered classes, several labels.
 
-Strategies, seeds, folds, processes and what is kept are those of any comparison (`lora_clf.comparison.run`); what a
+Strategies, seeds, folds, processes and what is kept are those of any comparison (`lora_clf.experiment.run`); what a
 test row costs is the task's own affair. Beside the strategies stand the constant answer and TF-IDF
 (`lora_clf.comparison.task_baselines`). Shapes: N rows, C outputs.
 """
@@ -16,18 +16,16 @@ import numpy as np
 
 from lora_clf.comparison import task_baselines
 from lora_clf.comparison.comparison import Failure, portable
-from lora_clf.comparison.made import rate_of
-from lora_clf.comparison.outcome import Outcome
-from lora_clf.comparison.plan import SCHEMA, Plan
+from lora_clf.comparison.outcome import Outcome, rate_of
+from lora_clf.comparison.plan import SCHEMA, Datasets, Plan
 from lora_clf.data.corpus import Part
 from lora_clf.tasks import create
 from lora_clf.tasks.multilabel import Multilabel
 from lora_clf.tasks.regression import Regression
 
 if TYPE_CHECKING:
-    from lora_clf.comparison.parts import Datasets
     from lora_clf.comparison.task_standing import TaskStanding
-    from lora_clf.comparison.tuning import Tuning
+    from lora_clf.comparison.trials import Tuning
     from lora_clf.data.dataset import Dataset
     from lora_clf.tasks.base import Task
 

@@ -19,7 +19,7 @@ def test_seeds() -> None:
 
 def asked(cli: Cli, monkeypatch: pytest.MonkeyPatch, *args: object) -> dict[str, Any]:
     """The keyword arguments that the comparison gets."""
-    import lora_clf.comparison.run
+    import lora_clf.experiment.run
 
     got: dict[str, Any] = {}
 
@@ -27,7 +27,7 @@ def asked(cli: Cli, monkeypatch: pytest.MonkeyPatch, *args: object) -> dict[str,
         got.update(named, base=positional[0], data=positional[1], strategies=positional[2])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(lora_clf.comparison.run, "compare", instead)
+    monkeypatch.setattr(lora_clf.experiment.run, "compare", instead)
     ran = cli("compare", *args)
     assert ran.code == 130 and "the same command does only what is missing" in ran.err
     return got
@@ -98,7 +98,7 @@ def test_folds_keep_groups_together_and_the_label_to_find(cli: Cli, monkeypatch:
 def test_folds_are_cut_by_groups(table: Path, tmp_path: Path) -> None:
     from lora_clf.cli.compare import fold_settings
     from lora_clf.cli.flags import DataFlags
-    from lora_clf.comparison.plan import DataArguments
+    from lora_clf.comparison.arguments import DataArguments
 
     head, *lines = table.read_text().splitlines()
     file = tmp_path / "grouped.csv"

@@ -8,8 +8,9 @@ import numpy as np
 
 from lora_clf.comparison.baselines import Baseline
 from lora_clf.comparison.comparison import BaselineOutcome, Comparison, facts_of_data
+from lora_clf.comparison.contender import Contender
 from lora_clf.comparison.outcome import Outcome, Predictions
-from lora_clf.comparison.plan import Contender, Plan
+from lora_clf.comparison.plan import Plan
 from lora_clf.data.corpus import Part
 from lora_clf.data.dataset import Dataset
 
@@ -94,7 +95,7 @@ def invented(
 
 def write(comparison: Comparison, out: Path) -> Path:
     """The whole report."""
-    from lora_clf.comparison.report import write_report
+    from lora_clf.reports.report import write_report
 
     write_report(comparison, out)
     return out

@@ -12,8 +12,8 @@ import pytest
 from lora_clf.comparison.comparison import Comparison
 from lora_clf.comparison.outcome import Predictions
 from lora_clf.comparison.recommendation import check_margin, sentences_of
-from lora_clf.comparison.table import as_csv, as_json
 from lora_clf.errors import UsageError
+from lora_clf.reports.table import as_csv, as_json
 from tests.comparison.invented import invented, write
 
 RATES = {"full": 0.96, "lora": 0.96, "head-only": 0.9}

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from lora_clf.comparison.comparison import Comparison, without_folder
-from lora_clf.comparison.made import used_by
 from lora_clf.comparison.standing import Standing
-from lora_clf.comparison.table import as_csv, cells_of, columns_of, escaped, footnotes, share_text, size_text
+from lora_clf.reports.made import used_by
+from lora_clf.reports.table import as_csv, cells_of, columns_of, escaped, footnotes, share_text, size_text
 from tests.comparison.invented import invented, write
 
 
@@ -105,7 +105,7 @@ def test_macro_f1_has_no_interval() -> None:
     import csv
     import json
 
-    from lora_clf.comparison.table import as_json
+    from lora_clf.reports.table import as_json
 
     for seeds in (1, 3):
         found = invented({"head-only": 0.7, "full": 0.9}, seeds=seeds)

@@ -20,11 +20,11 @@ from lora_clf.comparison.task_comparison import (
     _scores,
     gathered,
 )
-from lora_clf.comparison.task_report import notes_of
 from lora_clf.comparison.task_standing import standing_of
 from lora_clf.data.corpus import Part
 from lora_clf.data.dataset import Dataset, folds, load_data
 from lora_clf.metrics.classification import average_precision
+from lora_clf.reports.task_report import notes_of
 from lora_clf.tasks.multilabel import Multilabel
 from lora_clf.tasks.regression import Regression
 

@@ -12,7 +12,7 @@ import pytest
 # A block is freed that makes glibc take later ones of up to its size from its heap; the last of these holds it up.
 HELD = """
 import torch
-from lora_clf.comparison.memory import current_bytes
+from lora_clf.experiment.memory import current_bytes
 from lora_clf.inference import heap
 {first}
 torch.empty(24 << 20, dtype=torch.uint8).fill_(1)

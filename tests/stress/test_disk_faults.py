@@ -24,12 +24,12 @@ from lora_clf.adapters.file import read_folder
 from lora_clf.base import sources
 from lora_clf.base.base import Base
 from lora_clf.base.catalogue import BaseEntry, PublishedFile
-from lora_clf.comparison import evidence_plots, plots, report
 from lora_clf.comparison.comparison import Comparison
 from lora_clf.comparison.outcome import write_outcome
 from lora_clf.data import sms_spam
 from lora_clf.errors import AdapterError, CheckpointError, LoraClfError
 from lora_clf.inference.cache import prefix_cache
+from lora_clf.reports import evidence_plots, plots, report
 from lora_clf.training.checkpoint import read_checkpoint
 from lora_clf.training.checkpoints import CheckpointFolder, Checkpoints, generations
 from lora_clf.training.loop import train
