@@ -10,12 +10,13 @@ and more so for a strategy that trains in many different epochs.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_clf.comparison.measurements import groups_of, validated
+from lora_clf.comparison.measurements import Measurements, groups_of, validated
 from lora_clf.errors import UsageError
 from lora_clf.evaluation.noninferiority import Shortfalls, items_needed, shortfalls
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 MARGIN = 1.0  # points
 CONFIDENCE = 0.95
+NEAR = 1.25  # times as long: runs that do the same differ by as much on a busy machine
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class Recommendation:
         labelled: all labelled rows, of which the validation part is a fixed share.
         labelled_needed: how many of them would be needed, about, to show of one (where the best is to be taken: of a
             cheaper one) that it is within the margin; None where that is decided, or more rows alone would not decide.
-        candidates: from the cheapest to the dearest: trainable parameters, then cold seconds.
+        candidates: from the cheapest to the dearest: trainable parameters, then cold seconds; of such as answer alike
+            the first of the plan.
     """
 
     margin: float
@@ -101,12 +104,12 @@ def recommendation_of(comparison: Comparison) -> Recommendation | None:
         return None
     measured = validated(comparison, labels)
     found = None if measured is None else measured.moments(_groups(comparison))
-    if found is None:
+    if measured is None or found is None:
         return None
     margin = float(comparison.facts.get("margin", MARGIN))
     losses = shortfalls(found, CONFIDENCE)
     candidates = [_candidate(comparison, label, losses, place, margin / 100) for place, label in enumerate(labels)]
-    candidates.sort(key=_price)
+    candidates = _by_price(comparison, candidates, measured)
     top = max(round(one.accuracy, 12) for one in candidates)
     best = next(one for one in candidates if round(one.accuracy, 12) == top)
     chosen = next((one for one in candidates if one.within), None)
@@ -154,8 +157,24 @@ def _candidate(comparison: Comparison, label: str, losses: Shortfalls, place: in
     )
 
 
-def _price(candidate: Candidate) -> tuple[int, float]:
-    return candidate.trainable_parameters, candidate.cold_seconds
+def _by_price(comparison: Comparison, candidates: Sequence[Candidate], measured: Measurements) -> list[Candidate]:
+    """From the cheapest to the dearest.
+
+    Of those with as many parameters that are right in the same rows with every seed, as two layers of one function,
+    the order of the plan decides and not what the clock makes of equal work.
+    """
+    right = {label: row.tobytes() for label, row in zip(measured.labels, measured.correct, strict=True)}
+    places = {contender.label: place for place, contender in enumerate(comparison.plan.contenders)}
+    same = {one.label: (one.trainable_parameters, right[one.label]) for one in candidates}
+    least = {key: min(one.cold_seconds for one in candidates if same[one.label] == key) for key in same.values()}
+
+    def price(one: Candidate) -> tuple[int, float, int]:
+        seconds = least[same[one.label]]
+        if one.cold_seconds > NEAR * seconds:
+            seconds = one.cold_seconds
+        return one.trainable_parameters, seconds, places[one.label]
+
+    return sorted(candidates, key=price)
 
 
 def sentences_of(found: Recommendation) -> list[str]:

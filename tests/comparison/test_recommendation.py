@@ -52,6 +52,20 @@ def test_of_equals_in_parameters_the_faster_is_taken() -> None:
     assert chosen is not None and chosen.label == "lora-scratch"
 
 
+@pytest.mark.parametrize(("seconds", "taken"), [(9.5, "lora"), (20.0, "lora-scratch")])
+def test_the_clock_does_not_choose_between_two_that_answer_alike(seconds: float, taken: str) -> None:
+    """Two layers of one function: the first of the plan, unless it takes longer than noise explains."""
+    found = invented({"lora": 0.96, "lora-scratch": 0.96, "full": 0.5}, rows=400)
+    said = {outcome.seed: outcome.validation for outcome in found.outcomes_of("lora")}
+    took = {"lora": seconds, "lora-scratch": 9.0, "full": 99.0}
+    outcomes = tuple(
+        replace(one, cold_seconds=took[one.label], validation=one.validation if one.label == "full" else said[one.seed])
+        for one in found.outcomes
+    )
+    chosen = replace(found, outcomes=outcomes).recommendation
+    assert chosen is not None and (chosen.label, chosen.best) == (taken, taken)
+
+
 def test_the_test_part_has_no_say() -> None:
     found = alike(invented(RATES, rows=2000), flips={"head-only": 0.05})
     turned = {"head-only": 1.0, "lora": 0.3, "full": 0.2}
