@@ -7,13 +7,24 @@ outputs.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_clf.comparison.baselines import FOLDS, RECIPES, STRENGTHS, Recipe, cuts_of, learn_words, vectoriser_of
+from lora_clf.comparison.baselines import (
+    FOLDS,
+    RECIPES,
+    Answer,
+    Fit,
+    Rows,
+    choice_of,
+    cuts_of,
+    elect,
+    learn_words,
+    logistic,
+    shares_of,
+)
 from lora_clf.errors import UsageError
 from lora_clf.tasks.multilabel import Multilabel
 from lora_clf.tasks.ordinal import Ordinal
@@ -33,18 +44,16 @@ class Plain:
     """What a plain model answers.
 
     Attributes:
-        name: "constant" or "tfidf".
         validation_logits: (N, C) in the task's sense. ``test_logits`` likewise.
         seconds: of everything, the choice between recipes included.
         choice: the recipe that won.
         settled: the task as it answers, where validation has nothing to settle.
     """
 
-    name: str
     validation_logits: NDArray[np.float32]
     test_logits: NDArray[np.float32]
     seconds: float
-    choice: dict[str, str | float] = field(default_factory=dict)
+    choice: dict[str, str | float | int] = field(default_factory=dict)
     settled: Task | None = None
 
 
@@ -67,7 +76,7 @@ def constant(data: Dataset) -> Plain:
         cuts = np.where(sets[counts.argmax()] > 0.5, shares / 2, (1 + shares) / 2)  # no F1: saying all labels has one
         settled = replace(task, thresholds=tuple(cuts.tolist()))
     validation, test = (np.tile(row.astype(np.float32), (len(part), 1)) for part in (data.validation, data.test))
-    return Plain("constant", validation, test, time.perf_counter() - start, settled=settled)
+    return Plain(validation, test, time.perf_counter() - start, settled=settled)
 
 
 def tfidf(data: Dataset, seed: int = 0) -> Plain:
@@ -77,68 +86,44 @@ def tfidf(data: Dataset, seed: int = 0) -> Plain:
     rows of one group, are in one fold.
     """
     start = time.perf_counter()
-    fit = _model_of(data.task, seed)
-    texts, targets = data.train.texts, data.task.targets(data.train.labels)
-    recipe, strength = _elect(data, targets, fit, seed)
-    vectoriser = vectoriser_of(recipe)
-    answer = fit(learn_words(vectoriser, texts), targets, strength)
-    validation, test = (answer(vectoriser.transform(part.texts)) for part in (data.validation, data.test))
-    choice: dict[str, str | float] = {"recipe": "sublinear, words and pairs" if recipe else "words", "C": strength}
-    return Plain("tfidf", validation, test, time.perf_counter() - start, choice)
-
-
-Answering = Callable[[Any], "NDArray[np.float32]"]
-Fit = Callable[[Any, Any, float], Answering]
-
-
-def _elect(data: Dataset, targets: Any, fit: Fit, seed: int) -> tuple[Recipe, float]:
-    task, texts = data.task, data.train.texts
-    folds = min(FOLDS, len(texts))
-    cuts = [] if folds < 2 else cuts_of(task.strata(data.train.labels), folds, seed, data.groups(data.train))
+    task, texts, targets = data.task, data.train.texts, data.task.targets(data.train.labels)
+    fit = _fit_of(task, targets, seed)
+    cuts = cuts_of(task.strata(data.train.labels), min(FOLDS, len(texts)), seed, data.groups(data.train))
     if isinstance(task, Ordinal):  # a regression over one class has no answer
         cuts = [(learn, judge) for learn, judge in cuts if len(np.unique(targets[learn])) > 1]
-    best: tuple[float, Recipe, float] | None = None
-    for recipe in RECIPES:
-        lost = dict.fromkeys(STRENGTHS, 0.0)
-        for learn, judge in cuts:
-            vectoriser = vectoriser_of(recipe)
-            features = learn_words(vectoriser, [texts[int(place)] for place in learn])
-            unseen = vectoriser.transform([texts[int(place)] for place in judge])
-            for strength in STRENGTHS:
-                answers = fit(features, targets[learn], strength)(unseen)
-                lost[strength] += float(task.costs(targets[judge], answers).sum())
-        for strength, cost in lost.items():
-            if best is None or cost < best[0]:
-                best = cost, recipe, strength
-    assert best is not None
-    return best[1], best[2]
+
+    def merit(answers: list[NDArray[Any]]) -> float:
+        lost = 0.0
+        for (_, judge), said in zip(cuts, answers, strict=True):
+            lost += float(task.costs(targets[judge], said).sum())
+        return -lost
+
+    recipe, strength = elect(texts, cuts, fit, merit, fallback=(RECIPES[0], 1.0))
+    vectoriser, features = learn_words(recipe, texts)
+    answer = fit(features, np.arange(len(texts)), strength)
+    validation, test = (answer(vectoriser.transform(part.texts)) for part in (data.validation, data.test))
+    return Plain(validation, test, time.perf_counter() - start, choice_of(recipe, strength))
 
 
-def _model_of(task: Task, seed: int) -> Fit:
-    from sklearn.linear_model import LogisticRegression, Ridge
+def _fit_of(task: Task, targets: Any, seed: int) -> Fit:
+    """How a model of the task is fitted to ``targets``, those of all training rows."""
 
-    def ridge(features: Any, targets: Any, strength: float) -> Answering:
+    def ridge(features: Any, rows: Rows, strength: float) -> Answer:
+        from sklearn.linear_model import Ridge
+
         assert isinstance(task, Regression)
         # 1 is the default, and as for the others a larger strength is a smaller penalty.
-        model = Ridge(alpha=1.0 / strength, random_state=seed).fit(features, (targets - task.mean) / task.std)
+        model = Ridge(alpha=1.0 / strength, random_state=seed).fit(features, (targets[rows] - task.mean) / task.std)
         return lambda unseen: np.asarray(model.predict(unseen), dtype=np.float32)[:, None]
 
-    def ordered(features: Any, targets: Any, strength: float) -> Answering:
-        model = LogisticRegression(C=strength, max_iter=1000, random_state=seed).fit(features, targets)
+    def ordered(features: Any, rows: Rows, strength: float) -> Answer:
+        model = logistic(features, targets[rows], strength, seed)
+        return lambda unseen: _ratio_logits(shares_of(model, unseen, len(task.labels))).astype(np.float32)
 
-        def answer(unseen: Any) -> NDArray[np.float32]:
-            shares = np.zeros((unseen.shape[0], len(task.labels)))
-            shares[:, model.classes_] = model.predict_proba(unseen)
-            return _ratio_logits(shares).astype(np.float32)
-
-        return answer
-
-    def each_label(features: Any, targets: Any, strength: float) -> Answering:
+    def each_label(features: Any, rows: Rows, strength: float) -> Answer:
         models = [
-            LogisticRegression(C=strength, max_iter=1000, random_state=seed).fit(features, column > 0.5)
-            if 0 < column.sum() < len(column)
-            else float(column.mean())
-            for column in targets.T
+            logistic(features, column > 0.5, strength, seed) if 0 < column.sum() < len(column) else float(column.mean())
+            for column in targets[rows].T
         ]
 
         def answer(unseen: Any) -> NDArray[np.float32]:

@@ -97,7 +97,7 @@ def frozen_baselines(base: Base, data: Dataset, settings: TrainSettings, seed: i
     if all(part is not None for part in features.values()):
         vectors = {name: np.asarray(part, dtype=np.float64) for name, part in features.items()}
         found[CENTROID] = nearest_centroid(vectors, data.label_ids(data.train), len(data.labels), reading)
-    found[UNTRAINED] = Baseline("untrained", said["validation"], said["test"], 0.0, 0, head * 4)
+    found[UNTRAINED] = Baseline(said["validation"], said["test"], 0.0, 0, head * 4)
     return found
 
 
@@ -131,7 +131,7 @@ def nearest_centroid(
 
     validation, test = said("validation"), said("test")
     seconds = reading + time.perf_counter() - started
-    return Baseline("centroid", validation, test, seconds, parameters=means.size, bytes=means.size * 4)
+    return Baseline(validation, test, seconds, parameters=means.size, bytes=means.size * 4)
 
 
 def prompted(base: Base, data: Dataset, settings: TrainSettings) -> Baseline | None:
@@ -147,4 +147,4 @@ def prompted(base: Base, data: Dataset, settings: TrainSettings) -> Baseline | N
             return None
     before, behind, answers = question_of(data.labels, data.positive_label)
     choice: dict[str, str | float | int] = {"prompt": f"{before}TEXT{behind}", "answers": ", ".join(answers)}
-    return Baseline("prompt", said["validation"], said["test"], 0.0, 0, 0, choice)
+    return Baseline(said["validation"], said["test"], 0.0, 0, 0, choice)

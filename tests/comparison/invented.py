@@ -75,7 +75,7 @@ def invented(
         for seed in range(seeds)
     ]
     plain = said(baseline)
-    measured = Baseline("tfidf", plain.probabilities, plain.probabilities, 1.0, 100, 400)
+    measured = Baseline(plain.probabilities, plain.probabilities, 1.0, 100, 400)
     datasets = {(0, None): data}
     base = {"name": "tiny", "digest": "b" * 64, "tokenizer_digest": "t" * 64, "parameters": 1, "pooling": "mean"}
     return Comparison(
