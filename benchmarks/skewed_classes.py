@@ -155,16 +155,17 @@ def shares(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def scores(truth: NDArray[np.int64], logits: NDArray[np.float64], cut: float = 0.0) -> NDArray[np.float64]:
     """The `SCORES` of one run: truth (N,), logits (N,) -> (6,)."""
-    from lora_clf.metrics.classification import average_precision, macro_f1, matthews
+    from lora_clf.metrics.classification import average_precision, confusion_matrix, macro_f1, matthews
 
     guess = (logits >= cut).astype(np.int64)
+    matrix = confusion_matrix(truth, guess, 2)
     hit, found = float((guess * truth).sum()), float(guess.sum())
     return np.array(
         [
             hit / max(1.0, float(truth.sum())),
             hit / found if found else 0.0,
-            macro_f1(truth, guess),
-            matthews(truth, guess),
+            macro_f1(matrix),
+            matthews(matrix),
             average_precision(truth == 1, logits),
             float(((shares(logits) - truth) ** 2).mean()),
         ]

@@ -18,7 +18,7 @@ import numpy as np
 from lora_clf.comparison.standing import listed
 from lora_clf.data.subsets import RULE
 from lora_clf.evaluation.intervals import crossed_mean, mean_spread
-from lora_clf.metrics.classification import macro_f1
+from lora_clf.metrics.classification import confusion_matrix, macro_f1
 
 if TYPE_CHECKING:
     from lora_clf.comparison.comparison import BaselineOutcome, Comparison
@@ -142,7 +142,8 @@ def _level(values: Sequence[float]) -> Level:
 
 def _macro_f1(part: Predictions) -> float:
     """The mean F1 of the classes that occur among the labels or the answers; others are left out."""
-    return macro_f1(part.labels, part.probabilities.argmax(axis=1))
+    table = part.probabilities
+    return macro_f1(confusion_matrix(part.labels, table.argmax(axis=1), table.shape[1]))
 
 
 def _difference(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from lora_clf.errors import UsageError
 from lora_clf.evaluation.intervals import clustered
 from lora_clf.evaluation.recall import RATES, recall_at
-from lora_clf.metrics.classification import false_positive_rate, per_class
+from lora_clf.metrics.classification import confusion_matrix, false_positive_rate, per_class
 from lora_clf.metrics.probability import Reliability, equal_mass_reliability, softmax
 from lora_clf.metrics.thresholds import chosen, sweep
 
@@ -79,7 +79,7 @@ class Answered:
         found = self.rate(places)
         if self.positive is not None:
             truth, guess = self.truth[places], self.predicted[places]
-            scores = per_class(truth, guess, self.names)[self.positive]
+            scores = per_class(confusion_matrix(truth, guess, len(self.names)), self.names)[self.positive]
             found |= {"positives": scores["support"], "precision": scores["precision"], "recall": scores["recall"]}
             found["false_positive_rate"] = false_positive_rate(truth, guess, self.names.index(self.positive))
         return found

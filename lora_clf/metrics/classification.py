@@ -19,9 +19,10 @@ from lora_clf.metrics.probability import (
     equal_mass_calibration_error,
     softmax,
 )
-from lora_clf.metrics.thresholds import chosen
+from lora_clf.metrics.thresholds import chosen, cuts
 
 Labels = npt.NDArray[np.integer] | Sequence[int]
+Matrix = npt.NDArray[np.int64]  # (C, C), see `confusion_matrix`
 
 
 def _pair(labels: Labels, predicted: Labels) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -39,7 +40,7 @@ def ratio(above: float, below: float) -> float:
     return float(above / below) if below else 0.0
 
 
-def confusion_matrix(labels: Labels, predicted: Labels, classes: int) -> npt.NDArray[np.int64]:
+def confusion_matrix(labels: Labels, predicted: Labels, classes: int) -> Matrix:
     """Count how often each class was taken for each class: (C, C), row = truth, column = prediction."""
     truth, guess = _pair(labels, predicted)
     for numbers in (truth, guess):
@@ -54,7 +55,7 @@ def accuracy(labels: Labels, predicted: Labels) -> float:
     return ratio(float(np.count_nonzero(truth == guess)), truth.size)
 
 
-def _scores(matrix: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def _scores(matrix: Matrix) -> npt.NDArray[np.float64]:
     """Precision, recall and F1 of each class: (C, 3)."""
     hits = np.diag(matrix)
     return np.array(
@@ -66,48 +67,36 @@ def _scores(matrix: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     ).reshape(len(matrix), 3)
 
 
-def macro_f1(labels: Labels, predicted: Labels) -> float:
+def macro_f1(matrix: Matrix) -> float:
     """Mean over classes of F1 = 2 TP / (2 TP + FP + FN), rare classes counting as much as common ones.
 
     The classes are those that occur among the labels or the predictions: one that the part does not hold and
     that was never predicted was neither found nor missed (as scikit-learn's ``f1_score(average="macro")``).
     """
-    truth, guess = _pair(labels, predicted)
-    if not truth.size:
-        return 0.0
-    matrix = confusion_matrix(truth, guess, int(max(truth.max(), guess.max())) + 1)
     occurs = (matrix.sum(axis=0) + matrix.sum(axis=1)) > 0
-    return float(_scores(matrix)[occurs, 2].mean())
+    return float(_scores(matrix)[occurs, 2].mean()) if occurs.any() else 0.0
 
 
-def balanced_accuracy(labels: Labels, predicted: Labels) -> float:
+def balanced_accuracy(matrix: Matrix) -> float:
     """Mean recall of the classes that occur among the labels; 0.0 where there are no examples."""
-    truth, guess = _pair(labels, predicted)
-    if not truth.size:
-        return 0.0
-    matrix = confusion_matrix(truth, guess, int(max(truth.max(), guess.max())) + 1)
     occurs = matrix.sum(axis=1) > 0
-    return float(_scores(matrix)[occurs, 1].mean())
+    return float(_scores(matrix)[occurs, 1].mean()) if occurs.any() else 0.0
 
 
-def matthews(labels: Labels, predicted: Labels) -> float:
+def matthews(matrix: Matrix) -> float:
     """Correlation of labels and predictions, -1 to 1; 0 for a classifier that always says the same.
 
     Matthews 1975 for two classes; for more the R_K of Gorodkin 2004, with s examples, c of them right, t_k of
     class k and p_k predicted as k: (c s - t.p) / sqrt((s^2 - p.p) (s^2 - t.t)). 0.0 where either side holds
     one class only.
     """
-    truth, guess = _pair(labels, predicted)
-    if not truth.size:
-        return 0.0
-    matrix = confusion_matrix(truth, guess, int(max(truth.max(), guess.max())) + 1).astype(np.float64)
-    t, p, s = matrix.sum(axis=1), matrix.sum(axis=0), matrix.sum()
-    return ratio(float(np.trace(matrix) * s - t @ p), float(np.sqrt((s * s - p @ p) * (s * s - t @ t))))
+    counts = matrix.astype(np.float64)
+    t, p, s = counts.sum(axis=1), counts.sum(axis=0), counts.sum()
+    return ratio(float(np.trace(counts) * s - t @ p), float(np.sqrt((s * s - p @ p) * (s * s - t @ t))))
 
 
-def per_class(labels: Labels, predicted: Labels, names: Sequence[str]) -> dict[str, dict[str, float]]:
+def per_class(matrix: Matrix, names: Sequence[str]) -> dict[str, dict[str, float]]:
     """Precision, recall, F1 and support (number of examples) of each class, in the order of ``names``."""
-    matrix = confusion_matrix(labels, predicted, len(names))
     return {
         name: {
             "precision": float(precision),
@@ -129,16 +118,10 @@ def average_precision(hits: npt.ArrayLike, scores: npt.ArrayLike) -> float:
         hits: (N,) true where the example is of the positive class.
         scores: (N,) higher where the classifier is surer of the positive class.
     """
-    positive, score = np.asarray(hits, dtype=bool), np.asarray(scores, dtype=np.float64)
-    total = int(positive.sum())
-    if not total:
+    found = cuts(hits, scores)
+    if not found.positives:
         return 0.0
-    order = np.argsort(-score, kind="stable")
-    positive, score = positive[order], score[order]
-    last = np.append(score[1:] != score[:-1], True)  # where a run of equal scores ends
-    found = np.cumsum(positive)[last]
-    precision = found / (np.flatnonzero(last) + 1)
-    return float(np.sum(np.diff(found, prepend=0) / total * precision))
+    return float(np.sum(np.diff(found.hits, prepend=0) / found.positives * (found.hits / found.flagged)))
 
 
 def false_positive_rate(labels: Labels, predicted: Labels, positive: int) -> float:
@@ -185,7 +168,8 @@ def summarise(
             "Rows came that are no probabilities; expected numbers from 0 to 1 that sum to 1: use softmax."
         )
     guess = predicted if predicted is not None else table.argmax(axis=1) if truth.size else truth
-    classes = per_class(truth, guess, names)
+    matrix = confusion_matrix(truth, guess, len(names))
+    classes = per_class(matrix, names)
     areas = [average_precision(truth == number, table[:, number]) for number in range(len(names))]
     for scores, area in zip(classes.values(), areas, strict=True):
         scores["pr_auc"] = area
@@ -193,12 +177,12 @@ def summarise(
     summary: dict[str, object] = {
         "n": int(truth.size),
         "accuracy": accuracy(truth, guess),
-        "balanced_accuracy": balanced_accuracy(truth, guess),
-        "macro_f1": macro_f1(truth, guess),
-        "mcc": matthews(truth, guess),
+        "balanced_accuracy": balanced_accuracy(matrix),
+        "macro_f1": macro_f1(matrix),
+        "mcc": matthews(matrix),
         "macro_pr_auc": ratio(sum(there), len(there)),
         **probability_scores(truth, table),
-        "confusion_matrix": confusion_matrix(truth, guess, len(names)).tolist(),
+        "confusion_matrix": matrix.tolist(),
         "labels": list(names),
         "per_class": classes,
     }

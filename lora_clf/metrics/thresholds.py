@@ -95,8 +95,11 @@ class Threshold:
 
 
 @dataclass(frozen=True)
-class _Cuts:
-    """Every way to cut rows by score: cut k flags the ``flagged[k]`` highest, from the score ``scores[k]`` on."""
+class Cuts:
+    """Every way to cut ``rows`` by score, ``positives`` of them positive.
+
+    Cut k flags the ``flagged[k]`` highest, from the score ``scores[k]`` on, ``hits[k]`` of them positive.
+    """
 
     scores: Floats
     flagged: npt.NDArray[np.int64]
@@ -116,6 +119,7 @@ class _Cuts:
         return short if low < short <= high else middle if low < middle else high
 
     def threshold(self, value: float, rule: str, target: float | None = None) -> Threshold:
+        """What the threshold ``value`` does on these rows."""
         above = self.scores >= value
         flagged = int(self.flagged[above][-1]) if above.any() else 0
         hits = int(self.hits[above][-1]) if above.any() else 0
@@ -123,7 +127,16 @@ class _Cuts:
         return Threshold(value, rule, target, self.rows, self.positives, flagged, hits, bound)
 
 
-def _cuts(hits: npt.ArrayLike, scores: npt.ArrayLike) -> _Cuts:
+def cuts(hits: npt.ArrayLike, scores: npt.ArrayLike) -> Cuts:
+    """Every way to cut rows by score, from the highest score down; equal scores are cut together.
+
+    Args:
+        hits: (N,) true where the row is of the positive class.
+        scores: (N,) higher where it seems more so.
+
+    Raises:
+        UsageError: they are not as many.
+    """
     positive, score = np.asarray(hits, dtype=bool), np.asarray(scores, dtype=np.float64)
     if positive.shape != score.shape or positive.ndim != 1:
         raise UsageError(f"Truths of shape {positive.shape} and scores of shape {score.shape} came; expected (N,).")
@@ -131,7 +144,7 @@ def _cuts(hits: npt.ArrayLike, scores: npt.ArrayLike) -> _Cuts:
     positive, score = positive[order], score[order]
     last = np.append(score[1:] != score[:-1], True) if score.size else np.zeros(0, dtype=bool)
     counts = np.flatnonzero(last) + 1
-    return _Cuts(score[last], counts, np.cumsum(positive)[last], score.size, int(positive.sum()))
+    return Cuts(score[last], counts, np.cumsum(positive)[last], score.size, int(positive.sum()))
 
 
 def apply_threshold(hits: npt.ArrayLike, scores: npt.ArrayLike, value: float) -> Threshold:
@@ -144,7 +157,7 @@ def apply_threshold(hits: npt.ArrayLike, scores: npt.ArrayLike, value: float) ->
     """
     if not 0 < value <= 1:
         raise UsageError(f"The threshold is {value}; expected a number above 0 and up to 1.")
-    return _cuts(hits, scores).threshold(value, GIVEN)
+    return cuts(hits, scores).threshold(value, GIVEN)
 
 
 def best_threshold(hits: npt.ArrayLike, scores: npt.ArrayLike, rule: str = "f1") -> Threshold | None:
@@ -159,15 +172,15 @@ def best_threshold(hits: npt.ArrayLike, scores: npt.ArrayLike, rule: str = "f1")
     """
     if rule not in RULES:
         raise unknown("rule for a threshold", rule, RULES)
-    cuts = _cuts(hits, scores)
-    if not 0 < cuts.positives < cuts.rows:
+    found = cuts(hits, scores)
+    if not 0 < found.positives < found.rows:
         return None
-    values = _objective(cuts, rule)
+    values = _objective(found, rule)
     best = np.flatnonzero(values >= values.max() - 1e-12)
-    candidates = [cuts.between(int(cut)) for cut in best]
-    if cuts.scores[0] < 0.5 and values.max() <= (0.5 if rule == "balanced-accuracy" else 0.0) + 1e-12:
+    candidates = [found.between(int(cut)) for cut in best]
+    if found.scores[0] < 0.5 and values.max() <= (0.5 if rule == "balanced-accuracy" else 0.0) + 1e-12:
         candidates.append(0.5)  # nothing is flagged there, and that is as good
-    return cuts.threshold(min(candidates, key=lambda found: abs(found - 0.5)), rule)
+    return found.threshold(min(candidates, key=lambda value: abs(value - 0.5)), rule)
 
 
 def precise_threshold(hits: npt.ArrayLike, scores: npt.ArrayLike, target: float) -> Threshold | None:
@@ -182,11 +195,11 @@ def precise_threshold(hits: npt.ArrayLike, scores: npt.ArrayLike, target: float)
     """
     if not 0 < target <= 1:
         raise UsageError(f"The precision aimed at is {target}; expected a number above 0 and up to 1.")
-    cuts = _cuts(hits, scores)
-    enough = np.flatnonzero(cuts.hits >= target * cuts.flagged - 1e-9) if cuts.positives else np.zeros(0, dtype=int)
+    found = cuts(hits, scores)
+    enough = np.flatnonzero(found.hits >= target * found.flagged - 1e-9) if found.positives else np.zeros(0, dtype=int)
     if not enough.size:
         return None
-    return cuts.threshold(cuts.between(int(enough[-1])), PRECISION, target)
+    return found.threshold(found.between(int(enough[-1])), PRECISION, target)
 
 
 def rows_for(target: float, confidence: float = CONFIDENCE) -> int | None:
@@ -198,11 +211,11 @@ def sweep(
     hits: npt.ArrayLike, scores: npt.ArrayLike, values: Sequence[float] = (0.05, *np.arange(1, 10) / 10, 0.95, 0.99)
 ) -> list[Threshold]:
     """What each of several thresholds does on some rows: precision against recall, number by number."""
-    cuts = _cuts(hits, scores)
-    return [cuts.threshold(float(value), GIVEN) for value in values]
+    found = cuts(hits, scores)
+    return [found.threshold(float(value), GIVEN) for value in values]
 
 
-def _objective(cuts: _Cuts, rule: str) -> Floats:
+def _objective(cuts: Cuts, rule: str) -> Floats:
     """The value of ``rule`` at each cut."""
     found, flagged = cuts.hits.astype(np.float64), cuts.flagged.astype(np.float64)
     positives, negatives = float(cuts.positives), float(cuts.rows - cuts.positives)

@@ -17,6 +17,7 @@ import numpy as np
 
 from lora_clf.data.cache import write_whole
 from lora_clf.metrics.probability import reliability
+from lora_clf.metrics.thresholds import cuts
 from lora_clf.reports.plots import COLOURS, DASHES, FAINT, MARKERS, style
 
 if TYPE_CHECKING:
@@ -188,11 +189,8 @@ def precision_recalls(comparison: Comparison) -> Figure | None:
 
 def precision_recall(hits: NDArray[np.bool_], scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
     """Recall and precision at every threshold, from the highest score down; equal scores share a threshold."""
-    order = np.argsort(-scores, kind="stable")
-    hits, scores = hits[order], scores[order]
-    last = np.append(scores[1:] != scores[:-1], True)
-    found = np.cumsum(hits)[last]
-    return found / hits.sum(), found / (np.flatnonzero(last) + 1)
+    found = cuts(hits, scores)
+    return found.hits / found.positives, found.hits / found.flagged
 
 
 def trainings(comparison: Comparison) -> Figure | None:

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from lora_clf.errors import UsageError
 from lora_clf.evaluation.task_breakdown import Scored
+from lora_clf.metrics.classification import confusion_matrix
 from lora_clf.metrics.multilabel import multilabel_scores
 from lora_clf.metrics.ordinal import ordinal_scores, quadratic_kappa
 from lora_clf.metrics.regression import ranks, regression_scores
@@ -45,7 +46,8 @@ def test_ranks_are_scored_as_scikit_learn_does() -> None:
     found = ordinal_scores(truth, guess, list("abcde"))
     assert found["quadratic_kappa"] == pytest.approx(reference.cohen_kappa_score(truth, guess, weights="quadratic"))
     assert found["mae"] == pytest.approx(np.abs(truth - guess).mean())
-    assert quadratic_kappa(truth, truth, 5) == 1.0 and quadratic_kappa([1, 1], [1, 1], 3) == 0.0
+    assert quadratic_kappa(confusion_matrix(truth, truth, 5)) == 1.0
+    assert quadratic_kappa(confusion_matrix([1, 1], [1, 1], 3)) == 0.0
 
 
 def test_label_sets_are_scored_as_scikit_learn_does() -> None:
