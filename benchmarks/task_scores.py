@@ -22,7 +22,7 @@ import numpy as np
 from lora_clf import load_base, load_data, train
 from lora_clf.comparison import baselines, task_baselines
 from lora_clf.data.dataset import Dataset
-from lora_clf.evaluation.intervals import clustered, crossed_mean
+from lora_clf.evaluation.intervals import cost_interval, crossed_mean
 from lora_clf.experiment.environment import environment
 from lora_clf.metrics.ordinal import ordinal_scores
 from lora_clf.tasks.base import Task
@@ -146,9 +146,9 @@ def compared(costs: dict[str, list[Any]], task: Task) -> dict[str, Any]:
         table = np.array(each, dtype=float)
         rival = np.array(costs["tfidf"], dtype=float)
         mean = float(table.mean())
-        usual, both = (1.0, 1.0) if task.primary.share else (mean, (mean + float(rival.mean())) / 2)
-        cost = clustered(table) if task.primary.share else crossed_mean(table / usual)
-        ends = sorted(offset + sign * end * usual for end in (cost.low, cost.high))
+        both = 1.0 if task.primary.share else (mean + float(rival.mean())) / 2
+        cost = cost_interval(table, None, mean, share=task.primary.share)
+        ends = sorted(offset + sign * end for end in (cost.low, cost.high))
         better = crossed_mean((rival - table) / both)
         rows[name] = {
             "score": [round(value, 4) for value in (offset + sign * mean, *ends)],

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lora_clf.comparison.task_comparison import BASELINES, TaskComparison
-from lora_clf.evaluation.intervals import clustered, crossed_mean, mean_spread
+from lora_clf.evaluation.intervals import cost_interval, mean_spread
 from lora_clf.evaluation.noninferiority import shortfalls
 from lora_clf.evaluation.simultaneous import Moments, all_pairs, letters, moments
 
@@ -114,13 +114,9 @@ def standing_of(found: TaskComparison) -> TaskStanding:
         runs = found.of(label)
         table = np.array([run.costs for run in runs])
         low, high = (0.0, 1.0) if measure.share else (0.0, float(table.max()))
-        if several and measure.share:
-            interval = clustered(table, groups)
-            low, high = interval.low, interval.high
-        elif several:
-            usual = means[label] or unit
-            estimate = crossed_mean(table / usual, groups)
-            low, high = max(0.0, estimate.low * usual), estimate.high * usual
+        if several:
+            cost = cost_interval(table, groups, means[label] or unit, share=measure.share)
+            low, high = cost.low, cost.high
         score, ends = means[label], (low, high)
         if measure.higher:
             score, ends = 1 - score, (1 - high, 1 - low)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -14,7 +14,7 @@ from lora_clf.errors import UsageError
 from lora_clf.evaluation.intervals import clustered
 from lora_clf.evaluation.recall import RATES, recall_at
 from lora_clf.metrics.classification import confusion_matrix, false_positive_rate, per_class
-from lora_clf.metrics.probability import Reliability, equal_mass_reliability, softmax
+from lora_clf.metrics.probability import Reliability, equal_mass, equal_mass_reliability, softmax
 from lora_clf.metrics.thresholds import chosen, sweep
 
 QUARTERS: Final = 4
@@ -91,23 +91,34 @@ def by_class(answered: Answered) -> list[dict[str, Any]]:
     return [{"label": name, **answered.rate(places)} for name, places in every]
 
 
-def by_length(answered: Answered) -> list[dict[str, Any]]:
-    """The scores of short and of long texts: four parts of about as many texts, by the tokens that are read of each.
+Part = tuple[dict[str, Any], npt.NDArray[np.intp]]  # what its rows have in common, and where they are
+
+
+def by_tokens(lengths: npt.NDArray[np.int64]) -> Iterator[Part]:
+    """Short and long texts: four parts of about as many, by the tokens that are read of each.
 
     Texts of one length share a part, so there are fewer parts where lengths are few.
     """
-    lengths = answered.lengths
     if not len(lengths):
-        return []
-    ordered = np.sort(lengths)
-    ends = np.unique(ordered[np.ceil(np.arange(1, QUARTERS + 1) * len(lengths) / QUARTERS).astype(np.intp) - 1])
-    part = np.searchsorted(ends, lengths, side="left")
-    found = []
+        return
+    ends, part = equal_mass(lengths, QUARTERS)
     for number in range(len(ends)):
         places = np.flatnonzero(part == number)
-        inside = lengths[places]
-        found.append({"from": int(inside.min()), "to": int(inside.max()), **answered.about(places)})
-    return found
+        yield {"from": int(lengths[places].min()), "to": int(lengths[places].max())}, places
+
+
+def by_value(column: Sequence[str | None]) -> Iterator[Part]:
+    """The rows with each value of a column, the most common value first."""
+    places: dict[str, list[int]] = {}
+    for place, value in enumerate(column):
+        places.setdefault(value if value and value.strip() else EMPTY, []).append(place)
+    for value, rows in sorted(places.items(), key=lambda pair: (-len(pair[1]), pair[0])):
+        yield {"value": value}, np.array(rows, dtype=np.intp)
+
+
+def by_length(answered: Answered) -> list[dict[str, Any]]:
+    """The scores of short and of long texts."""
+    return [{**facts, **answered.about(places)} for facts, places in by_tokens(answered.lengths)]
 
 
 def by_column(answered: Answered, column: Sequence[str | None]) -> list[dict[str, Any]]:
@@ -118,11 +129,7 @@ def by_column(answered: Answered, column: Sequence[str | None]) -> list[dict[str
     """
     if len(column) != len(answered.rows):
         raise UsageError(f"A column of {len(column)} values came for {len(answered.rows)} texts.")
-    places: dict[str, list[int]] = {}
-    for place, value in enumerate(column):
-        places.setdefault(value if value and value.strip() else EMPTY, []).append(place)
-    ordered = sorted(places.items(), key=lambda pair: (-len(pair[1]), pair[0]))
-    return [{"value": value, **answered.about(np.array(rows, dtype=np.intp))} for value, rows in ordered]
+    return [{**facts, **answered.about(places)} for facts, places in by_value(column)]
 
 
 def errors(answered: Answered) -> list[dict[str, Any]]:

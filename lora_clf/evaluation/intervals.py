@@ -112,12 +112,12 @@ def mean_spread(values: Sequence[float] | Floats, confidence: float = 0.95) -> S
     return Spread(mean, sd, Interval(mean - half, mean + half), n)
 
 
-def _numbered(groups: Groups | None, n: int, kind: str) -> npt.NDArray[np.intp]:
-    """Group names as numbers 0 .. G-1; without any, each is a group of its own."""
+def _numbered(groups: Groups | None, n: int) -> npt.NDArray[np.intp]:
+    """Cluster names as numbers 0 .. G-1; without any, each is a group of its own."""
     if groups is None:
         return np.arange(n)
     if len(groups) != n:
-        raise UsageError(f"{len(groups)} {kind} ids came for {n}; expected one for each.")
+        raise UsageError(f"{len(groups)} cluster ids came for {n}; expected one for each.")
     numbers: dict[object, int] = {}
     return np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.intp)
 
@@ -144,11 +144,11 @@ def clustered(errors: npt.ArrayLike, clusters: Groups | None = None, confidence:
     if table.ndim != 2 or np.any((table < 0) | (table > 1)):
         raise UsageError(f"Errors of shape {table.shape} came; expected numbers from 0 to 1, one for each item.")
     items = table.shape[1]
-    group = _numbered(clusters, items, "cluster")
+    group = _numbered(clusters, items)
     if not items or not group.any():
         return Interval(0.0, 1.0)
     rate = float(table.mean())
-    found = _Variance.of(table, group, np.arange(len(table)))
+    found = _Variance.of(table, group)
     sizes = np.bincount(group)
     worst = float((sizes**2).sum() / items)
     apart = rate * (1 - rate)  # the variance of one item
@@ -171,19 +171,18 @@ class _Variance:
     degrees: float
 
     @classmethod
-    def of(cls, table: Floats, column: npt.NDArray[np.intp], row: npt.NDArray[np.intp]) -> _Variance:
-        """Of a ``table`` (S, N) with the cluster number of each column and the seed number of each row."""
-        columns, rows = int(column.max()) + 1, int(row.max()) + 1  # clusters G, seeds S
-        column_share = np.bincount(column) / table.shape[1]  # (G,)
-        row_share = np.bincount(row) / table.shape[0]  # (S,)
+    def of(cls, table: Floats, column: npt.NDArray[np.intp]) -> _Variance:
+        """Of a ``table`` (S, N), a row for each seed, with the cluster number of each column."""
+        columns, rows = int(column.max()) + 1, len(table)  # clusters G, seeds S
+        share = np.bincount(column) / table.shape[1]  # (G,)
         cells = np.zeros((rows, columns))  # (S, G) what each adds to the mean, less its share of the mean
-        np.add.at(cells, (row[:, None], column[None, :]), (table - table.mean()) / table.size)
+        np.add.at(cells, (np.arange(rows)[:, None], column), (table - table.mean()) / table.size)
 
         by_column = columns / (columns - 1) * float((cells.sum(axis=0) ** 2).sum())
         by_row = interaction = 0.0
         if rows > 1:
             by_row = rows / (rows - 1) * float((cells.sum(axis=1) ** 2).sum())
-            rest = cells - np.outer(cells.sum(axis=1), column_share) - np.outer(row_share, cells.sum(axis=0))
+            rest = cells - np.outer(cells.sum(axis=1), share) - cells.sum(axis=0) * (1 / rows)
             interaction = rows * columns / ((rows - 1) * (columns - 1)) * float((rest**2).sum())
         total = max(by_row + by_column - interaction, by_column)
 
@@ -197,7 +196,6 @@ class _Variance:
 def crossed_mean(
     values: npt.ArrayLike,
     clusters: Groups | None = None,
-    seeds: Groups | None = None,
     confidence: float = 0.95,
 ) -> Estimate:
     """Mean over items and seeds, with an interval that holds for other items and other seeds alike.
@@ -222,7 +220,6 @@ def crossed_mean(
         values: (S, N) one row for each seed, one column for each item; or (N,) for one seed. Costs without a bound in
             units of the usual cost, since a pseudo-item is 1.
         clusters: (N,) the cluster of each item; None where all stand alone.
-        seeds: (S,) the id of each row's seed; None where all differ. Rows of one id count as one seed.
         confidence: how often the interval is to hold the true mean.
 
     Raises:
@@ -232,13 +229,12 @@ def crossed_mean(
     table = np.atleast_2d(np.asarray(values, dtype=np.float64))
     if table.ndim != 2 or not table.size:
         raise UsageError(f"Values of shape {table.shape} came; expected (seeds, items), at least one of each.")
-    column = _numbered(clusters, table.shape[1], "cluster")
-    row = _numbered(seeds, table.shape[0], "seed")
-    columns, rows = int(column.max()) + 1, int(row.max()) + 1  # clusters G, seeds S
+    column = _numbered(clusters, table.shape[1])
+    columns = int(column.max()) + 1
     if columns < 2:
         raise UsageError("All items are in one cluster; expected two at least: one says nothing of others.")
     mean = float(table.mean())
-    found = _Variance.of(table, column, row)
+    found = _Variance.of(table, column)
 
     share = np.bincount(column) / table.shape[1]  # (G,)
     alone = float((share**2).sum())  # 1 / the number of items that the clusters are worth
@@ -247,14 +243,28 @@ def crossed_mean(
         persistent = 1.0
     error = (found.total + persistent * alone**2) ** 0.5
     half = _t(confidence, found.degrees) * error
-    return Estimate(mean, mean - half, mean + half, error, table.shape[1], columns, rows)
+    return Estimate(mean, mean - half, mean + half, error, table.shape[1], columns, len(table))
+
+
+def cost_interval(costs: npt.ArrayLike, clusters: Groups | None, usual: float, *, share: bool) -> Interval:
+    """Interval for a mean cost over items and seeds, never below 0.
+
+    Args:
+        costs: (S, N) one row for each seed; or (N,) for one seed.
+        clusters: (N,) the cluster of each item; None where all stand alone.
+        usual: the cost that counts as 1 where costs have no bound: their mean.
+        share: whether costs are 0 to 1, so that the interval is `clustered`; else it is that of `crossed_mean`.
+    """
+    if share:
+        return clustered(costs, clusters)
+    found = crossed_mean(np.asarray(costs) / usual, clusters)
+    return Interval(max(0.0, found.low * usual), found.high * usual)
 
 
 def paired_difference(
     a_correct: npt.ArrayLike,
     b_correct: npt.ArrayLike,
     clusters: Groups | None = None,
-    seeds: Groups | None = None,
     confidence: float = 0.95,
 ) -> Estimate:
     """Accuracy of classifier a minus that of b on the same items, with an interval over items and seeds.
@@ -267,10 +277,9 @@ def paired_difference(
         a_correct: (S, N) 1 where a's run with that seed was right on that item; (N,) for one seed.
         b_correct: the same for b, with the same items and as many seeds.
         clusters: (N,) the near-copy group of each item; None where all stand alone.
-        seeds: (S,) the id of each row's seed; None where all differ.
         confidence: how often the interval is to hold the true difference.
     """
     a, b = (np.asarray(side, dtype=np.float64) for side in (a_correct, b_correct))
     if a.shape != b.shape:
         raise UsageError(f"Results of shapes {a.shape} and {b.shape} came; expected the same items and seeds.")
-    return crossed_mean(a - b, clusters, seeds, confidence)
+    return crossed_mean(a - b, clusters, confidence)

@@ -14,8 +14,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from lora_clf.evaluation.breakdown import EMPTY, QUARTERS
-from lora_clf.evaluation.intervals import clustered, crossed_mean
+from lora_clf.evaluation.breakdown import by_tokens, by_value
+from lora_clf.evaluation.intervals import cost_interval
 from lora_clf.metrics.thresholds import sweep
 from lora_clf.tasks.base import Task
 from lora_clf.tasks.multilabel import Multilabel
@@ -78,13 +78,8 @@ class Scored:
         found: dict[str, Any] = {"n": len(costs), "score": float(values.mean()), "low": None, "high": None}
         groups = None if self.groups is None else self.groups[places]
         if len(np.unique(groups) if groups is not None else costs) > 1:
-            if measure.share:
-                wrong = clustered(costs, groups)
-                ends = (1 - wrong.high, 1 - wrong.low) if measure.higher else (wrong.low, wrong.high)
-            else:
-                usual = float(costs.mean()) or self.unit
-                interval = crossed_mean(costs / usual, groups)
-                ends = max(0.0, interval.low * usual), interval.high * usual
+            cost = cost_interval(costs, groups, float(costs.mean()) or self.unit, share=measure.share)
+            ends = (1 - cost.high, 1 - cost.low) if measure.higher else (cost.low, cost.high)
             found |= dict(zip(("low", "high"), ends, strict=True))
         return found
 
@@ -94,8 +89,11 @@ def breakdown(scored: Scored, columns: Mapping[str, Sequence[str | None]] | None
     return {
         "overall": scored.rate(np.arange(len(scored.labels))),
         "by_class": by_class(scored),
-        "by_length": by_length(scored),
-        "by": {name: by_column(scored, column) for name, column in (columns or {}).items()},
+        "by_length": [{**facts, **scored.rate(places)} for facts, places in by_tokens(scored.lengths)],
+        "by": {
+            name: [{**facts, **scored.rate(places)} for facts, places in by_value(column)]
+            for name, column in (columns or {}).items()
+        },
         "reliability": reliability(scored),
         "thresholds": thresholds(scored),
         "errors": errors(scored),
@@ -119,31 +117,6 @@ def by_class(scored: Scored) -> list[dict[str, Any]]:
         places = np.flatnonzero([name in names for names in sets])
         found.append({"label": name, **scored.rate(places)})
     return found
-
-
-def by_length(scored: Scored) -> list[dict[str, Any]]:
-    """Four parts of about as many texts, by the tokens read of each."""
-    if not len(scored.lengths):
-        return []
-    ordered = np.sort(scored.lengths)
-    places = np.ceil(np.arange(1, QUARTERS + 1) * len(ordered) / QUARTERS).astype(np.intp) - 1
-    ends = np.unique(ordered[places])
-    part = np.searchsorted(ends, scored.lengths, side="left")
-    found = []
-    for number in range(len(ends)):
-        inside = np.flatnonzero(part == number)
-        lengths = scored.lengths[inside]
-        found.append({"from": int(lengths.min()), "to": int(lengths.max()), **scored.rate(inside)})
-    return found
-
-
-def by_column(scored: Scored, column: Sequence[str | None]) -> list[dict[str, Any]]:
-    """The rows with each value of a column, the most common first."""
-    places: dict[str, list[int]] = {}
-    for place, value in enumerate(column):
-        places.setdefault(value if value and value.strip() else EMPTY, []).append(place)
-    ordered = sorted(places.items(), key=lambda pair: (-len(pair[1]), pair[0]))
-    return [{"value": value, **scored.rate(np.array(rows, dtype=np.intp))} for value, rows in ordered]
 
 
 def reliability(scored: Scored) -> list[dict[str, float]]:

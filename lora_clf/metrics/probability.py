@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -106,6 +106,16 @@ def calibration_error(labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins:
     return float((table.counts * np.abs(table.accuracy - table.confidence)).sum() / total) if total else 0.0
 
 
+def equal_mass(values: npt.NDArray[Any], parts: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.intp]]:
+    """Cut numbers into ``parts`` of about as many each: the largest of each part, and the part of each number (N,).
+
+    Equal numbers share a part, so there are fewer parts where one run of them fills several. At least one number.
+    """
+    ordered = np.sort(values)
+    ends = np.unique(ordered[np.ceil(np.arange(1, parts + 1) * len(ordered) / parts).astype(np.intp) - 1])
+    return ends, np.searchsorted(ends, values, side="left")
+
+
 def equal_mass_reliability(labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = 15) -> Reliability:
     """Compare confidence with how often it is right in bins of about as many examples each.
 
@@ -124,10 +134,7 @@ def equal_mass_reliability(labels: npt.ArrayLike, probabilities: npt.ArrayLike, 
         return Reliability(np.array([0.0, 1.0]), np.zeros(1), np.zeros(1), np.zeros(1, dtype=np.int64))
     sure = table.max(axis=1)
     right = (table.argmax(axis=1) == truth).astype(np.float64)
-    ordered = np.sort(sure)
-    # The largest confidence of each bin; bins that one run of equal confidences fills become one.
-    ends = np.unique(ordered[np.ceil(np.arange(1, bins + 1) * truth.size / bins).astype(np.intp) - 1])
-    place = np.searchsorted(ends, sure, side="left")
+    ends, place = equal_mass(sure, bins)
     count = np.bincount(place, minlength=ends.size)
     return Reliability(
         np.concatenate([[0.0], ends]),

@@ -138,8 +138,6 @@ def test_seeds_are_no_more_items() -> None:
     once, often = crossed_mean(difference), crossed_mean(np.tile(difference, (10, 1)))
     assert once.value == often.value and once.standard_error == pytest.approx(often.standard_error)
     assert (often.items, often.clusters, often.seeds) == (400, 400, 10)
-    same = crossed_mean(np.tile(difference, (10, 1)), seeds=["only"] * 10)
-    assert same.seeds == 1 and (same.low, same.high) == pytest.approx((once.low, once.high))
 
 
 def test_copies_are_no_more_items() -> None:
@@ -173,7 +171,6 @@ def test_the_sides_can_be_exchanged() -> None:
         (lambda: mean_spread([]), "at least one number"),
         (lambda: clustered([0, 2]), "from 0 to 1"),
         (lambda: clustered([0, 1], ["a"]), "1 cluster ids came for 2"),
-        (lambda: crossed_mean([[0, 1]], seeds=[1, 2]), "2 seed ids came for 1"),
         (lambda: crossed_mean([[0, 1]], clusters=[7, 7]), "one cluster"),
         (lambda: crossed_mean([]), "at least one of each"),
         (lambda: paired_difference([1, 0], [1]), r"\(2,\) and \(1,\)"),
