@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_clf.comparison.outcome import Outcome, Predictions, predictions_of
+from lora_clf.comparison.outcome import Outcome, Predictions, predictions_of, whole_seeds
 from lora_clf.comparison.plan import SCHEMA, Plan
 from lora_clf.data.hard import is_hard
 
@@ -124,21 +124,17 @@ class Comparison:
         """The pooled predictions of every contender and baseline that has a complete seed."""
         found = {}
         for contender in self.plan.contenders:
-            cells = [(o.seed, o.fold, o.test) for o in self.outcomes_of(contender.label)]
+            cells = [(o.seed, o.test) for o in self.outcomes_of(contender.label)]
             if (pool := self._pooled(cells)) is not None:
                 found[contender.label] = pool
         for label in dict.fromkeys(outcome.label for outcome in self.baselines):
-            cells = [(o.split_seed, o.fold, o.test) for o in self.baselines if o.label == label]
+            cells = [(o.split_seed, o.test) for o in self.baselines if o.label == label]
             if (pool := self._pooled(cells)) is not None:
                 found[label] = pool
         return found
 
-    def _pooled(self, cells: Iterable[tuple[int, int | None, Predictions]]) -> Pool | None:
-        wanted = self.plan.data.folds or 1
-        by_seed: dict[int, list[Predictions]] = {}
-        for seed, _, part in cells:
-            by_seed.setdefault(seed, []).append(part)
-        whole = {seed: parts for seed, parts in sorted(by_seed.items()) if len(parts) == wanted}
+    def _pooled(self, cells: Iterable[tuple[int, Predictions]]) -> Pool | None:
+        whole = whole_seeds(cells, self.plan.data.folds or 1)
         if not whole:
             return None
         pooled = [Predictions.joined(parts) for parts in whole.values()]

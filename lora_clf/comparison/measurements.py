@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_clf.comparison.outcome import Predictions
+from lora_clf.comparison.outcome import Predictions, whole_seeds
 from lora_clf.data.corpus import Part
 from lora_clf.evaluation.simultaneous import Moments, moments
 
@@ -70,12 +70,9 @@ def validated(comparison: Comparison, labels: Sequence[str]) -> Measurements | N
     """What the strategies ``labels`` have in common on the validation part; None where nothing."""
     parts = {}
     for label in labels:
-        by_seed: dict[int, list[Predictions]] = {}
-        for outcome in comparison.outcomes_of(label):
-            by_seed.setdefault(outcome.seed, []).append(outcome.validation)
-        wanted = comparison.plan.data.folds or 1
-        whole = {seed: Predictions.joined(found) for seed, found in by_seed.items() if len(found) == wanted}
-        parts[label] = whole, False
+        cells = ((outcome.seed, outcome.validation) for outcome in comparison.outcomes_of(label))
+        whole = whole_seeds(cells, comparison.plan.data.folds or 1)
+        parts[label] = {seed: Predictions.joined(found) for seed, found in whole.items()}, False
     return _together(parts)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 RESULT = "result.json"
 PREDICTIONS = "predictions.npz"
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,6 +229,14 @@ def predictions_of(data: Dataset, part: Part, probabilities: Any) -> Predictions
         np.asarray(data.label_ids(part) if data.task.softmax else data.task.targets(part.labels)),
         np.asarray(probabilities, dtype=np.float64),
     )
+
+
+def whole_seeds(cells: Iterable[tuple[int, Found]], folds: int) -> dict[int, list[Found]]:
+    """What was found with each seed, ascending, that has a cell for each of the ``folds``; others are left out."""
+    by_seed: dict[int, list[Found]] = {}
+    for seed, found in cells:
+        by_seed.setdefault(seed, []).append(found)
+    return {seed: found for seed, found in sorted(by_seed.items()) if len(found) == folds}
 
 
 def rate_of(training: Iterable[Mapping[str, Any]]) -> dict[str, object]:

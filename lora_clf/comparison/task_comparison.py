@@ -16,7 +16,7 @@ import numpy as np
 
 from lora_clf.comparison import task_baselines
 from lora_clf.comparison.comparison import Failure, portable
-from lora_clf.comparison.outcome import Outcome, rate_of
+from lora_clf.comparison.outcome import Outcome, rate_of, whole_seeds
 from lora_clf.comparison.plan import SCHEMA, Datasets, Plan
 from lora_clf.data.corpus import Part
 from lora_clf.tasks import create
@@ -176,11 +176,8 @@ def gathered(
     """
     whole: dict[str, dict[int, list[Outcome]]] = {}
     for contender in plan.contenders:
-        by_seed: dict[int, list[Outcome]] = {}
-        for outcome in outcomes:
-            if outcome.label == contender.label:
-                by_seed.setdefault(outcome.seed, []).append(outcome)
-        if seeds := {seed: found for seed, found in by_seed.items() if len(found) == len(datasets)}:
+        mine = ((outcome.seed, outcome) for outcome in outcomes if outcome.label == contender.label)
+        if seeds := whole_seeds(mine, len(datasets)):
             whole[contender.label] = seeds
     while whole and not (common := set.intersection(*(set(seeds) for seeds in whole.values()))):
         del whole[min(whole, key=lambda label: len(whole[label]))]
