@@ -152,8 +152,7 @@ class Folder:
 
     def sweep(self) -> None:
         """Drop what runs that were killed had begun to write."""
-        cells = self.out / "cells"  # earlier versions called it by the other name
-        for partial in (*cells.glob(".*-????????????"), *cells.glob("*.partial-*")):
+        for partial in (self.out / "cells").glob(".*-????????????"):
             shutil.rmtree(partial, ignore_errors=True)
 
     def task(self, unit: Cell | Trial) -> Task:

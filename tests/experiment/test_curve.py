@@ -246,7 +246,7 @@ def test_what_is_missing_is_done_by_several_at_a_time_with_the_same_results(
     for name in gone:
         shutil.rmtree(out / "cells" / name)
     (out / "cells" / "lora-scratch-k-4-draw-0" / "result.json").write_text("{")
-    (out / "cells" / "head-only-seed-0.partial-1").mkdir()
+    (out / "cells" / ".head-only-seed-0-0123456789ab").mkdir()
     heard: list[PlanProgress] = []
     start(base_folder, table, out, jobs=2, progress=heard.append)
     done = {now.cell for now in heard if now.event == "done"}
@@ -254,7 +254,7 @@ def test_what_is_missing_is_done_by_several_at_a_time_with_the_same_results(
     assert [now.total for now in heard] == [14] * len(heard) and heard[-1].done == 14
     before, after = (json.loads((folder / "results.json").read_text()) for folder in (there, out))
     assert strip(after) == strip(before)
-    assert not list((out / "cells").glob("*.partial-*"))
+    assert not list((out / "cells").glob(".*-????????????"))
 
 
 def test_a_size_that_no_class_has(base_folder: Path, table: Path, tmp_path: Path) -> None:
