@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import hashlib
 import json
 import math
 import os
@@ -54,9 +55,7 @@ class Ratio:
 
     def as_dict(self) -> dict[str, Any]:
         """The ratio, ready for JSON, to four digits."""
-        return {
-            key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in asdict(self).items()
-        }
+        return {key: short(value) if isinstance(value, float) else value for key, value in asdict(self).items()}
 
 
 def interleave(
@@ -90,6 +89,23 @@ def interleave(
                 told(block, name, seconds[name])
         found.append({name: seconds[name] for name in sides})
     return found
+
+
+class Budget:
+    """Seconds from now, after which no piece of work begins; one is taken to be as long as the longest before it."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.end = time.monotonic() + (seconds or math.inf)
+        self.begun: float | None = None
+        self.longest = 0.0
+
+    def allows_more(self) -> bool:
+        """Asked before each piece: whether it would end in time; the first may always begin."""
+        before, self.begun = self.begun, time.monotonic()
+        if before is None:
+            return True
+        self.longest = max(self.longest, self.begun - before)
+        return self.begun + self.longest <= self.end
 
 
 @dataclass(frozen=True)
@@ -239,6 +255,18 @@ def commit() -> str | None:
     return head and head + ("+" if git("status", "--porcelain", "--", "lora_clf", "benchmarks/*.py") else "")
 
 
+def key_of(code: Sequence[str], facts: Mapping[str, Any], *parts: Any) -> str:
+    """A digest of all that a block depends on: scripts by name, a `provenance` but for its commit, and ``parts``."""
+    scripts = b"".join((REPOSITORY / "benchmarks" / f"{name}.py").read_bytes() for name in code)
+    told = [hashlib.sha256(scripts).hexdigest(), {name: facts[name] for name in facts if name != "commit"}, *parts]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def short(value: float, digits: int = 4) -> float:
+    """``value`` to so many digits, as a result file holds it."""
+    return float(f"{value:.{digits}g}")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in ``path``; empty where there is no such file."""
     try:
@@ -250,10 +278,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write ``value`` to ``path`` in one go: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    from lora_clf.data.cache import write_whole
+
+    write_whole(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
 def merge_result(path: Path, job: str, value: Mapping[str, Any]) -> None:

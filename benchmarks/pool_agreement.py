@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from paired import short
 from pool_sides import BATCH, Peft, folders
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def agreement(bench: Bench) -> dict[str, Any]:
         # A label may change only where the two logits are closer than what both may drift.
         near = np.abs(other[:, 0] - other[:, 1]) <= 2e-4 * np.maximum(1.0, np.abs(other).max(axis=1))
         found[side] = {
-            "largest_drift": float(f"{drift.max():.4g}"),
+            "largest_drift": short(drift.max()),
             "label_flips": int(flips.sum()),
             "label_flips_outside_margin": int((flips & ~near).sum()),
         }

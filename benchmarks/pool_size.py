@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from paired import settle
+from paired import settle, short
 from pool_sides import filled, folders
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def memory_of(bench: Bench, kind: str) -> dict[str, Any]:
     return {
         "adapters": count,
         "bytes_each": round(grown / (count - before)),
-        "over_raw": float(f"{grown / expected:.4g}"),
+        "over_raw": short(grown / expected),
     }
 
 
@@ -49,6 +49,6 @@ def folder(bench: Bench) -> dict[str, Any]:
         found[f"rank {rank}"] = {
             "bytes": taken,
             "raw": raw,
-            "kib_beyond": float(f"{(taken - 1.01 * raw) / 1024:.4g}"),  # at most 16 to keep to the target
+            "kib_beyond": short((taken - 1.01 * raw) / 1024),  # at most 16 to keep to the target
         }
     return found

@@ -11,7 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from paired import interleave, provenance, timed
+from paired import interleave, provenance, short, timed
 
 from lora_clf.inference import predict
 from lora_clf.inference.attention import FUSED, REFERENCE, set_attention
@@ -54,7 +54,7 @@ def choices(bench: Bench, messages: int, blocks: int, seed: int) -> dict[str, An
     found = interleave(sides, blocks, seed)
     return {
         "messages": len(tokens),
-        "seconds": {name: float(f"{median(block[name] for block in found):.4g}") for name in sides},
+        "seconds": {name: short(median(block[name] for block in found)) for name in sides},
         "blocks": blocks,
         "provenance": provenance(adapter.base.device),
     }

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from our_training import OurTraining
-from paired import read_json, write_json
+from paired import read_json, short, write_json
 from trainer_recipe import TrainerRecipe
 
 from lora_clf.data.near_copies import components
@@ -113,8 +113,8 @@ def kept_or_not(bench: Bench) -> dict[str, Any]:
     return {
         "kind": "cache",
         "rows": len(few.data.train),
-        "relative_losses": float(f"{relative[0]:.2g}"),
-        "relative_logits": float(f"{relative[1]:.2g}"),
+        "relative_losses": short(relative[0], 2),
+        "relative_logits": short(relative[1], 2),
         "met": max(relative) <= ROUNDING,
     }
 
