@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import script
 from paired import RESULTS, merge_result, provenance
 
 if TYPE_CHECKING:
@@ -96,52 +96,41 @@ def table(value: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare the adapters that the flags name; the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--adapter", type=Path, action="append", help="a folder; as often as you like")
+    parser = script.parser(__doc__, "adapter", "device", "quick", out=OUT, device="cpu")
     parser.add_argument("--data", help="sms-spam, or the path of a table; every row of it is labelled")
     parser.add_argument("--base", help="the adapters' base; their own by default")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--quick", action="store_true", help="tiny base, new adapter, few texts: to see that it runs")
-    parser.add_argument("--out", type=Path, default=OUT)
     flags = parser.parse_args(arguments)
-    from lora_clf.cli.quiet import quiet_third_parties
-    from lora_clf.errors import LoraClfError, UsageError
+    return script.run(flags, lambda folder: measure(flags, folder))
 
-    quiet_third_parties()
-    if flags.quick and flags.out.resolve().is_relative_to(RESULTS):
-        flags.out = Path("runs") / "quick" / OUT.name
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            if flags.quick:
-                measured = {"quick": _quick(Path(folder))}
-            elif not (flags.adapter and flags.data):
-                raise UsageError("Give --adapter and --data, or --quick.")
-            else:
-                measured = {
-                    place.name: _measured(place, flags, Path(folder) / str(n)) for n, place in enumerate(flags.adapter)
-                }
-    except LoraClfError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return error.exit_status
+
+def measure(flags: argparse.Namespace, folder: Path) -> None:
+    """Compare each adapter with itself and put it into the result.
+
+    Raises:
+        UsageError: an adapter or data is missing.
+    """
+    from lora_clf.errors import UsageError
+
+    if flags.quick:
+        measured = {"quick": _quick(folder)}
+    elif not (flags.adapter and flags.data):
+        raise UsageError("Give --adapter and --data, or --quick.")
+    else:
+        measured = {place.name: _measured(place, flags, folder / str(n)) for n, place in enumerate(flags.adapter)}
     for name, found in measured.items():
         merge_result(flags.out, name, {**found, "provenance": provenance(flags.device)})
         print(
             f"{name}: {found['flips']} of {found['texts']:,} labels change, net {100 * found['net_share']:.3f} %, "
             f"{found['size_ratio']:.2f} of the size"
         )
-    return 0
 
 
 def _measured(place: Path, flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    from lora_clf.adapters.adapter import load_adapter, read_header
-    from lora_clf.adapters.base_search import find_base
-    from lora_clf.base.base import load_base
+    from lora_clf.adapters.adapter import load_adapter
     from lora_clf.data.dataset import load_table
 
-    header = read_header(place)
-    base = load_base(flags.base, device=flags.device) if flags.base else find_base(header, device=flags.device)
-    part = load_table(flags.data)
-    return {**compared(load_adapter(place, base, verify=True), part, folder), "adapter_digest": header.digest}
+    adapter = load_adapter(place, script.base_of(place, flags), verify=True)
+    return {**compared(adapter, load_table(flags.data), folder), "adapter_digest": adapter.header.digest}
 
 
 def _quick(folder: Path) -> dict[str, Any]:

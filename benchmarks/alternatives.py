@@ -18,7 +18,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from paired import RESULTS, interleave, provenance, ratio, read_json, write_json
+import script
+from paired import RESULTS, interleave, provenance, ratio, write_json
 
 if TYPE_CHECKING:
     from lora_clf.base.base import Base
@@ -229,47 +230,37 @@ def table(value: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Time every pair; the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", action="store_true", help="print the table and measure nothing")
-    parser.add_argument("--quick", action="store_true", help="a tiny base and little time: to see that it runs")
+    parser = script.parser(__doc__, "quick", "table", out=OUT)
     parser.add_argument("--blocks", type=int, default=7)
     flags = parser.parse_args(arguments)
-    if not flags.table:
-        from lora_clf.base.base import load_base
+    return script.run(flags, lambda folder: measure(flags, folder), table)
 
-        if flags.quick:
-            import tempfile
 
-            from quick import quick_base
+def measure(flags: argparse.Namespace, folder: Path) -> None:
+    """Time every pair, write the result and print it."""
+    from quick import quick_base
 
-            base = quick_base("bert", Path(tempfile.mkdtemp()))
-        else:
-            base = load_base("minilm", device="cpu")
-        pairs = {**parts(), **steps(base)}
-        found: dict[str, Any] = {}
-        for name, pair in pairs.items():
-            seconds = 0.01 if flags.quick else 0.5
-            blocks = interleave(
-                {"taken": repeated(pair.one, seconds), "other": repeated(pair.two, seconds)}, flags.blocks
-            )
-            costs = ratio([block["other"] for block in blocks], [block["taken"] for block in blocks])
-            found[name] = {
-                "taken": pair.taken,
-                "other": pair.other,
-                "why": pair.why,
-                "seconds": median(block["taken"] for block in blocks),
-                "ratio": costs.median,
-                "low": costs.low,
-                "high": costs.high,
-            }
-            print(f"{pair.taken} | {pair.other}: {costs.median:.2f}", file=sys.stderr)
-        value = {"pairs": found, "provenance": provenance(base.device)}
-        if flags.quick:
-            print(table(value))
-            return 0
-        write_json(OUT, value)
-    print(table(read_json(OUT)))
-    return 0
+    from lora_clf.base.base import load_base
+
+    base = quick_base("bert", folder) if flags.quick else load_base("minilm", device="cpu")
+    seconds = 0.01 if flags.quick else 0.5
+    found: dict[str, Any] = {}
+    for name, pair in {**parts(), **steps(base)}.items():
+        blocks = interleave({"taken": repeated(pair.one, seconds), "other": repeated(pair.two, seconds)}, flags.blocks)
+        costs = ratio([block["other"] for block in blocks], [block["taken"] for block in blocks])
+        found[name] = {
+            "taken": pair.taken,
+            "other": pair.other,
+            "why": pair.why,
+            "seconds": median(block["taken"] for block in blocks),
+            "ratio": costs.median,
+            "low": costs.low,
+            "high": costs.high,
+        }
+        print(f"{pair.taken} | {pair.other}: {costs.median:.2f}", file=sys.stderr)
+    value = {"pairs": found, "provenance": provenance(base.device)}
+    write_json(flags.out, value)
+    print(table(value))
 
 
 if __name__ == "__main__":

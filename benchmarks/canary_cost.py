@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+import script
 from paired import BLOCKS, RESULTS, interleave, merge_result, provenance, ratio, synchronise, timed
 
 if TYPE_CHECKING:
@@ -70,46 +70,31 @@ def table(value: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure the adapters that the flags name; the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--adapter", type=Path, action="append", help="a folder; as often as you like")
+    parser = script.parser(__doc__, "adapter", "device", "quick", out=OUT, device="cpu")
     parser.add_argument("--base", help="the adapters' base; their own by default")
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--blocks", type=int, default=BLOCKS)
-    parser.add_argument("--quick", action="store_true", help="a tiny base and two blocks: to see that it runs")
-    parser.add_argument("--out", type=Path, default=OUT)
     flags = parser.parse_args(arguments)
-    from lora_clf.cli.quiet import quiet_third_parties
-    from lora_clf.errors import LoraClfError, UsageError
-
-    quiet_third_parties()
-    if flags.quick and flags.out.resolve().is_relative_to(RESULTS):
-        flags.out = Path("runs") / "quick" / OUT.name
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            if flags.quick:
-                jobs = [_quick(Path(folder))]
-            elif not flags.adapter:
-                raise UsageError("Give --adapter, or --quick.")
-            else:
-                jobs = [(place, _base(place, flags)) for place in flags.adapter]
-            for place, base in jobs:
-                found = measured(place, base, 2 if flags.quick else flags.blocks)
-                merge_result(flags.out, place.name, found)
-                print(f"{place.name}: the canaries take {1000 * found['canary_seconds']:.0f} ms on {base.name}")
-    except LoraClfError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return error.exit_status
-    return 0
+    return script.run(flags, lambda folder: measure(flags, folder))
 
 
-def _base(place: Path, flags: argparse.Namespace) -> Base:
-    from lora_clf.adapters.adapter import read_header
-    from lora_clf.adapters.base_search import find_base
-    from lora_clf.base.base import load_base
+def measure(flags: argparse.Namespace, folder: Path) -> None:
+    """Time each adapter and put it into the result.
 
-    return (
-        load_base(flags.base, device=flags.device) if flags.base else find_base(read_header(place), device=flags.device)
-    )
+    Raises:
+        UsageError: no adapter is named.
+    """
+    from lora_clf.errors import UsageError
+
+    if flags.quick:
+        jobs = [_quick(folder)]
+    elif not flags.adapter:
+        raise UsageError("Give --adapter, or --quick.")
+    else:
+        jobs = [(place, script.base_of(place, flags)) for place in flags.adapter]
+    for place, base in jobs:
+        found = measured(place, base, 2 if flags.quick else flags.blocks)
+        merge_result(flags.out, place.name, found)
+        print(f"{place.name}: the canaries take {1000 * found['canary_seconds']:.0f} ms on {base.name}")
 
 
 def _quick(folder: Path) -> tuple[Path, Base]:

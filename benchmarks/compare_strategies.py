@@ -13,22 +13,19 @@ at once; the same command again does only what is missing.
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import script
+
 from lora_clf.cli.compare import chosen, is_all
-from lora_clf.cli.quiet import quiet_third_parties
 from lora_clf.comparison.arguments import BaseArguments
 from lora_clf.comparison.comparison import Comparison
-from lora_clf.errors import LoraClfError
+from lora_clf.data.cache import write_whole
 from lora_clf.experiment.run import compare
 from lora_clf.experiment.work import PlanProgress
 from lora_clf.reports.table import cells_of, columns_of, footnotes, markdown_table
-
-RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if refused := refusal(flags):
         print(refused, file=sys.stderr)
         return 2
-    quiet_third_parties()
+    return script.run(flags, lambda folder: measure(flags, arguments or sys.argv[1:]))
+
+
+def measure(flags: argparse.Namespace, words: Sequence[str]) -> int:
+    """Compare as the flags, which came as ``words``, say; 1 where a run failed."""
     name = flags.out.stem
     work = flags.work or Path("runs") / "benchmarks" / name
     settings: dict[str, object] = {"protocol": flags.protocol}
@@ -46,34 +47,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     training: dict[str, object] = {}
     if flags.quick:
         training["epochs"] = 1
-    try:
-        found = compare(
-            BaseArguments(flags.base, device=flags.device),
-            flags.data,
-            "all" if is_all(flags.strategies) else chosen(flags.strategies),
-            seeds=flags.repeats or flags.seeds,
-            folds=flags.folds,
-            resplit=flags.repeats is not None,
-            curve=flags.curve,
-            draws=2 if flags.quick else flags.draws,
-            tune=flags.tune,
-            jobs=flags.jobs,
-            threads=flags.threads,
-            out=work,
-            force=flags.force,
-            training=training,
-            data_settings=settings,
-            command=" ".join(["benchmarks/compare_strategies.py", *(arguments or sys.argv[1:])]),
-            progress=told,
-        )
-    except LoraClfError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return error.exit_status
+    found = compare(
+        BaseArguments(flags.base, device=flags.device),
+        flags.data,
+        "all" if is_all(flags.strategies) else chosen(flags.strategies),
+        seeds=flags.repeats or flags.seeds,
+        folds=flags.folds,
+        resplit=flags.repeats is not None,
+        curve=flags.curve,
+        draws=2 if flags.quick else flags.draws,
+        tune=flags.tune,
+        jobs=flags.jobs,
+        threads=flags.threads,
+        out=work,
+        force=flags.force,
+        training=training,
+        data_settings=settings,
+        command=" ".join(["benchmarks/compare_strategies.py", *words]),
+        progress=told,
+    )
     if not found.failures:
-        flags.out.parent.mkdir(parents=True, exist_ok=True)
-        partial = flags.out.with_name(f".{flags.out.name}.partial")
-        shutil.copyfile(work / "results.json", partial)
-        os.replace(partial, flags.out)
+        write_whole(flags.out, (work / "results.json").read_bytes())
     assert isinstance(found, Comparison), "SMS spam, TREC and the demo corpus have one label of several"
     columns = columns_of(found)
     print(markdown_table([c.heading for c in columns], cells_of(found), [c.left for c in columns]))
@@ -87,18 +81,15 @@ def refusal(flags: argparse.Namespace) -> str | None:
     """Why these flags make no benchmark, in a line; None where they do."""
     if flags.folds is not None and flags.test_file:
         return "--folds makes every row a test row once and --test-file names other test rows; give one of them."
-    if flags.quick and flags.out.resolve().is_relative_to(RESULTS):
-        return f"--quick is not for figures: give an --out that is not below {RESULTS.parent.name}/{RESULTS.name}."
+    if flags.quick and script.is_result(flags.out):
+        return "--quick is not for figures: give an --out that is not below benchmarks/results."
     return None
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="sms-spam", help="sms-spam, demo, or the path of a table")
+    parser = script.parser(__doc__, "data", "base", "device", "quick")
     parser.add_argument("--test-file", help="a table of its own for the test part")
-    parser.add_argument("--base", default="minilm")
-    parser.add_argument("--device", default="auto")
     parser.add_argument("--protocol", default="near-copy-free", help="near-copy-free, random or book")
     parser.add_argument("--folds", type=int, help="cut all rows into so many folds, each the test part once")
     parser.add_argument("--seeds", type=int, default=3)
@@ -109,7 +100,6 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; seconds are then of a shared machine")
     parser.add_argument("--threads", type=int, help="of each run")
     parser.add_argument("--strategies", help="comma-separated, or all; the five by default")
-    parser.add_argument("--quick", action="store_true", help="one epoch: to see that it runs, not for figures")
     parser.add_argument("--force", action="store_true", help="overwrite the report of another comparison in --work")
     parser.add_argument("--work", type=Path, help="where runs are kept; runs/benchmarks/NAME by default")
     parser.add_argument("--out", type=Path, required=True, help="the result, as benchmarks/results/NAME.json")

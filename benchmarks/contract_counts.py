@@ -9,14 +9,15 @@ the suite expects it, and what failed.
 
 from __future__ import annotations
 
-import argparse
-import json
 import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import script
+from paired import write_json
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -95,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the suites and write the counts; the exit status."""
     import pytest
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.parser(__doc__)
     parser.add_argument("--out", type=Path, default=RESULT)
     flags = parser.parse_args(arguments)
     tally = Tally()
@@ -105,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plugins=[tally],
     )
     value = counted(tally.ended)
-    flags.out.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(flags.out, value)
     print(table(value))
     return int(status)
 

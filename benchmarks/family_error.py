@@ -11,22 +11,23 @@ draws stands in the next columns. A design is written when it is done, with a di
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import script
 import simulation
+from paired import RESULTS, read_json
 from simulation import Design, measure
 
+from lora_clf.data.cache import write_whole
 from lora_clf.evaluation import noninferiority, simultaneous
 from lora_clf.reports.table import markdown_table
 
-OUT = Path(__file__).resolve().parent / "results" / "family_error.json"
+OUT = RESULTS / "family_error.json"
 STRATEGIES, SEEDS, ROWS, EFFECTS = (2, 5, 16), (3, 5), (300, 1100), (0.0, 0.0055, 0.011)
 GAPS = (0.01, 0.02)
 PAIRWISE = 5  # strategies up to which single pairs are compared too: 120 pairs take long
@@ -61,13 +62,13 @@ def designs(quick: bool = False) -> list[Design]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Simulate and write; the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="a few comparisons, nothing written")
     parser.add_argument("--repeats", type=int, default=2000, help="simulated comparisons a design")
     parser.add_argument("--out", type=Path, default=OUT)
     flags = parser.parse_args(arguments)
     chosen, code = designs(flags.quick), method()
-    before = json.loads(flags.out.read_text(encoding="utf-8")) if flags.out.is_file() and not flags.quick else {}
+    before = {} if flags.quick else read_json(flags.out)
     kept = before.get("designs", []) if before.get("method") == code else []
     found: list[dict[str, Any]] = []
     for number, design in enumerate(chosen):
@@ -80,11 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found.append(entry)
         value = {"method": code, "designs": found}
         if not flags.quick:
-            flags.out.parent.mkdir(parents=True, exist_ok=True)
-            partial = flags.out.with_name(f".{flags.out.name}.partial")
             rest = [one for one in kept if one not in found] if len(found) < len(chosen) else []
-            partial.write_text(json.dumps({**value, "designs": [*found, *rest]}, indent=1) + "\n", encoding="utf-8")
-            os.replace(partial, flags.out)
+            text = json.dumps({**value, "designs": [*found, *rest]}, indent=1)
+            write_whole(flags.out, f"{text}\n".encode())
     print(table(value))
     return 0
 

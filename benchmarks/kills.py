@@ -1,7 +1,7 @@
 """What is left when a training process is killed? This loop and transformers' Trainer, each with its own checkpoints.
 
     python benchmarks/kills.py            # 300 kills at random moments on each side, and one at every call of a save
-    python benchmarks/kills.py --quick    # the same from end to end with few of the first, written nowhere
+    python benchmarks/kills.py --quick    # the same from end to end with few of the first, for no figures
 
 Two ways of dying, on a tiny base, with a checkpoint after every step. *At random*: a child that trains gets ``kill -9``
 at a random moment, and is started again with the same command until it comes to its end. *At every call*: the save of
@@ -17,12 +17,12 @@ import os
 import random
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import script
 from kill_sides import Ours, Trainer
 from paired import RESULTS, merge_result, provenance
 from quick import quick_base, quick_data
@@ -150,12 +150,10 @@ def _ends(save: dict[str, Any]) -> list[str]:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Kill and count; the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.parser(__doc__, "quick", out=OUT)
     parser.add_argument("--kills", type=int, default=KILLS, help="at random moments, on each side")
     parser.add_argument("--sides", nargs="+", choices=("ours", "trainer"), default=["ours", "trainer"])
     parser.add_argument("--ways", nargs="+", choices=("random", "calls"), default=["random", "calls"])
-    parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--quick", action="store_true", help="few kills, written nowhere")
     flags = parser.parse_args(words)
     if not can_trace():
         parser.error("system calls are counted on Linux on x86-64 only")
@@ -164,17 +162,9 @@ def main(words: Sequence[str] | None = None) -> int:
     import torch
     from tqdm import tqdm  # type: ignore[import-untyped]
 
-    from lora_clf.cli.quiet import quiet_third_parties
-
-    quiet_third_parties()
     tqdm.monitor_interval = 0  # a thread, which does not survive a fork
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        if flags.quick:
-            flags.out = place / "kills.json"
-        measured(flags, place)
-    return 0
+    return script.run(flags, lambda place: measured(flags, place))
 
 
 if __name__ == "__main__":

@@ -30,12 +30,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import script
+from paired import RESULTS, short, write_json
+
 if TYPE_CHECKING:
     from lora_clf.data.dataset import Dataset
 
-HERE = Path(__file__).resolve().parent
-RUNS = HERE / "results" / "learning_rates.jsonl"
-SUMMARY = HERE / "results" / "learning_rates.json"
+RUNS = RESULTS / "learning_rates.jsonl"
 GRID = {
     "last-block": (2e-4, 5e-4, 1e-3, 2e-3),
     "full": (2e-5, 5e-5, 1e-4, 2e-4),
@@ -146,7 +147,7 @@ def _rounded(rate: float) -> float:
     exponent = math.floor(math.log10(rate))
     lead = round(rate / 10**exponent, 1)
     lead = {0.9: 1.0, 3.3: 3.0, 9.0: 10.0, 6.7: 7.0}.get(lead, lead)
-    return float(f"{lead * 10**exponent:.2g}")
+    return short(lead * 10**exponent, 2)
 
 
 def _has(tried: dict[float, float], rate: float) -> bool:
@@ -178,7 +179,7 @@ def grid(strategy: str) -> tuple[float, ...]:
     from lora_clf.tuners import strategies
 
     rate = strategies()[strategy].learning_rate
-    return GRID.get(strategy) or tuple(float(f"{rate * factor:.2g}") for factor in AROUND)
+    return GRID.get(strategy) or tuple(short(rate * factor, 2) for factor in AROUND)
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
@@ -260,47 +261,37 @@ def summarise(arguments: argparse.Namespace) -> None:
         tried = sorted(groups[strategy])
         # The rate that was chosen is the lowest or the highest of those tried: one further away may be better.
         entry["open"] = entry["rate"] in (tried[0], tried[-1])
-    summary_at = SUMMARY if arguments.out == RUNS else arguments.out.with_suffix(".json")
-    summary_at.write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n")
+    write_json(arguments.out.with_suffix(".json"), summary)
     print("chosen:", {name: entry["rate"] for name, entry in summary["chosen"].items()})
     print("open on one side:", [name for name, entry in summary["chosen"].items() if entry["open"]])
 
 
-def main() -> None:
-    """Run the search, or print what it found."""
+def main() -> int:
+    """Run the search, or print what it found; the exit status."""
     from lora_clf.tuners import strategies
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.parser(__doc__, "base", "device", "seed", "quick", out=RUNS)
     parser.add_argument("what", choices=("run", "table"))
     parser.add_argument("--sms", type=Path)
     parser.add_argument("--trec", type=Path)
     parser.add_argument("--demo", action="store_true")
     parser.add_argument("--strategy", nargs="+", default=["lora"], help="names, or all")
-    parser.add_argument(
-        "--quick", action="store_true", help="one epoch, rate and fold: to see that it runs; with --out"
-    )
     parser.add_argument("--rates", type=float, nargs="*")
     parser.add_argument("--climb", action="store_true", help="from the best rate so far, by thirds, in place of a grid")
     parser.add_argument("--rows", type=int, help="training rows of a fold, at most")
     parser.add_argument("--seeds", type=int, help="train so many seeds on the whole SMS file, in place of folds")
     parser.add_argument("--folds", type=int, default=FOLDS, help="how many of the three folds to run")
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--base", default="minilm")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=RUNS)
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.folds = 1
-        if arguments.out.resolve().is_relative_to(HERE / "results"):
-            parser.error("--quick is not for figures: give an --out elsewhere")
     if arguments.seeds and len(arguments.rates or ()) == 1:
         parser.error("--seeds compares rates with each other: give --rates two at least")
     known = {"all", *strategies()}
     if unknown := sorted(set(arguments.strategy) - known):
         parser.error(f"--strategy {', '.join(unknown)}: there are {', '.join(sorted(known))}")
-    {"run": run, "table": summarise}[arguments.what](arguments)
+    return script.run(arguments, lambda folder: {"run": run, "table": summarise}[arguments.what](arguments))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

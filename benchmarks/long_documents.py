@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import script
 from paired import RESULTS, provenance, read_json, write_json
 
 if TYPE_CHECKING:
@@ -220,18 +221,18 @@ def table(value: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, or print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.parser(__doc__, "base", "table", out=OUT)
     parser.add_argument("--trec-train", type=Path)
     parser.add_argument("--trec-test", type=Path)
-    parser.add_argument("--base", default="minilm")
     parser.add_argument("--sets", action="store_true", help="add the row of truncating further sets to the result")
-    parser.add_argument("--table", action="store_true")
     flags = parser.parse_args(arguments)
-    if flags.table:
-        print(table(read_json(OUT)))
-        return 0
-    if flags.trec_train is None or flags.trec_test is None:
+    if not flags.table and (flags.trec_train is None or flags.trec_test is None):
         parser.error("give --trec-train and --trec-test, which benchmarks/trec_table.py writes")
+    return script.run(flags, lambda folder: measure(flags), table)
+
+
+def measure(flags: argparse.Namespace) -> None:
+    """Measure every policy, or the further sets alone; write the result and print it."""
     from lora_clf.base.base import load_base
     from lora_clf.data.dataset import load_table
 
@@ -239,11 +240,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tables = load_table(flags.trec_train), load_table(flags.trec_test)
     name = f"truncate, {SETS} sets of documents"
     if flags.sets:
-        value = read_json(OUT)
+        value = read_json(flags.out)
         value["policies"][name] = truncated(base, *tables)
-        write_json(OUT, value)
+        write_json(flags.out, value)
         print(table(value))
-        return 0
+        return
     data = documents(base, *tables, SEED)
     lengths = [count for part in data.parts.values() for count in base.tokenizer.count(part.texts)]
     policies = {**measured(base, data), name: truncated(base, *tables)}
@@ -264,9 +265,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "epochs": EPOCHS,
         "facts": provenance(base.device),
     }
-    write_json(OUT, value)
+    write_json(flags.out, value)
     print(table(value))
-    return 0
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ The picture's metadata hold a digest of the files that it was drawn from.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import io
 import json
@@ -16,6 +15,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import script
 
 from lora_clf.reports.plots import COLOURS, FAINT, INK, MARKERS, STYLE
 
@@ -33,7 +34,7 @@ LEFT_OUT = ("lora-scratch",)  # the same function as lora, at the same place
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw or check the picture; the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.parser(__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where the picture is out of date")
     if parser.parse_args(arguments).check:
         fresh = PICTURE.is_file() and digest() in PICTURE.read_text(encoding="utf-8")

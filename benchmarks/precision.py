@@ -21,10 +21,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paired import RESULTS, in_child, merge_result, provenance, read_json, synchronise
+import script
+from paired import RESULTS, in_child, merge_result, provenance, short, synchronise
 
 if TYPE_CHECKING:
     import torch
+    from flops import Shape
 
 OUT = RESULTS / "precision.json"
 ROWS = (128, 512, 2048)
@@ -69,6 +71,12 @@ def rate(
     return 2 * rows * inputs * outputs / min(taken[1:] or taken)
 
 
+def best_rate(shape: Shape, precision: str, device: torch.device) -> float:
+    """FLOP/s of the fastest of a base's linear layers, over 1,024 tokens."""
+    width, inner = shape.width, shape.inner
+    return max(rate(1024, *sides, precision, device) for sides in ((width, width), (width, inner), (inner, width)))
+
+
 def measured(device: str, rows: Sequence[int] = ROWS, seconds: float = SECONDS) -> dict[str, Any]:
     """GFLOP/s of every shape in every precision, and what fp32 takes relative to each, over all shapes alike."""
     shapes = []
@@ -76,10 +84,10 @@ def measured(device: str, rows: Sequence[int] = ROWS, seconds: float = SECONDS) 
         for count in rows:
             found = {name: rate(count, inputs, outputs, name, device, seconds) / 1e9 for name in DTYPES}
             shapes.append(
-                {"rows": count, "inputs": inputs, "outputs": outputs} | {k: _short(v) for k, v in found.items()}
+                {"rows": count, "inputs": inputs, "outputs": outputs} | {k: short(v, 3) for k, v in found.items()}
             )
     over = {
-        name: _short(math.exp(sum(math.log(s[name] / s["fp32"]) for s in shapes) / len(shapes)))
+        name: short(math.exp(sum(math.log(s[name] / s["fp32"]) for s in shapes) / len(shapes)), 3)
         for name in DTYPES
         if name != "fp32"
     }
@@ -92,10 +100,6 @@ def flags() -> list[str]:
 
     asked = ("avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_fp16")
     return [name for name in asked if getattr(torch.cpu, f"_is_{name}_supported", bool)()]
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.3g}")
 
 
 def key_of(facts: dict[str, Any], cap: str | None) -> str:
@@ -124,23 +128,21 @@ def table(results: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure this machine, or print the table; the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--quick", action="store_true", help="few small shapes, to see that it runs; prints only")
-    parser.add_argument("--table", action="store_true", help="print the file's table; measure and write nothing")
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser = script.parser(__doc__, "device", "quick", "table", out=OUT)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parsed = parser.parse_args(arguments)
-    if parsed.table:
-        print(table(read_json(parsed.out)))
-        return 0
+    return script.run(parsed, lambda folder: measure(parsed), table)
+
+
+def measure(parsed: argparse.Namespace) -> None:
+    """Measure in children, one for each of `CAPS`, and add each to the result; or be such a child."""
     from lora_clf.base.base import pick_device
 
     device = pick_device(parsed.device)
     rows, seconds = ((8,), 0.0) if parsed.quick else (ROWS, SECONDS)
     if parsed.child:
         print(json.dumps(measured(device.type, rows, seconds)))
-        return 0
+        return
     facts = provenance(device)
     found = {}
     # Other chips have no such instruction sets, and an accelerator does not ask the CPU.
@@ -152,11 +154,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found[key_of(facts, cap)] = {**value, "onednn_cap": cap, "provenance": facts}
         print(f"{key_of(facts, cap)}: bf16 {value['times_fp32']['bf16']:g} times fp32", file=sys.stderr, flush=True)
     print(table(found))
-    if not parsed.quick:
-        for name, value in found.items():
-            merge_result(parsed.out, name, value)
-        print(f"Written: {os.path.relpath(parsed.out)}")
-    return 0
+    for name, value in found.items():
+        merge_result(parsed.out, name, value)
+    print(f"Written: {os.path.relpath(parsed.out)}")
 
 
 if __name__ == "__main__":

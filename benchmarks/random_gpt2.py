@@ -9,9 +9,10 @@ are. Give the folder as ``--base``:
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from pathlib import Path
+
+import script
 
 SIZES = {  # width, blocks, heads
     "gpt2": (768, 12, 12),
@@ -23,7 +24,7 @@ SIZES = {  # width, blocks, heads
 
 def main() -> None:
     """Write the folder."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.parser(__doc__)
     parser.add_argument("--tokenizer", type=Path, required=True, help="the folder of GPT-2's vocab.json and merges.txt")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", choices=tuple(SIZES), default="gpt2")

@@ -10,7 +10,6 @@ What `full` trained is 90 MB: shipped is the LoRA of rank 16 nearest to it, its 
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import subprocess
@@ -18,6 +17,8 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import script
 
 HOME = Path(__file__).resolve().parents[1] / "adapters"
 SMS = ("head-only", "last-block", "full", "lora", "lora-scratch")
@@ -27,7 +28,7 @@ EXTRACTED = {"full": 16}
 
 def main() -> None:
     """Train and save each adapter that is not there yet."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.parser(__doc__)
     parser.add_argument("--sms", default="sms-spam", help="the SMS Spam Collection's file, if it is not to be fetched")
     parser.add_argument("--trec-train", required=True)
     parser.add_argument("--trec-test", required=True)

@@ -9,7 +9,6 @@ NAME is a file of benchmarks/results without its ending, "results", the short fo
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
 import re
@@ -17,6 +16,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import script
 
 from lora_clf.comparison.curve import who_beats
 from lora_clf.reports.table import count_text, markdown_table, seconds_text, size_text
@@ -61,7 +62,7 @@ ABSENT = "Not run yet"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Rewrite or check the pages; the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.parser(__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where a table is out of date")
     check = parser.parse_args(arguments).check
     stale = []

@@ -11,16 +11,17 @@ to the nearest rating, classes as their number. Seconds are of a busy machine an
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import script
 
 from lora_clf import load_base, load_data, train
 from lora_clf.comparison import baselines, task_baselines
+from lora_clf.data.cache import write_whole
 from lora_clf.data.dataset import Dataset
 from lora_clf.evaluation.intervals import cost_interval, crossed_mean
 from lora_clf.experiment.environment import environment
@@ -36,7 +37,7 @@ BASELINES = ("constant", "tfidf")
 
 def main() -> None:
     """Run what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.parser(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tasks", default="auto")
     parser.add_argument("--strategies", default="last-block,lora")
@@ -160,10 +161,7 @@ def compared(costs: dict[str, list[Any]], task: Task) -> dict[str, Any]:
 
 def save(out: Path, found: dict[str, Any]) -> None:
     """Write what is there so far."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_suffix(".partial")
-    partial.write_text(json.dumps(found, separators=(",", ":"), sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(out)
+    write_whole(out, (json.dumps(found, separators=(",", ":"), sort_keys=True) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -13,11 +13,12 @@ is how many training rows there are: of the treebank a random part with the seed
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import random
 from pathlib import Path
+
+import script
 
 TEXTS = {"train": 3000, "validation": 400, "test": 500}
 
@@ -58,7 +59,7 @@ def questions(source: Path, out: Path, rows: int | None, seed: int = 0) -> None:
 
 def main() -> None:
     """Write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.parser(__doc__)
     parser.add_argument("kind", choices=("sst5", "questions"))
     parser.add_argument("source", type=Path)
     parser.add_argument("--rows", type=int, help="of training; default: all, or 3,000 joined ones")

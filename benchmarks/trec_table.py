@@ -8,14 +8,15 @@ A line is ``COARSE:fine text`` in ISO-8859-1; the label is the coarse one of six
 
 from __future__ import annotations
 
-import argparse
 import csv
 from pathlib import Path
+
+import script
 
 
 def main() -> None:
     """Write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.parser(__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     flags = parser.parse_args()
