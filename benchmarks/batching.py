@@ -17,8 +17,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -26,7 +24,9 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import numpy as np
-from paired import RESULTS, provenance, read_json, write_json
+import script
+from kept_runs import subject
+from paired import RESULTS, Budget, provenance, read_json, write_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -164,7 +164,7 @@ def measure(flags: argparse.Namespace, base: Base, data: Dataset) -> None:
     """Lay out and train every window with every seed, writing the file after each run."""
     from lora_clf.inference.batches import WINDOW
 
-    started = time.monotonic()
+    budget = Budget(flags.budget)
     tokens = base.encode(data.train.texts)
     labels = data.label_ids(data.train)
     about = {"base": base.name, "base_digest": base.digest, "data": data.name, "data_digest": data.digest,
@@ -172,7 +172,6 @@ def measure(flags: argparse.Namespace, base: Base, data: Dataset) -> None:
     before = read_json(flags.out)
     same = before.get("about") == about and before["provenance"]["code_digest"] == provenance()["code_digest"]
     kept: dict[str, Any] = before["windows"] if same else {}
-    longest = 0.0
     for seed in range(flags.seeds):  # all windows with one seed first: what is there is complete
         for name in flags.windows:
             row = kept.setdefault(name, {"runs": []})
@@ -180,12 +179,10 @@ def measure(flags: argparse.Namespace, base: Base, data: Dataset) -> None:
             row |= layout(tokens.lengths, labels, window_of(name), flags.seeds, tokens.firsts, apart=apart)
             if any(run["seed"] == seed for run in row["runs"]):
                 continue
-            if longest and flags.budget and time.monotonic() - started + longest > flags.budget:
+            if not budget.allows_more():
                 print(f"Seed {seed}, window {name}: the budget is used up; the same command goes on.")
                 return
-            begun = time.monotonic()
             row["runs"].append(trained(base, data, name, seed))
-            longest = max(longest, time.monotonic() - begun)
             value = {"about": about, "default": WINDOW, "windows": kept, "provenance": provenance(base.device)}
             write_json(flags.out, value)
             print(f"window {name}, seed {seed}: {json.dumps(row['runs'][-1])}", file=sys.stderr, flush=True)
@@ -193,43 +190,17 @@ def measure(flags: argparse.Namespace, base: Base, data: Dataset) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, or print the table; the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="sms-spam", help="sms-spam, or the path of its file")
-    parser.add_argument("--base", default="minilm")
-    parser.add_argument("--device", default="auto")
+    parser = script.parser(__doc__, "data", "base", "device", "budget", "quick", "table", out=OUT)
     parser.add_argument("--windows", nargs="+", default=WINDOWS)
     parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--budget", type=float, help="seconds after which no run begins; run it again to go on")
-    parser.add_argument("--quick", action="store_true", help="a tiny random base: to see that it runs, not for figures")
-    parser.add_argument("--table", action="store_true", help="print the file's table; measure and write nothing")
-    parser.add_argument("--out", type=Path, default=OUT)
     flags = parser.parse_args(arguments)
-    if flags.table:
-        print(table(read_json(flags.out)) if flags.out.is_file() else f"Not run yet: there is no {flags.out.name}.")
-        return 0
-    from lora_clf.cli.quiet import quiet_third_parties
-    from lora_clf.errors import LoraClfError
 
-    quiet_third_parties()
-    if flags.quick and flags.out.resolve().is_relative_to(RESULTS):
-        flags.out = Path("runs") / "quick" / OUT.name
-    try:
-        if flags.quick:
-            from quick import quick_base, quick_data
+    def work(folder: Path) -> None:
+        measure(flags, *subject(flags, folder, protocol="book"))
+        print(table(read_json(flags.out)))
+        print(f"Written: {os.path.relpath(flags.out)}")
 
-            with tempfile.TemporaryDirectory() as folder:
-                measure(flags, quick_base("bert", Path(folder)), quick_data(train=64, validation=16))
-        else:
-            from lora_clf.base.base import load_base
-            from lora_clf.data.dataset import load_data
-
-            measure(flags, load_base(flags.base, device=flags.device), load_data(flags.data, protocol="book"))
-    except LoraClfError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return error.exit_status
-    print(table(read_json(flags.out)))
-    print(f"Written: {os.path.relpath(flags.out)}")
-    return 0
+    return script.run(flags, work, table)
 
 
 if __name__ == "__main__":

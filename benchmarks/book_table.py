@@ -18,14 +18,15 @@ import argparse
 import hashlib
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import script
 from book_page import table
 from book_rows import LIBRARY, SIZES, Row, rows_named, sizes_named, twin
+from kept_runs import tested_on
 from paired import RESULTS, provenance, read_json, write_json
 
 if TYPE_CHECKING:
@@ -41,32 +42,16 @@ OUT = RESULTS / "book_table.json"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing, or print the table; the exit status."""
     flags = parsed(arguments)
-    if flags.quick and flags.out.resolve().is_relative_to(RESULTS):
-        flags.out = Path("runs") / "quick" / OUT.name
-    if flags.table:
-        print(table(read_json(flags.out)) if flags.out.is_file() else f"Not run yet: there is no {flags.out.name}.")
-        return 0
-    from lora_clf.cli.quiet import quiet_third_parties
-    from lora_clf.errors import LoraClfError
-
-    quiet_third_parties()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            return measured(flags, Path(folder))
-    except LoraClfError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return error.exit_status
+    return script.run(flags, lambda folder: measured(flags, folder), table)
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", default="minilm", help="minilm, gpt2, a folder or a Hub id")
+    parser = script.parser(__doc__, "data", "base", "device", "quick", "table", out=OUT)
     parser.add_argument("--size", action="append", default=[], metavar="SIZE=BASE",
                         help=f"a larger relative ({', '.join(SIZES[1:])}); gpt2 knows its own")  # fmt: skip
     parser.add_argument("--rows", default="all", help="all, book (the numbered ones), or names as 1,2,A")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--data", default="sms-spam", help="sms-spam, or the path of its file; the book's split")
     parser.add_argument("--learning-rate", default="book", choices=("book", "strategy"),
                         help="5e-5 for every row as in the book, or each strategy's default")  # fmt: skip
     parser.add_argument("--precision", default="auto", help="auto, fp32 or bf16; the book's is fp32")
@@ -76,10 +61,6 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--tokenizer", type=Path, help="GPT-2's vocab.json and merges.txt, where its weights are not here"
     )
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--quick", action="store_true", help="a tiny random base and one epoch: to see that it runs")
-    parser.add_argument("--table", action="store_true", help="print the file's table; measure and write nothing")
-    parser.add_argument("--out", type=Path, default=OUT)
     flags = parser.parse_args(arguments)
     if flags.seeds < 1 or (flags.steps is not None and flags.steps < 1):
         parser.error("--seeds and --steps: expected at least 1.")
@@ -151,15 +132,10 @@ def kept_result(out: Path, data: Dataset, recipe: Recipe) -> dict[str, Any]:
     Raises:
         UsageError: the file holds a result of other data or another recipe.
     """
-    from lora_clf.data.near_copies import components
     from lora_clf.errors import UsageError
 
     about = {
-        "data": data.name,
-        "data_digest": data.digest,
-        "protocol": data.protocol,
-        "rows": [int(row) for row in data.test.rows],
-        "groups": [int(group) for group in components(data.test.texts)],
+        **tested_on(data),
         "epochs": recipe.epochs,
         "learning_rate": recipe.learning_rate,
         "weight_decay": recipe.weight_decay,

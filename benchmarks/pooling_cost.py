@@ -1,7 +1,7 @@
 """What does a family head cost in accuracy against a free one? That is the price of `adapters export` and of PEFT.
 
     python benchmarks/pooling_cost.py --data SMSSpamCollection          # the book's split, LoRA, 3 seeds
-    python benchmarks/pooling_cost.py --quick --out runs/pooling.json   # tiny base, a few messages: that it runs
+    python benchmarks/pooling_cost.py --quick                           # tiny base, a few messages: that it runs
 
 Each pooling is trained with each seed on the same split and scored on the same test rows; the difference is paired,
 with an interval over messages (near copies count as one) and seeds. A run is kept in the result as it ends, and the
@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paired import RESULTS, provenance, read_json, write_json
+import script
+from kept_runs import kept, runs_of, subject
+from paired import RESULTS, write_json
 
 if TYPE_CHECKING:
     from lora_clf.base.base import Base
@@ -29,76 +30,38 @@ POOLINGS = ("mean", "family")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing; the exit status."""
-    flags = parsed(arguments)
-    if flags.quick and flags.out.resolve().is_relative_to(RESULTS):
-        print(f"--quick is not for figures: give an --out that is not below {RESULTS.name}.", file=sys.stderr)
-        return 2
-    with tempfile.TemporaryDirectory() as folder:
-        base, data = subject(flags, Path(folder))
-        found = kept(flags.out, base, data, flags)
-        for pooling in flags.poolings.split(","):
-            for seed in range(flags.seeds):
-                name = f"{pooling}/{seed}"
-                if name not in found["runs"]:
-                    found["runs"][name] = run(base, data, flags, pooling, seed)
-                    write_json(flags.out, found)
-                print(f"{name}: {found['runs'][name]['accuracy']:.4f}", file=sys.stderr, flush=True)
-    found["difference"] = difference(found)
-    write_json(flags.out, found)
-    print(table(found))
-    return 0
-
-
-def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="sms-spam", help="sms-spam, demo, or the path of a table")
+    parser = script.parser(__doc__, "data", "base", "device", "quick", out=OUT)
     parser.add_argument("--protocol", default="book", help="book, near-copy-free or random")
-    parser.add_argument("--base", default="minilm")
-    parser.add_argument("--device", default="auto")
     parser.add_argument("--strategy", default="lora")
     parser.add_argument("--poolings", default=",".join(POOLINGS), help="the last is compared with the first")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, help="by default as in `lora-clf train`")
-    parser.add_argument("--quick", action="store_true", help="a tiny random base and one epoch, not for figures")
-    parser.add_argument("--out", type=Path, default=OUT)
-    return parser.parse_args(arguments)
+    flags = parser.parse_args(arguments)
+    return script.run(flags, lambda folder: measure(flags, folder))
 
 
-def subject(flags: argparse.Namespace, folder: Path) -> tuple[Base, Dataset]:
-    """The base and the data that the flags name."""
-    from lora_clf.base.base import load_base
-    from lora_clf.data.dataset import load_data
-
-    if flags.quick:
-        from quick import quick_base, quick_data
-
-        return quick_base("bert", folder), quick_data()
-    return load_base(flags.base, device=flags.device), load_data(flags.data, protocol=flags.protocol)
-
-
-def kept(out: Path, base: Base, data: Dataset, flags: argparse.Namespace) -> dict[str, Any]:
-    """What was run before under the same circumstances; else an empty result."""
-    from lora_clf.data.near_copies import components
+def measure(flags: argparse.Namespace, folder: Path) -> None:
+    """Run what is missing, write the result after each run, and print it."""
     from lora_clf.tuners import create
 
-    facts = {
-        "base": base.name,
-        "base_digest": base.digest,
-        "data": data.name,
-        "data_digest": data.digest,
-        "protocol": data.protocol,
+    base, data = subject(flags, folder, protocol=flags.protocol)
+    settings = {
         "strategy": flags.strategy,
         "lr": create(flags.strategy).learning_rate,
         "epochs": epochs_of(flags),
         "quick": flags.quick,
-        "rows": [int(row) for row in data.test.rows],
-        "groups": [int(group) for group in components(data.test.texts)],
     }
-    before = read_json(out)
-    if {name: before.get(name) for name in facts} == facts:
-        return before
-    return {**facts, "provenance": provenance(base.device), "runs": {}}
+    found = kept(flags.out, base, data, settings)
+    for pooling in flags.poolings.split(","):
+        for seed in range(flags.seeds):
+            name = f"{pooling}/{seed}"
+            if name not in found["runs"]:
+                found["runs"][name] = run(base, data, flags, pooling, seed)
+                write_json(flags.out, found)
+            print(f"{name}: {found['runs'][name]['accuracy']:.4f}", file=sys.stderr, flush=True)
+    found["difference"] = difference(found)
+    write_json(flags.out, found)
+    print(table(found))
 
 
 def epochs_of(flags: argparse.Namespace) -> int:
@@ -144,12 +107,6 @@ def poolings_of(found: Mapping[str, Any]) -> list[str]:
     """The poolings that were run, in the order of `POOLINGS`, others behind."""
     names = dict.fromkeys(name.split("/")[0] for name in found["runs"])
     return sorted(names, key=lambda name: (POOLINGS.index(name) if name in POOLINGS else 99, name))
-
-
-def runs_of(found: Mapping[str, Any], pooling: str) -> list[dict[str, Any]]:
-    """The runs of one pooling, by seed."""
-    names = [name for name in found["runs"] if name.split("/")[0] == pooling]
-    return [found["runs"][name] for name in sorted(names, key=lambda name: int(name.split("/")[1]))]
 
 
 def table(found: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """What do class weights, balanced sampling and focal loss buy where one label is rare? SMS spam at its natural 13 %.
 
     python benchmarks/skewed_classes.py --data SMSSpamCollection      # 4 sides, 3 seeds; an hour on one idle thread
-    python benchmarks/skewed_classes.py --quick --out runs/skew.json  # tiny base, a few messages: that it runs
+    python benchmarks/skewed_classes.py --quick                       # tiny base, a few messages: that it runs
 
 Every recipe is trained with each seed on the same split (near copies on one side) and scored on the same test rows; so
 is a threshold chosen on validation for the plain run, which costs no training. Intervals resample near copies of test
@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from paired import RESULTS, provenance, read_json, write_json
+import script
+from kept_runs import kept, runs_of, subject
+from paired import RESULTS, write_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,75 +51,36 @@ RESAMPLES = 2000
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing; the exit status."""
-    flags = parsed(arguments)
-    if flags.quick and flags.out.resolve().is_relative_to(RESULTS):
-        print(f"--quick is not for figures: give an --out that is not below {RESULTS.name}.", file=sys.stderr)
-        return 2
-    with tempfile.TemporaryDirectory() as folder:
-        base, data = subject(flags, Path(folder))
-        found = kept(flags.out, base, data, flags)
-        for side in flags.sides.split(","):
-            for seed in range(flags.seeds):
-                for recipe in SOLVED if side == "head-only" else RECIPES:
-                    name = f"{side}/{recipe}/{seed}"
-                    if name not in found["runs"]:
-                        found["runs"][name] = run(base, data, flags, side, recipe, seed)
-                        write_json(flags.out, found)
-                    print(f"{name}: {found['runs'][name]['validation']}", file=sys.stderr, flush=True)
-    found["scores"] = summary(found)
-    write_json(flags.out, found)
-    print(table(found))
-    return 0
-
-
-def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="sms-spam", help="sms-spam, demo, or the path of a table of two labels")
-    parser.add_argument("--base", default="minilm")
-    parser.add_argument("--device", default="auto")
+    parser = script.parser(__doc__, "data", "base", "device", "quick", out=OUT)
     parser.add_argument("--sides", default=",".join(SIDES), help="in the order in which they are run")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="a tiny random base and one epoch, not for figures")
-    parser.add_argument("--out", type=Path, default=OUT)
-    return parser.parse_args(arguments)
+    flags = parser.parse_args(arguments)
+    return script.run(flags, lambda folder: measure(flags, folder))
 
 
-def subject(flags: argparse.Namespace, folder: Path) -> tuple[Base, Dataset]:
-    """The base and the data that the flags name."""
-    from lora_clf.base.base import load_base
-    from lora_clf.data.dataset import load_data
-
-    if flags.quick:
-        from quick import quick_base, quick_data
-
-        return quick_base("bert", folder), quick_data()
-    return load_base(flags.base, device=flags.device), load_data(flags.data)
-
-
-def kept(out: Path, base: Base, data: Dataset, flags: argparse.Namespace) -> dict[str, Any]:
-    """What was run before under the same circumstances; else an empty result."""
-    from lora_clf.data.near_copies import components
-
-    facts = {
-        "base": base.name,
-        "base_digest": base.digest,
-        "data": data.name,
-        "data_digest": data.digest,
-        "protocol": data.protocol,
+def measure(flags: argparse.Namespace, folder: Path) -> None:
+    """Run what is missing, write the result after each run, and print it."""
+    base, data = subject(flags, folder)
+    settings = {
         "sides": {side: list(parts) for side, parts in SIDES.items()},
         "recipes": RECIPES,
         "positive_label": data.positive_label,
         "training_rows": {label: int((data.label_ids(data.train) == n).sum()) for n, label in enumerate(data.labels)},
         "quick": flags.quick,
-        "rows": [int(row) for row in data.test.rows],
-        "groups": [int(group) for group in components(data.test.texts)],
         "truth": [int(label == data.positive_label) for label in data.test.labels],
     }
-    before = read_json(out)
-    if {name: before.get(name) for name in facts} == facts:
-        return before
-    return {**facts, "provenance": provenance(base.device), "runs": {}}
+    found = kept(flags.out, base, data, settings)
+    for side in flags.sides.split(","):
+        for seed in range(flags.seeds):
+            for recipe in SOLVED if side == "head-only" else RECIPES:
+                name = f"{side}/{recipe}/{seed}"
+                if name not in found["runs"]:
+                    found["runs"][name] = run(base, data, flags, side, recipe, seed)
+                    write_json(flags.out, found)
+                print(f"{name}: {found['runs'][name]['validation']}", file=sys.stderr, flush=True)
+    found["scores"] = summary(found)
+    write_json(flags.out, found)
+    print(table(found))
 
 
 def run(base: Base, data: Dataset, flags: argparse.Namespace, side: str, recipe: str, seed: int) -> dict[str, Any]:
@@ -179,7 +141,7 @@ def summary(found: Mapping[str, Any]) -> dict[str, Any]:
     picks = [np.arange(len(truth)), *resamples(np.array(found["groups"]), random)]
     told: dict[str, Any] = {}
     for side in found["sides"]:
-        runs = {recipe: runs_of(found, side, recipe) for recipe in found["recipes"]}
+        runs = {recipe: runs_of(found, f"{side}/{recipe}") for recipe in found["recipes"]}
         count = min((len(each) for each in runs.values() if each), default=0)
         if not count:
             continue
@@ -223,12 +185,6 @@ def averaged(
     )  # (S, 1 + R, 6)
     drawn = np.take_along_axis(each[:, 1:], chosen.T[:, :, None], axis=0)  # (S, R, 6)
     return np.concatenate([each[:, :1].mean(axis=0), drawn.mean(axis=0)])
-
-
-def runs_of(found: Mapping[str, Any], side: str, recipe: str) -> list[dict[str, Any]]:
-    """The runs of one side and recipe, by seed."""
-    names = [name for name in found["runs"] if name.startswith(f"{side}/{recipe}/")]
-    return [found["runs"][name] for name in sorted(names, key=lambda name: int(name.split("/")[2]))]
 
 
 def _interval(sample: NDArray[np.float64]) -> list[float]:

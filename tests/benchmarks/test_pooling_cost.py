@@ -39,8 +39,3 @@ def test_it_runs_and_goes_on_where_it_stopped(
     assert found["difference"]["value"] == pytest.approx(gap) and found["difference"]["seeds"] == 2
     assert "family less mean" in capsys.readouterr().out
     assert script.table(found).splitlines()[2].startswith("| mean |")
-
-
-def test_quick_makes_no_figures(script: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert script.main(["--quick", "--out", str(BENCHMARKS / "results" / "a.json")]) == 2
-    assert "--quick is not for figures" in capsys.readouterr().err

@@ -64,8 +64,3 @@ def test_copies_are_drawn_together(script: Any) -> None:
     for rows in picks:
         times = np.bincount(rows, minlength=6)
         assert times[0] == times[1] == times[2] and times[4] == times[5]
-
-
-def test_quick_makes_no_figures(script: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert script.main(["--quick", "--out", str(BENCHMARKS / "results" / "a.json")]) == 2
-    assert "--quick is not for figures" in capsys.readouterr().err
