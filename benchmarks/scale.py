@@ -17,14 +17,14 @@ import hashlib
 import json
 import random
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from paired import RESULTS, in_child, interleave, provenance, ratio, read_json, write_json
+import script
+from paired import RESULTS, Budget, in_child, interleave, key_of, provenance, ratio, read_json, short, write_json
 
 OUT = RESULTS / "scale.json"
 SIZES = (1_000, 10_000, 100_000)
@@ -56,25 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the flags say; the exit status."""
     flags = parsed(arguments)
     from lora_clf.cli.predict import prepare
-    from lora_clf.errors import LoraClfError
 
     prepare()
-    if flags.quick and flags.out.resolve().is_relative_to(RESULTS):
-        flags.out = Path("runs") / "quick" / OUT.name
-    if flags.table:
-        print(table(read_json(flags.out)))
-        return 0
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            if flags.label:
-                print(json.dumps(labelled_in_here(flags, Path(folder))))
-            elif found := measured(flags, Path(folder)):
-                write_json(flags.out, found)
-                print(table(found))
-    except LoraClfError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return error.exit_status
-    return 0
+
+    def work(folder: Path) -> None:
+        if flags.label:
+            print(json.dumps(labelled_in_here(flags, folder)))
+        elif found := measured(flags, folder):
+            write_json(flags.out, found)
+            print(table(found))
+
+    return script.run(flags, work, table)
 
 
 def labelled_in_here(flags: argparse.Namespace, folder: Path) -> dict[str, float]:
@@ -102,13 +94,11 @@ def measured(flags: argparse.Namespace, folder: Path) -> dict[str, Any] | None:
     """The figures of all blocks; None where the budget ended before the last of them."""
     from predict_sides import opened
 
-    started = time.monotonic()
+    budget = Budget(flags.budget)
     bench = opened(flags, folder, exported=False)
     facts = provenance(bench.adapter.base.device)
     total = flags.blocks or (1 if flags.quick else BLOCKS)
-    code = hashlib.sha256(b"".join((Path(__file__).with_name(f"{name}.py")).read_bytes() for name in CODE)).hexdigest()
-    told = [{key: value for key, value in facts.items() if key != "commit"}, bench.adapter.header.digest, code]
-    key = hashlib.sha256(json.dumps([*told, flags.precision, flags.seed], sort_keys=True).encode()).hexdigest()
+    key = key_of(CODE, facts, bench.adapter.header.digest, flags.precision, flags.seed)
     kept = flags.work / f"scale{'-quick' if flags.quick else ''}.json"
     state = read_json(kept)
     if state.get("key") != key:
@@ -121,14 +111,11 @@ def measured(flags: argparse.Namespace, folder: Path) -> dict[str, Any] | None:
             writer.writerow(["id", "text"])
             writer.writerows(enumerate(messages(bench.texts, size)))
         sides[str(size)] = _side(flags, place, state["peaks"].setdefault(str(size), []))
-    longest = 0.0
     while (done := len(state["blocks"])) < total:
-        if longest and flags.budget and time.monotonic() - started + longest > flags.budget:
+        if not budget.allows_more():
             print(f"{done} of {total} blocks; the same command goes on.", flush=True)
             return None
-        begun = time.monotonic()
         state["blocks"] += interleave(sides, 1, flags.seed, first=done, told=_told)
-        longest = max(longest, time.monotonic() - begun)
         write_json(kept, state)
     return result(state, bench.adapter.base.name, flags.precision, facts)
 
@@ -152,8 +139,8 @@ def result(state: dict[str, Any], base: str, precision: str, facts: dict[str, An
     sizes = sorted(peaks, key=int)
     rows = {
         size: {
-            "seconds": float(f"{median(block[size] for block in blocks):.4g}"),
-            "seconds_a_row": float(f"{median(block[size] for block in blocks) / int(size):.4g}"),
+            "seconds": short(median(block[size] for block in blocks)),
+            "seconds_a_row": short(median(block[size] for block in blocks) / int(size)),
             "peak_bytes": int(median(peaks[size])),
         }
         for size in sizes
@@ -176,8 +163,6 @@ def table(found: dict[str, Any]) -> str:
     """Sizes with seconds and memory, and the targets beside what was reached."""
     from lora_clf.reports.table import markdown_table, seconds_text, size_text
 
-    if not found:
-        return "Not measured yet: files of 1,000 to 100,000 rows."
     lines = [
         [
             f"{int(size):,}",
@@ -214,18 +199,11 @@ def _told(block: int, side: str, seconds: float) -> None:
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="sms-spam", help="sms-spam, or the path of its file")
-    parser.add_argument("--base", default="minilm")
-    parser.add_argument("--device", default="auto")
+    shared = ("data", "base", "device", "budget", "seed", "quick", "table")
+    parser = script.parser(__doc__, *shared, out=OUT)
     parser.add_argument("--precision", default="fp32", help="fp32, bf16 or auto")
     parser.add_argument("--blocks", type=int, help=f"{BLOCKS} by default")
-    parser.add_argument("--budget", type=float, help="seconds after which no block begins; run it again to go on")
-    parser.add_argument("--seed", type=int, default=0, help="of the order inside the blocks")
-    parser.add_argument("--quick", action="store_true", help="a tiny random base and few rows: to see that it runs")
-    parser.add_argument("--table", action="store_true", help="print the table; measure and write nothing")
     parser.add_argument("--work", type=Path, default=Path("runs") / "benchmarks" / "speed_predict")
-    parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--label", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 

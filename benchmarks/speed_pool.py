@@ -17,7 +17,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +26,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from paired import BLOCKS, RESULTS, in_child, interleave, merge_result, provenance, ratio, read_json, timed
+import script
+from paired import BLOCKS, RESULTS, in_child, interleave, merge_result, provenance, ratio, read_json, short, timed
 from pool_agreement import agreement
 from pool_sides import BATCH, Alone, Peft, adapter, filled, folders, one_merged, one_unmerged
 from pool_size import folder, memory_of
@@ -55,7 +55,7 @@ class Bench:
             self.base: Base = quick_base("bert", work)
         else:
             self.base = load_base(flags.base, device=flags.device)
-        rows = load_table("demo" if flags.data is None or flags.quick else flags.data)
+        rows = load_table("demo" if flags.quick else flags.data)
         self.texts = [text for text in rows.texts if text.strip()]
         if flags.quick:
             self.texts = self.texts[:64]
@@ -107,7 +107,7 @@ def throughput(bench: Bench) -> dict[str, Any]:
             blocks = bench.interleaved(sides)
             found[f"{precision} N{resident}"] = {
                 name: {
-                    "seconds": _short(median(block[name] for block in blocks)),
+                    "seconds": short(median(block[name] for block in blocks)),
                     "over_unmerged": _ratio(blocks, "unmerged", name),
                     "over_pool_U1": _ratio(blocks, "U1", name),
                 }
@@ -144,7 +144,7 @@ def peft(bench: Bench) -> dict[str, Any]:
                 "peft": partial(bench.each_batch, partial(theirs, names=names)),
             })  # fmt: skip
             found[f"{precision} U{distinct}"] = {
-                "seconds": {name: _short(median(block[name] for block in blocks)) for name in blocks[0]},
+                "seconds": {name: short(median(block[name] for block in blocks)) for name in blocks[0]},
                 "times": _ratio(blocks, "peft", "ours"),
                 "times_uncut": _ratio(blocks, "peft", "ours uncut"),
             }
@@ -176,11 +176,11 @@ def select(bench: Bench) -> dict[str, Any]:
             sides["peft"] = peft_side
         blocks = bench.interleaved(sides)
         one = [block["ours"] / turns for block in blocks]
-        found[f"N{resident}"] = {"microseconds": _short(1e6 * median(one))}
+        found[f"N{resident}"] = {"microseconds": short(1e6 * median(one))}
         if "peft" in sides:
             other = [block["peft"] / few for block in blocks]
             times = ratio(other, one).as_dict()
-            found[f"N{resident}"] |= {"peft_microseconds": _short(1e6 * median(other)), "times": times}
+            found[f"N{resident}"] |= {"peft_microseconds": short(1e6 * median(other)), "times": times}
     return found
 
 
@@ -226,9 +226,9 @@ def load(bench: Bench) -> dict[str, Any]:
         seconds = {name: [block[name] for block in blocks] for name in sides}
         best = min(("peft", "peft low_cpu_mem_usage"), key=lambda name: median(seconds[name]))
         found[f"N{resident}"] = {
-            "milliseconds": {name: _short(1e3 * median(values)) for name, values in seconds.items()},
-            "processor_milliseconds": {name: _short(1e3 * median(busy[name])) for name in sides},
-            "load_average": _short(os.getloadavg()[0]),
+            "milliseconds": {name: short(1e3 * median(values)) for name, values in seconds.items()},
+            "processor_milliseconds": {name: short(1e3 * median(busy[name])) for name in sides},
+            "load_average": short(os.getloadavg()[0]),
             "peft": best,
             "times": _ratio(blocks, best, "ours"),
             "times_of_processor": ratio(busy[best], busy["ours"]).as_dict(),
@@ -279,7 +279,7 @@ def everyone(bench: Bench) -> dict[str, Any]:
                     "passes of the pool": partial(_passes, one_by_one, texts),
                 })  # fmt: skip
                 found[f"{precision} {strategy} {len(texts)} texts"] = {
-                    "seconds": {name: _short(median(block[name] for block in blocks)) for name in blocks[0]},
+                    "seconds": {name: short(median(block[name] for block in blocks)) for name in blocks[0]},
                     "times": _ratio(blocks, "passes", "ours"),
                     "times_over_pool": _ratio(blocks, "passes of the pool", "ours"),
                 }
@@ -306,51 +306,30 @@ JOBS: dict[str, Callable[[Bench], dict[str, Any]]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the flags say; the exit status."""
     flags = parsed(arguments)
-    from lora_clf.cli.quiet import quiet_third_parties
-    from lora_clf.errors import LoraClfError
+    return script.run(flags, lambda place: measure(Bench(flags, flags.work or place)), table)
 
-    quiet_third_parties()
-    if flags.quick and flags.out.resolve().is_relative_to(RESULTS):
-        flags.out = Path("runs") / "quick" / OUT.name
-    if flags.table:
-        print(table(read_json(flags.out)))
-        return 0
-    with tempfile.TemporaryDirectory() as folder_name:
-        work = flags.work or Path(folder_name)
-        try:
-            bench = Bench(flags, work)
-            if flags.memory_of:
-                print(json.dumps(memory_of(bench, flags.memory_of)))
-                return 0
-            for name in flags.only or JOBS:
-                begun = time.monotonic()
-                result = {"found": JOBS[name](bench), "quick": flags.quick, "provenance": provenance(bench.base.device)}
-                merge_result(flags.out, name, result)
-                print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
-        except LoraClfError as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
-            return error.exit_status
+
+def measure(bench: Bench) -> None:
+    """Measure the jobs that the flags name, put each into the result and print that; or be the child of one."""
+    flags = bench.flags
+    if flags.memory_of:
+        print(json.dumps(memory_of(bench, flags.memory_of)))
+        return
+    for name in flags.only or JOBS:
+        begun = time.monotonic()
+        result = {"found": JOBS[name](bench), "quick": flags.quick, "provenance": provenance(bench.base.device)}
+        merge_result(flags.out, name, result)
+        print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
     print(table(read_json(flags.out)))
-    return 0
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.4g}")
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="the messages: sms-spam or a path; the demo corpus by default")
-    parser.add_argument("--base", default="minilm")
-    parser.add_argument("--device", default="cpu")
+    shared = ("data", "base", "device", "seed", "quick", "table")
+    parser = script.parser(__doc__, *shared, out=OUT, data="demo", device="cpu")
     parser.add_argument("--only", action="append", choices=[*JOBS], help="one row of the table; may be given again")
     parser.add_argument("--blocks", type=int, help=f"times that every side runs; {BLOCKS} by default")
-    parser.add_argument("--seed", type=int, default=0, help="of the order inside the blocks")
-    parser.add_argument("--quick", action="store_true", help="tiny base, few adapters: to see that it runs")
     parser.add_argument("--work", type=Path, help="where adapters are kept between runs; a temporary folder by default")
-    parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--table", action="store_true", help="print the table of a result file and do nothing else")
     parser.add_argument("--memory-of", choices=["equal", "mixed"], help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 

@@ -20,79 +20,70 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+import script
 from paired import (
     BLOCKS,
     RESULTS,
+    Budget,
     in_child,
     interleave,
+    key_of,
     merge_result,
     peak_above,
     provenance,
     ratio,
     read_json,
+    short,
     timed,
     write_json,
 )
 from predict_sides import OURS, SIDES, Bench, computed, opened, side_of
+from predict_table import table
 
 OUT = RESULTS / "speed_predict.json"
 TARGET = 3.0  # times the pipeline's speed
 NET_FLIPS = 0.002  # of all rows
 CODE = ("paired", "predict_sides", "speed_predict")
-HERE = Path(__file__).resolve().parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the flags say; the exit status."""
     flags = parsed(arguments)
-    from lora_clf.cli.quiet import quiet_third_parties
-    from lora_clf.errors import LoraClfError
+    return script.run(flags, lambda folder: measure(flags, folder), table)
 
-    quiet_third_parties()
-    from predict_table import table
 
-    if flags.table:
-        print(table(read_json(flags.out)))
-        return 0
-    if flags.quick and flags.out.resolve().is_relative_to(RESULTS):
-        flags.out = Path("runs") / "quick" / OUT.name
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            bench = opened(flags, Path(folder))
-            if flags.memory_of:
-                print(json.dumps(memory_of(bench, flags.memory_of)))
-            elif flags.memory:
-                merge_result(flags.out, "memory", memory(flags))
-            elif flags.choices:
-                from predict_choices import choices
+def measure(flags: argparse.Namespace, folder: Path) -> None:
+    """Measure what the flags say, put it into the result and print that; or be the child of one side."""
+    bench = opened(flags, folder)
+    if flags.memory_of:
+        print(json.dumps(memory_of(bench, flags.memory_of)))
+        return
+    if flags.memory:
+        merge_result(flags.out, "memory", memory(flags))
+    elif flags.choices:
+        from predict_choices import choices
 
-                messages, blocks = (40, 1) if flags.quick else (2000, flags.blocks or 5)
-                merge_result(flags.out, "choices", choices(bench, messages, blocks, flags.seed))
-            elif (found := measured(bench, flags)) is not None:
-                for name, value in found.items():
-                    merge_result(flags.out, name, value)
-    except LoraClfError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return error.exit_status
-    if not flags.memory_of:
-        print(table(read_json(flags.out)))
-    return 0
+        messages, blocks = (40, 1) if flags.quick else (2000, flags.blocks or 5)
+        merge_result(flags.out, "choices", choices(bench, messages, blocks, flags.seed))
+    elif (found := measured(bench, flags)) is not None:
+        for name, value in found.items():
+            merge_result(flags.out, name, value)
+    print(table(read_json(flags.out)))
 
 
 def measured(bench: Bench, flags: argparse.Namespace) -> dict[str, Any] | None:
     """Times, ratios and equal labels of all blocks; None where the budget ended before the last of them."""
-    started = time.monotonic()
+    budget = Budget(flags.budget)
     facts = provenance(bench.adapter.base.device)
     kept = flags.work / f"speed_predict{'-quick' if flags.quick else ''}.json"
-    key = key_of(bench, flags, {name: value for name, value in facts.items() if name != "commit"})
+    rows = hashlib.sha256(json.dumps(bench.texts).encode()).hexdigest()
+    key = key_of(CODE, facts, bench.adapter.header.digest, rows, flags.seed)
     state = read_json(kept)
     if state.get("key") != key:
         state = {"key": key, "blocks": [], "labels": {}}
@@ -108,14 +99,11 @@ def measured(bench: Bench, flags: argparse.Namespace) -> dict[str, Any] | None:
             state["labels"][name] = answer(texts)
 
         sides[name] = timed(work)
-    longest = 0.0
     while (done := len(state["blocks"])) < total:
-        if longest and flags.budget and time.monotonic() - started + longest > flags.budget:
+        if not budget.allows_more():
             print(f"{done} of {total} blocks; the same command goes on.", flush=True)
             return None
-        begun = time.monotonic()
         state["blocks"] += interleave(sides, 1, flags.seed, first=done, told=told)
-        longest = max(longest, time.monotonic() - begun)
         write_json(kept, state)
     return {"speed": {**speed(bench, state["blocks"]), "provenance": facts}, "quality": quality(bench, state["labels"])}
 
@@ -130,7 +118,7 @@ def speed(bench: Bench, blocks: list[dict[str, float]]) -> dict[str, Any]:
         mine = [block[name] for block in blocks]
         found = ratio([block["pipeline"] for block in blocks], mine)
         sides[name] = {
-            "seconds": float(f"{median(mine):.4g}"),
+            "seconds": short(median(mine)),
             "messages_a_second": round(len(tokens) / median(mine)),
             "computed_tokens": int(spent[name].sum()),
             "faster_than_pipeline": found.as_dict(),
@@ -143,7 +131,7 @@ def speed(bench: Bench, blocks: list[dict[str, float]]) -> dict[str, Any]:
         "distinct": len(distinct),
         "tokens": int(tokens.lengths.sum()),
         "sides": sides,
-        "blocks": [{name: float(f"{value:.5g}") for name, value in block.items()} for block in blocks],
+        "blocks": [{name: short(value, 5) for name, value in block.items()} for block in blocks],
         "target": TARGET,
         "ceiling": ceiling(bench, spent, distinct, median(block["pipeline"] for block in blocks)),
     }
@@ -158,11 +146,10 @@ def ceiling(bench: Bench, spent: dict[str, Any], distinct: Any, theirs: float) -
 
     base = bench.adapter.base
     shape = flops.Shape.of(base.config)
-    shapes = ((shape.width, shape.width), (shape.width, shape.inner), (shape.inner, shape.width))
     found = {}
     for side, asked in OURS.items():
         name = resolve_precision(asked, base.device)
-        rate = max(precision.rate(1024, inputs, outputs, name, base.device) for inputs, outputs in shapes)
+        rate = precision.best_rate(shape, name, base.device)
         least = flops.forward(shape, distinct)
         figures = {
             "flops_least": least,
@@ -171,7 +158,7 @@ def ceiling(bench: Bench, spent: dict[str, Any], distinct: Any, theirs: float) -
             "seconds_least": least / rate,
             "ratio": theirs / (least / rate),
         }
-        found[side] = {"precision": name, **{key: float(f"{value:.4g}") for key, value in figures.items()}}
+        found[side] = {"precision": name, **{key: short(value) for key, value in figures.items()}}
     return found
 
 
@@ -189,9 +176,9 @@ def quality(bench: Bench, labels: dict[str, list[str]]) -> dict[str, Any]:
         found[name] = {
             "accuracy": round(float(right[name].mean()), 5),
             "other_labels": int(sum(a != b for a, b in zip(labels[name], labels["pipeline"], strict=True))),
-            "net_flips": float(f"{gap.value:.3g}"),
-            "low": float(f"{gap.low:.3g}"),
-            "high": float(f"{gap.high:.3g}"),
+            "net_flips": short(gap.value, 3),
+            "low": short(gap.low, 3),
+            "high": short(gap.high, 3),
             "met": abs(gap.value) <= NET_FLIPS if name in OURS else None,
         }
     return found
@@ -211,14 +198,6 @@ def memory_of(bench: Bench, name: str) -> dict[str, Any]:
     return peak_above(lambda: answer(texts))
 
 
-def key_of(bench: Bench, flags: argparse.Namespace, facts: dict[str, Any]) -> str:
-    """A digest of all that a block depends on."""
-    code = hashlib.sha256(b"".join((HERE / f"{name}.py").read_bytes() for name in CODE))
-    rows = hashlib.sha256(json.dumps(bench.texts).encode()).hexdigest()
-    parts = [facts, bench.adapter.header.digest, rows, flags.seed, code.hexdigest()]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
 def told(block: int, side: str, seconds: float) -> None:
     """Says on stderr what a side took."""
     print(f"block {block + 1}, {side}: {seconds:.1f} s", file=sys.stderr, flush=True)
@@ -226,19 +205,12 @@ def told(block: int, side: str, seconds: float) -> None:
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="sms-spam", help="sms-spam, or the path of its file")
-    parser.add_argument("--base", default="minilm")
-    parser.add_argument("--device", default="auto")
+    shared = ("data", "base", "device", "budget", "seed", "quick", "table")
+    parser = script.parser(__doc__, *shared, out=OUT)
     parser.add_argument("--blocks", type=int, help=f"{BLOCKS} by default")
-    parser.add_argument("--budget", type=float, help="seconds after which no block begins; run it again to go on")
-    parser.add_argument("--seed", type=int, default=0, help="of the order inside the blocks")
     parser.add_argument("--memory", action="store_true", help="peak memory of each side instead of times")
     parser.add_argument("--choices", action="store_true", help="times of ours by batch size, kernel and merging")
-    parser.add_argument("--quick", action="store_true", help="a tiny random base: to see that it runs, not for figures")
-    parser.add_argument("--table", action="store_true", help="print the table; measure and write nothing")
     parser.add_argument("--work", type=Path, default=Path("runs") / "benchmarks" / "speed_predict")
-    parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 

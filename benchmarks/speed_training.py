@@ -17,27 +17,37 @@ changed.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+import script
 from own_process import OwnProcess, answer
-from paired import BLOCKS, RESULTS, interleave, merge_result, peak_above, provenance, ratio, read_json, write_json
+from paired import (
+    BLOCKS,
+    RESULTS,
+    Budget,
+    interleave,
+    key_of,
+    merge_result,
+    peak_above,
+    provenance,
+    ratio,
+    read_json,
+    short,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from speed_bench import Bench
     from speed_jobs import Job, Side, Sides
 
 OUT = RESULTS / "speed_training.json"
-HERE = Path(__file__).resolve().parent
 CODE = (
     "book_loop", "our_training", "own_process", "paired", "speed_bench", "speed_jobs", "speed_training",
     "trainer_recipe",
@@ -48,36 +58,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the flags say; the exit status."""
     flags = parsed(arguments)
     os.environ["LORA_CLF_CACHE_SIZE"] = "0"  # nothing of the frozen prefix is kept on disk
-    from lora_clf.cli.quiet import quiet_third_parties
-    from lora_clf.errors import LoraClfError
+    from speed_table import table
 
-    quiet_third_parties()
-    if flags.table:
-        from speed_table import table
+    return script.run(flags, lambda folder: measure(flags, folder), table)
 
-        print(table(read_json(flags.out)))
-        return 0
+
+def measure(flags: argparse.Namespace, folder: Path) -> int:
+    """Measure the jobs that the flags name, or be the child of one side; the exit status."""
     from speed_jobs import JOBS
 
     names = list(JOBS) if flags.job == ["all"] else flags.job or ["lora-auto"]
     if unknown := [name for name in names if name not in JOBS]:
         print(f"No job {', '.join(unknown)}; there are: {', '.join(JOBS)}, all.", file=sys.stderr)
         return 2
-    if flags.quick and flags.out.resolve().is_relative_to(RESULTS):
-        flags.out = Path("runs") / "quick" / OUT.name
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            if flags.memory_of:
-                print(json.dumps(memory(flags, Path(folder))))
-                return 0
-            if flags.side:
-                answer(side_of(flags, Path(folder)))
-                return 0
-            for name in names:
-                one(JOBS[name], flags, Path(folder))
-    except LoraClfError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return error.exit_status
+    if flags.memory_of:
+        print(json.dumps(memory(flags, folder)))
+    elif flags.side:
+        answer(side_of(flags, folder))
+    else:
+        for name in names:
+            one(JOBS[name], flags, folder)
     return 0
 
 
@@ -122,7 +122,7 @@ def put(out: Path, job: Job, value: dict[str, Any]) -> None:
 
 def measured(job: Job, bench: Bench, flags: argparse.Namespace) -> dict[str, Any] | None:
     """The result of all blocks; None where the budget ended before the last of them."""
-    started = time.monotonic()
+    budget = Budget(flags.budget)
     facts = provenance(bench.base.device)
     kept, state = blocks_of(job, bench, flags, facts)
     total = flags.blocks or (2 if flags.quick else job.blocks)
@@ -131,16 +131,13 @@ def measured(job: Job, bench: Bench, flags: argparse.Namespace) -> dict[str, Any
             print(f"{job.name} is measured in the blocks of {job.within}, of which there are {len(state['blocks'])}.")
             return None
         return result(job, bench, of_side(state, f"ours-{job.precision}"), facts)
-    longest = 0.0
     with ExitStack() as stack:
         sides = warmed(job, bench, flags, stack) if len(state["blocks"]) < total else {}
         while (done := len(state["blocks"])) < total:
-            if longest and flags.budget and time.monotonic() - started + longest > flags.budget:
+            if not budget.allows_more():
                 print(f"{job.name}: {done} of {total} blocks; the same command goes on.", flush=True)
                 return None
-            begun = time.monotonic()
             state["blocks"] += interleave(sides, 1, flags.seed, first=done, told=told(job))
-            longest = max(longest, time.monotonic() - begun)
             state["timings"] = {name: timing_of(side) for name, side in sides.items()}
             write_json(kept, state)
     return result(job, bench, state, facts)
@@ -155,9 +152,8 @@ def warmed(job: Job, bench: Bench, flags: argparse.Namespace, stack: ExitStack) 
         for side in job.sides(bench.small()).values():
             side()
         return sides
-    whole = ["--complete"] if flags.complete else []
-    script = HERE / "speed_training.py"
-    processes = {name: OwnProcess(script, [f"--side={job.name}/{name}", *bench.child, *whole]) for name in sides}
+    child = [*bench.child, *(["--complete"] if flags.complete else [])]
+    processes = {name: OwnProcess(Path(__file__), [f"--side={job.name}/{name}", *child]) for name in sides}
     return {name: stack.enter_context(process) for name, process in processes.items()}
 
 
@@ -178,7 +174,7 @@ def blocks_of(job: Job, bench: Bench, flags: argparse.Namespace, facts: dict[str
     """Where a job's blocks are kept, and those that were measured with this very code."""
     name = job.within or job.name
     kept = flags.work / f"{name}{'-quick' if flags.quick else ''}.json"
-    key = key_of({k: v for k, v in facts.items() if k != "commit"}, name, bench, flags)
+    key = key_of(CODE, facts, name, bench.base.digest, bench.data.digest, bench.steps, bench.lora, flags.seed)
     before = read_json(kept)
     if before and before["key"] != key:
         print(f"{name}: code, versions or settings have changed; {len(before['blocks'])} blocks are dropped.")
@@ -206,7 +202,7 @@ def result(job: Job, bench: Bench, state: dict[str, Any], facts: dict[str, Any])
     sides = {
         name: {
             "about": about.get(name, ""),
-            job.unit: float(f"{median(block[name] for block in blocks):.4g}"),
+            job.unit: short(median(block[name] for block in blocks)),
             **state["timings"][name],
         }
         for name in blocks[0]
@@ -228,7 +224,7 @@ def result(job: Job, bench: Bench, state: dict[str, Any], facts: dict[str, Any])
         "lora": bench.lora if "lora" in job.name or job.name == "memory" else None,
         "unit": job.unit,
         "sides": sides,
-        "blocks": [{name: float(f"{value:.5g}") for name, value in block.items()} for block in blocks],
+        "blocks": [{name: short(value, 5) for name, value in block.items()} for block in blocks],
         "ratio": found.as_dict(),
         "target": target,
         "ceiling": ceiling(job, bench, median(theirs)),
@@ -245,9 +241,7 @@ def ceiling(job: Job, bench: Bench, theirs: float) -> dict[str, Any] | None:
     from lora_clf.inference.precision import resolve_precision
 
     name = resolve_precision(job.precision, bench.base.device)
-    width, inner = bench.shape.width, bench.shape.inner
-    shapes = ((width, width), (width, inner), (inner, width))
-    rate = max(precision.rate(1024, inputs, outputs, name, bench.base.device) for inputs, outputs in shapes)
+    rate = precision.best_rate(bench.shape, name, bench.base.device)
     ours, other = job.least(bench)
     least = 1.0 if job.at_most else theirs / (ours / rate)
     found = {
@@ -257,7 +251,7 @@ def ceiling(job: Job, bench: Bench, theirs: float) -> dict[str, Any] | None:
         "seconds_least": ours / rate,
         "ratio": least,
     }
-    return {"precision": name, **{key: float(f"{value:.4g}") for key, value in found.items()}}
+    return {"precision": name, **{key: short(value) for key, value in found.items()}}
 
 
 def complete(job: Job, bench: Bench, flags: argparse.Namespace) -> dict[str, Any]:
@@ -271,7 +265,7 @@ def complete(job: Job, bench: Bench, flags: argparse.Namespace) -> dict[str, Any
         found = interleave(sides, 1, told=told(job))[0]
     extra = {"commit": provenance(bench.base.device)["commit"], "steps": timing_of(sides["theirs"])["steps"]}
     over = found["ours"] / found["theirs"] if job.at_most else found["theirs"] / found["ours"]
-    return {**{name: float(f"{value:.4g}") for name, value in found.items()}, "ratio": float(f"{over:.4g}"), **extra}
+    return {**{name: short(value) for name, value in found.items()}, "ratio": short(over), **extra}
 
 
 def memory(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -306,13 +300,6 @@ def memory(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return peak_above(work)
 
 
-def key_of(facts: dict[str, Any], job: str, bench: Bench, flags: argparse.Namespace) -> str:
-    """A digest of all that a block depends on."""
-    code = hashlib.sha256(b"".join((HERE / f"{name}.py").read_bytes() for name in CODE)).hexdigest()
-    parts = [facts, job, bench.base.digest, bench.data.digest, bench.steps, bench.lora, flags.seed, code]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
 def timing_of(side: Side) -> dict[str, Any]:
     """Whether a side ran completely, and over how many steps it was timed."""
     timing = side.timing
@@ -337,23 +324,17 @@ def told(job: Job) -> Any:
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    shared = ("data", "device", "budget", "seed", "quick", "table")
+    parser = script.parser(__doc__, *shared, out=OUT)
     parser.add_argument("--job", action="append", help="a job of speed_jobs.py, or all; may be given several times")
     parser.add_argument("--gpt2", type=Path, default=Path("runs") / "gpt2-random", help="a GPT-2 small")
-    parser.add_argument("--data", default="sms-spam", help="sms-spam, or the path of its file")
-    parser.add_argument("--device", default="auto")
     parser.add_argument("--lora", choices=("lora", "lora-scratch"), default="lora-scratch", help="which of ours")
     parser.add_argument("--blocks", type=int, help=f"{BLOCKS} by default, fewer for memory")
-    parser.add_argument("--budget", type=float, help="seconds a job after which no block begins; run it again to go on")
-    parser.add_argument("--seed", type=int, default=0, help="of the order inside the blocks")
     parser.add_argument("--complete", action="store_true", help="one whole run of each side instead of blocks")
     parser.add_argument("--quality", action="store_true", help="train both sides and compare what they predict")
     parser.add_argument("--memory", action="store_true", help="peak memory of both sides instead of times")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each side for --quality")
-    parser.add_argument("--quick", action="store_true", help="tiny random bases: to see that it runs, not for figures")
-    parser.add_argument("--table", action="store_true", help="print targets beside results; measure and write nothing")
     parser.add_argument("--work", type=Path, default=Path("runs") / "benchmarks" / "speed_training")
-    parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     parser.add_argument("--side", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)

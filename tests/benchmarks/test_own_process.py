@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import speed_training
 from own_process import OwnProcess
-from paired import Timing
+from paired import REPOSITORY, Timing
+
+BENCHMARKS = REPOSITORY / "benchmarks"
 
 SCRIPT = """
 import sys
@@ -36,7 +37,7 @@ def script(tmp_path: Path) -> Path:
 
 
 def arguments(*more: str) -> list[str]:
-    return [str(speed_training.HERE), *more]
+    return [str(BENCHMARKS), *more]
 
 
 def test_it_runs_at_every_call_and_ends(script: Path) -> None:
@@ -55,5 +56,5 @@ def test_it_runs_at_every_call_and_ends(script: Path) -> None:
 def test_a_job_runs_in_one(tmp_path: Path) -> None:
     """What the benchmark starts for every side, on tiny bases."""
     flags = ["--side=lora-fp32/ours", "--quick", f"--gpt2={tmp_path}"]
-    with OwnProcess(speed_training.HERE / "speed_training.py", flags) as side:
+    with OwnProcess(BENCHMARKS / "speed_training.py", flags) as side:
         assert side() > 0 and side.timing is not None and side.timing.complete
