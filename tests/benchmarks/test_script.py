@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import paired
@@ -43,3 +44,12 @@ def test_a_table_is_printed_and_nothing_done(capsys: pytest.CaptureFixture[str],
     for expected in ("Not run yet: there is no a.json.\n", "{'n': 1}\n"):
         assert script.run(flags, lambda folder: 1, str) == 0 and capsys.readouterr().out == expected
         paired.write_json(flags.out, {"n": 1})
+
+
+def test_every_script_is_on_the_page() -> None:
+    page = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    index = page[: page.index("\n## ")]
+    assert not [file.name for file in BENCHMARKS.glob("*.py") if f"`{file.name}`" not in index]
+    patterns = re.findall(r"`([\w*-]+\.json)`", index)
+    told = {file for pattern in patterns for file in paired.RESULTS.glob(pattern)}
+    assert {file.name for file in set(paired.RESULTS.glob("*.json")) - told} <= {"stress.json"}  # the tests' own
