@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from lora_clf.reports.table import markdown_table
-from lora_clf.reports.task_report import FURTHER
 from lora_clf.tasks import kind_of
 
-CLASSES = (("macro_f1", "macro-F1"), ("mcc", "MCC"))
 RATED = (
     ("mae", "MAE", 1),
     ("accuracy", "accuracy %", 100),
@@ -29,18 +27,17 @@ def table(value: dict[str, Any]) -> str:
 
 
 def _of_task(value: dict[str, Any], name: str, facts: dict[str, Any]) -> str:
-    measure = kind_of(name).primary
-    further = FURTHER.get(name, CLASSES)
+    measure, further = kind_of(name).primary, kind_of(name).further()
     factor, digits, unit = (100, 1, " %") if measure.share else (1, 3, "")
     rows = []
     for strategy, each in facts["compared"].items():
         runs = [run for key, run in value["runs"].items() if key.rsplit(" ", 1)[0] == f"{name} {strategy}"]
         score, low, high = (f"{factor * max(0.0, number):.{digits}f}" for number in each["score"])
         gap, least, most = (f"{factor * number:+.{digits}f}" for number in each["better_than_tfidf"])
-        means = [sum(run["scores"][key] for run in runs) / len(runs) for key, _ in further]
+        means = [sum(run["scores"][more.key] for run in runs) / len(runs) for more in further]
         against = "–" if strategy == "tfidf" else f"{gap} ({least} to {most})"
         rows.append([strategy, score, f"{low} to {high}", *(f"{mean:.3f}" for mean in means), against])
-    titles = [title for _, title in further]
+    titles = [more.heading() for more in further]
     headings = [name, f"{measure.title}{unit}", "95 % interval", *titles, "better than TF-IDF by"]
     return markdown_table(headings, rows, [True] + [False] * (len(headings) - 1)).rstrip()
 

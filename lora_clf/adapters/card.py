@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from lora_clf.adapters.card_task import gives, hub_metrics, last_lines, remarks, scores_of
+from lora_clf.adapters.card_task import gives, hub_metrics, last_lines, measures, remarks
 from lora_clf.adapters.header import Header
 from lora_clf.adapters.layout import hub_name, in_peft_layout
 from lora_clf.base.architecture import ARCHITECTURES
@@ -58,8 +58,8 @@ def _metadata(header: Header) -> str:
 
 def _results(header: Header) -> list[str]:
     """The scores as the Hub's ``model-index``: an entry a part, test first; nothing where none was measured."""
-    kinds = {name: score.kind for name, score in scores_of(header).items() if score.kind}
-    titles = {name: score.title for name, score in scores_of(header).items()}
+    kinds = {each.key: each.metric for each in measures(header) if each.metric}
+    titles = {each.key: each.title for each in measures(header)}
     if header.positive_label is not None:
         titles |= {name: f"{name} of {header.positive_label}" for name in ("precision", "recall")}
     data = header.data_name or "unknown"
@@ -103,12 +103,11 @@ def _introduction(header: Header) -> str:
 
 
 def _measures(header: Header) -> str:
-    names = {name: score.title for name, score in scores_of(header).items()}
     parts = [part for part in ("validation", "test") if part in header.metrics]
     rows = [
-        f"| {title} | " + " | ".join(_number(header.metrics[part].get(name)) for part in parts) + " |"
-        for name, title in names.items()
-        if any(isinstance(header.metrics[part].get(name), (int, float)) for part in parts)
+        f"| {each.title} | " + " | ".join(_number(header.metrics[part].get(each.key)) for part in parts) + " |"
+        for each in measures(header)
+        if any(isinstance(header.metrics[part].get(each.key), (int, float)) for part in parts)
     ]
     if not rows:
         return ""

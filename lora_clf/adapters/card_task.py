@@ -2,63 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, NamedTuple
-
 from lora_clf.adapters.header import Header
+from lora_clf.tasks import kind_of
+from lora_clf.tasks.base import Measure
 from lora_clf.tasks.multilabel import Multilabel
 from lora_clf.tasks.ordinal import Ordinal
 from lora_clf.tasks.regression import Regression
 
 
-class Score(NamedTuple):
-    """A score of the card: its title, and its type among the Hub's metrics."""
-
-    title: str
-    kind: str | None = None
-
-
-CLASSES: Final[Mapping[str, Score]] = {
-    "accuracy": Score("accuracy", "accuracy"),
-    "macro_f1": Score("macro-F1", "f1"),
-    "mcc": Score("MCC"),
-    "precision": Score("precision", "precision"),
-    "recall": Score("recall", "recall"),
-    "false_positive_rate": Score("false positive rate"),
-}
-OTHERS: Final[Mapping[str, Mapping[str, Score]]] = {
-    "multilabel": {
-        "subset_accuracy": Score("all labels right", "accuracy"),
-        "micro_f1": Score("micro-F1", "f1"),
-        "macro_f1": Score("macro-F1", "f1"),
-        "hamming_loss": Score("Hamming loss"),
-    },
-    "regression": {
-        "mae": Score("mean absolute error", "mae"),
-        "rmse": Score("root mean squared error"),
-        "r2": Score("R2"),
-        "pearson": Score("Pearson correlation", "pearsonr"),
-        "spearman": Score("Spearman correlation", "spearmanr"),
-    },
-    "ordinal": {
-        "mae": Score("mean distance in ranks", "mae"),
-        "quadratic_kappa": Score("quadratic kappa"),
-        "accuracy": Score("accuracy", "accuracy"),
-        "macro_f1": Score("macro-F1", "f1"),
-    },
-}
-
-
-def scores_of(header: Header) -> Mapping[str, Score]:
-    """The scores that a card shows, by their names in the metrics."""
-    return OTHERS.get(header.task, CLASSES)
+def measures(header: Header) -> list[Measure]:
+    """The scores that a card shows."""
+    return [each for each in kind_of(header.task).shown if each.card]
 
 
 def hub_metrics(header: Header) -> list[str]:
     """The metrics of the card's metadata."""
-    if header.task not in OTHERS:
-        return ["accuracy", "f1"]
-    return list(dict.fromkeys(score.kind for score in scores_of(header).values() if score.kind))
+    found = [each.metric for each in measures(header) if each.metric and not each.positive]
+    return list(dict.fromkeys(found))
 
 
 def gives(header: Header, labels: str) -> str:

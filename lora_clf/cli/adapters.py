@@ -18,7 +18,6 @@ from lora_clf.adapters.disk import folder_bytes
 from lora_clf.cli.flags import Json
 from lora_clf.cli.output import document, line, note, percent, size, table
 from lora_clf.cli.scores import show_scores
-from lora_clf.cli.task_scores import of_task
 
 if TYPE_CHECKING:
     from lora_clf.adapters.header import Header
@@ -82,6 +81,7 @@ def inspect(
     """Show what a person wants to know before using an adapter; reads its file, held to its digest, not the base."""
     from lora_clf.adapters.file import read_folder
     from lora_clf.adapters.origin import adapter_folder
+    from lora_clf.tasks import kind_of
 
     folder = adapter_folder(adapter)
     found = {**facts(folder, read_folder(folder)[0]), "adapter": str(adapter)}
@@ -113,9 +113,11 @@ def inspect(
         ],
     )
     line()
-    scores = {name: part for name, part in found["metrics"].items() if "macro_f1" in part or of_task(part)}
+    task = kind_of(found["task"])
+    keys = {each.key for each in task.shown if each.table and not each.positive}
+    scores = {name: part for name, part in found["metrics"].items() if keys <= part.keys()}
     if scores:
-        show_scores(scores, found["positive_label"])
+        show_scores(task, scores, found["positive_label"])
     quoted = shlex.quote(str(adapter))
     line(f'Use it:   lora-clf predict {quoted} "..."')
     line(f"In Python: load_adapter({str(adapter)!r}, load_base({found['base_name']!r})).predict([...])")

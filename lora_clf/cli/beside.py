@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lora_clf.cli.evaluate import score, split_of, unlike
 from lora_clf.cli.evaluate_task import asked, known_labels
 from lora_clf.cli.flags import DataFlags
-from lora_clf.cli.output import line, percent, table
-from lora_clf.cli.task_scores import of_task
+from lora_clf.cli.output import line, measured, table
 from lora_clf.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -93,17 +92,12 @@ def show_beside(scores: Beside, new: str) -> None:
     if not scores.parts:
         return
     names = list(next(iter(scores.parts.values())))
-    classes = (("accuracy", "accuracy", True), ("macro_f1", "macro-F1", True))
-    shown = (of_task(next(iter(scores.parts.values()))[NEW]) or classes)[:2]
-    columns = [f"{part} {title}" for part in scores.parts for _, title, _ in shown]
+    shown = scores.adapter.header.answering.shown[:2]
+    columns = [f"{part} {each.heading()}" for part in scores.parts for each in shown]
     rows = [
         (
             new if name == NEW else name,
-            *(
-                percent(part[name][key]) if share else f"{part[name][key]:.4f}"
-                for part in scores.parts.values()
-                for key, _, share in shown
-            ),
+            *(measured(part[name][each.key], each.share) for part in scores.parts.values() for each in shown),
         )
         for name in names
     ]

@@ -159,7 +159,7 @@ def evaluate(
     for name, count in dropped.items():
         line(f"Left out of {name}: {count:,} rows ({', '.join(drop_rows or ())}).")
     line()
-    show_scores(scores, positive)
+    show_scores(header.answering, scores, positive)
     detailed = list(scores)[-1]
     rests = counted(len(answers[detailed].rows))
     show_breakdown(detailed, scores[detailed], reports[detailed], positive, errors, rests, would)

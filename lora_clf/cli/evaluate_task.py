@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from lora_clf.cli.companions import companions, counted
 from lora_clf.cli.output import document, line
+from lora_clf.cli.scorecard import show_task_breakdown
 from lora_clf.cli.scores import show_scores
-from lora_clf.cli.task_scores import show_task_breakdown
 from lora_clf.comparison.arguments import LABELS
 from lora_clf.errors import DataError
 
@@ -122,7 +122,7 @@ def evaluate_task(
     for each in shown:
         line(each)
     line()
-    show_scores(scores, None)
+    show_scores(task, scores, None)
     rests = counted(len(scored[detailed].rows))
     show_task_breakdown(detailed, reports[detailed], task.primary, errors, rests, numbers=task.name == "regression")
     _draw(scored[detailed], plot)

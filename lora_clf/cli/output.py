@@ -126,6 +126,13 @@ def share(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.{3 if value >= 0.1 else 2}g} %"
 
 
+def measured(value: float | None, is_share: bool) -> str:
+    """A score: a share as percent, any other with four digits, empty where there is none."""
+    if is_share:
+        return percent(value)
+    return "" if value is None else f"{value:.4f}"
+
+
 def size(count: int | None) -> str:
     """A number of bytes for people."""
     return "-" if count is None else bytes_text(count)

@@ -1,37 +1,37 @@
-"""How scores are shown: one line a part, one line a class, and the confusion matrix."""
+"""How scores are shown: one line a part, then one line a class or label, with the confusion matrix."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lora_clf.cli.output import line, percent, table
-from lora_clf.cli.task_scores import of_task, show_task_scores
+from lora_clf.cli.output import line, measured, percent, table
+
+if TYPE_CHECKING:
+    from lora_clf.tasks.base import Task
 
 MATRIX = 12  # labels; a wider confusion matrix fits no terminal
 SHOWN = 30  # labels; of more those that go worst are shown
+FIRST = 20  # labels, where a text may have several; of more the first are shown
 
 
-def show_scores(parts: Mapping[str, Mapping[str, Any]], positive: str | None) -> None:
-    """Print what `metrics.summarise` found for each part; or what another task's `assess` did."""
-    if parts and of_task(next(iter(parts.values()))) is not None:
-        show_task_scores(parts)
-        return
-    columns = ["part", "texts", "accuracy", "macro-F1"]
-    if positive is not None:
-        columns += [f"{positive} precision", f"{positive} recall", "false alarms"]
-    rows = []
+def show_scores(task: Task | type[Task], parts: Mapping[str, Mapping[str, Any]], positive: str | None) -> None:
+    """Print what the `assess` of ``task`` found for each part; ``positive`` is the label that is looked for."""
+    shown = [each for each in task.shown if each.table and (positive is not None or not each.positive)]
+    table(
+        ("part", "texts", *(each.heading(positive) for each in shown)),
+        [
+            (name, scores["n"], *(measured(scores.get(each.key), each.share) for each in shown))
+            for name, scores in parts.items()
+        ],
+    )
     for name, scores in parts.items():
-        row: list[object] = [name, scores["n"], percent(scores["accuracy"]), percent(scores["macro_f1"])]
-        if positive is not None:
-            keys = ("precision", "recall", "false_positive_rate")
-            row += [percent(scores.get(key)) for key in keys]
-        rows.append(row)
-    table(columns, rows)
-    for name, scores in parts.items():
-        if "per_class" in scores:  # which the header of an adapter with very many labels does not hold
+        if "per_label" in scores:
             line()
-            show_classes(name, scores)
+            _show_labels(name, scores)
+        elif "per_class" in scores:  # which the header of an adapter with very many labels does not hold
+            line()
+            (show_classes if task.softmax else _show_ranks)(name, scores)
     line()
 
 
@@ -59,3 +59,32 @@ def show_classes(name: str, scores: Mapping[str, Any]) -> None:
         line(f"These are the {SHOWN} of {len(labels)} labels with the lowest F1; --json has all.")
     if not matrix:
         line(f"The confusion matrix of {len(labels)} labels is in --json.")
+
+
+def _show_labels(name: str, scores: Mapping[str, Any]) -> None:
+    cuts = scores.get("thresholds", {})
+    table(
+        (f"{name}: label", "rows", "precision", "recall", "F1", "PR-AUC", "given from"),
+        [
+            (label, each["support"], *(percent(each[key]) for key in ("precision", "recall", "f1")),
+             f"{each['pr_auc']:.4f}", f"{cuts.get(label, 0.5):.3g}")
+            for label, each in list(scores["per_label"].items())[:FIRST]
+        ],
+    )  # fmt: skip
+    if len(scores["per_label"]) > FIRST:
+        line(f"{len(scores['per_label']) - FIRST} more labels are in --json.")
+
+
+def _show_ranks(name: str, scores: Mapping[str, Any]) -> None:
+    labels = list(scores["labels"])
+    wide = len(labels) > MATRIX
+    table(
+        (f"{name}: true class", "precision", "recall", *(() if wide else (f"as {label}" for label in labels))),
+        [
+            (label, percent(scores["per_class"][label]["precision"]), percent(scores["per_class"][label]["recall"]),
+             *(() if wide else counts))
+            for label, counts in zip(labels, scores["confusion_matrix"], strict=True)
+        ],
+    )  # fmt: skip
+    if wide:
+        line(f"The confusion matrix of {len(labels)} classes is in --json.")

@@ -15,7 +15,7 @@ from lora_clf.cli.flags import AdapterDtype, BaseFlags, DataFlags, Force, Json, 
 from lora_clf.cli.heads import HeadFlags
 from lora_clf.cli.long_texts import ReadingFlags, usage_lines
 from lora_clf.cli.opening import weightless
-from lora_clf.cli.output import document, line, note, percent, seconds, share, size, table, training_progress
+from lora_clf.cli.output import document, line, measured, note, percent, seconds, share, size, table, training_progress
 from lora_clf.cli.places import check_writable, file_name
 from lora_clf.cli.quiet import quiet_third_parties
 from lora_clf.cli.scores import show_scores
@@ -163,19 +163,23 @@ def _json(result: Result, dataset: Dataset, saved: Path) -> dict[str, Any]:
 
 
 def _show(result: Result, dataset: Dataset, saved: Path) -> None:
-    measures = [("accuracy", "accuracy", True), ("macro_f1", "macro-F1", True)]
-    if not dataset.task.softmax:
-        primary = dataset.task.primary
-        measures = [(primary.key, primary.title, primary.share), ("loss", "loss", False)]
+    from lora_clf.tasks.base import Measure
+
+    task = dataset.task
+    measures = (task.primary, task.shown[1] if task.softmax else Measure("loss", "loss", share=False))
     table(
-        ("epoch", "training loss", *(f"validation {title}" for _, title, _ in measures)),
+        ("epoch", "training loss", *(f"validation {each.title}" for each in measures)),
         [
-            (entry["epoch"], f"{entry['train_loss']:.4f}", *(_measure(entry, key, share) for key, _, share in measures))
+            (
+                entry["epoch"],
+                f"{entry['train_loss']:.4f}",
+                *(measured((entry.get("validation") or {}).get(each.key), each.share) for each in measures),
+            )
             for entry in result.history
         ],
     )
     line()
-    show_scores({"validation": result.validation, "test": result.test}, dataset.positive_label)
+    show_scores(task, {"validation": result.validation, "test": result.test}, dataset.positive_label)
     for name, hard in hard_scores(result, dataset).items():
         line(f"Of the {hard['n']} rows of {name} marked hard: accuracy {percent(hard['accuracy'])}.")
     for said in decision_lines(result.decided, dataset.positive_label) if result.decided else ():
@@ -191,11 +195,6 @@ def _show(result: Result, dataset: Dataset, saved: Path) -> None:
         f"({share(result.share)}); trained in {seconds(result.seconds)}."
     )
     line(f'Adapter: {saved} ({size(folder_bytes(saved))}). Use it: lora-clf predict {saved} "..."')
-
-
-def _measure(entry: dict[str, Any], key: str, is_share: bool) -> str:
-    value = (entry.get("validation") or {}).get(key)
-    return percent(value) if is_share else "" if value is None else f"{value:.4f}"
 
 
 def hard_scores(result: Result, dataset: Dataset) -> dict[str, dict[str, Any]]:

@@ -25,13 +25,6 @@ from lora_clf.tasks.regression import Regression
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FURTHER = {
-    "regression": (("rmse", "RMSE"), ("r2", "R2"), ("pearson", "Pearson"), ("spearman", "Spearman")),
-    "ordinal": (("quadratic_kappa", "quadratic kappa"), ("accuracy", "accuracy"), ("macro_f1", "macro-F1")),
-    "multilabel": (("micro_f1", "micro-F1"), ("macro_f1", "macro-F1"), ("hamming_loss", "Hamming loss")),
-}
-"""The scores beside the primary one, as shares of 1."""
-
 
 def table_of(found: TaskComparison) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of the table."""
@@ -39,9 +32,9 @@ def table_of(found: TaskComparison) -> tuple[list[str], list[list[str]]]:
         return ["strategy"], []
     standing = found.standing
     measure = found.task.primary
-    further = FURTHER[found.task.name]
+    further = found.task.further()  # all as shares of 1
     unit = " %" if measure.share else ""
-    headings = ["strategy", f"{measure.title}{unit}", "95 % interval", "group", *(title for _, title in further)]
+    headings = ["strategy", f"{measure.title}{unit}", "95 % interval", "group", *(each.heading() for each in further)]
     headings += [f"better than {RIVAL} by", "trainable", "adapter", "training s", "peak memory"]
     rows = []
     for place in standing.places:
@@ -52,7 +45,7 @@ def table_of(found: TaskComparison) -> tuple[list[str], list[list[str]]]:
                 f"{_plain(place.score, measure.share)}{sd}",
                 f"{_plain(place.low, measure.share)} to {_plain(place.high, measure.share)}",
                 place.group or "-",
-                *(f"{place.scores[key]:.3f}" for key, _ in further),
+                *(f"{place.scores[each.key]:.3f}" for each in further),
                 _gap(place.to_rival, measure.share),
                 count_text(place.parameters),
                 size_text(place.bytes),

@@ -57,19 +57,33 @@ def as_number(text: str) -> float:
 
 @dataclass(frozen=True)
 class Measure:
-    """The score by which a task is judged.
+    """A score of a task, and where it is shown.
 
     Attributes:
         key: its name in what `Task.assess` returns.
         title: its name for people.
+        short: the same above a column, {} being the positive label; empty: ``title``.
+        metric: its type among the Hub's metrics, where it has one there.
         higher: whether a higher one is better.
         share: whether it is a share, shown in percent.
+        card: whether model cards and reports show it.
+        table: whether the tables of commands do.
+        positive: whether it is about the positive label, so that there is none without such a label.
     """
 
     key: str
     title: str
+    short: str = ""
+    metric: str | None = None
     higher: bool = True
     share: bool = True
+    card: bool = True
+    table: bool = True
+    positive: bool = False
+
+    def heading(self, positive: str | None = None) -> str:
+        """Its name above a column, where ``positive`` is the positive label."""
+        return (self.short or self.title).format(positive)
 
 
 @dataclass(frozen=True)
@@ -81,7 +95,10 @@ class Task(ABC):
     """
 
     names: ClassVar[tuple[str, ...]]
+    shown: ClassVar[tuple[Measure, ...]]
+    """The scores that people are shown, in this order; `assess` returns more."""
     primary: ClassVar[Measure]
+    """The first of them: the score by which the task is judged."""
     columns: ClassVar[tuple[str, ...]] = ("label", "probability")
     problem: ClassVar[str | None] = None
     """transformers' name for the task, where its classification classes compute the same answers."""
@@ -104,6 +121,11 @@ class Task(ABC):
     @abstractmethod
     def fits(cls, name: str, labels: Sequence[str]) -> bool:
         """Whether a task called ``name``, one of ``names``, can have so many labels."""
+
+    @classmethod
+    def further(cls) -> tuple[Measure, ...]:
+        """What reports show beside ``primary``, whichever labels there are."""
+        return tuple(each for each in cls.shown[1:] if each.card and not each.positive)
 
     @classmethod
     def outputs_for(cls, labels: Sequence[str]) -> int:

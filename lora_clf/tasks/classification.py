@@ -65,7 +65,15 @@ class Classification(Task):
     """
 
     names: ClassVar[tuple[str, ...]] = ("binary", "multiclass")
-    primary: ClassVar[Measure] = Measure("accuracy", "accuracy")
+    shown: ClassVar[tuple[Measure, ...]] = (
+        Measure("accuracy", "accuracy", metric="accuracy"),
+        Measure("macro_f1", "macro-F1", metric="f1"),
+        Measure("mcc", "MCC", share=False, table=False),
+        Measure("precision", "precision", "{} precision", "precision", positive=True),
+        Measure("recall", "recall", "{} recall", "recall", positive=True),
+        Measure("false_positive_rate", "false positive rate", "false alarms", higher=False, positive=True),
+    )
+    primary: ClassVar[Measure] = shown[0]
     softmax: ClassVar[bool] = True
     losses: ClassVar[tuple[str, ...]] = (CROSS_ENTROPY, FOCAL)
     one_label: ClassVar[bool] = True

@@ -105,7 +105,14 @@ class Multilabel(Task):
     """
 
     names: ClassVar[tuple[str, ...]] = ("multilabel",)
-    primary: ClassVar[Measure] = Measure("subset_accuracy", "all labels right")
+    shown: ClassVar[tuple[Measure, ...]] = (
+        Measure("subset_accuracy", "all labels right", metric="accuracy"),
+        Measure("micro_f1", "micro-F1", metric="f1"),
+        Measure("macro_f1", "macro-F1", metric="f1"),
+        Measure("hamming_loss", "Hamming loss", higher=False, share=False),
+        Measure("macro_pr_auc", "PR-AUC", share=False, card=False),
+    )
+    primary: ClassVar[Measure] = shown[0]
     columns: ClassVar[tuple[str, ...]] = ("labels", "probabilities")
     problem: ClassVar[str | None] = "multi_label_classification"
 

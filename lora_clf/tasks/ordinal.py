@@ -72,7 +72,14 @@ class Ordinal(Task):
     """
 
     names: ClassVar[tuple[str, ...]] = ("ordinal",)
-    primary: ClassVar[Measure] = Measure("mae", "mean distance in ranks", higher=False, share=False)
+    shown: ClassVar[tuple[Measure, ...]] = (
+        Measure("mae", "mean distance in ranks", "MAE in ranks", "mae", higher=False, share=False),
+        Measure("quadratic_kappa", "quadratic kappa", share=False),
+        Measure("accuracy", "accuracy", metric="accuracy"),
+        Measure("within_one", "at most one off", card=False),
+        Measure("macro_f1", "macro-F1", metric="f1"),
+    )
+    primary: ClassVar[Measure] = shown[0]
     columns: ClassVar[tuple[str, ...]] = ("label", "probability", "rank")
     one_label: ClassVar[bool] = True
 

@@ -54,7 +54,14 @@ class Regression(Task):
     """
 
     names: ClassVar[tuple[str, ...]] = ("regression",)
-    primary: ClassVar[Measure] = Measure("mae", "mean absolute error", higher=False, share=False)
+    shown: ClassVar[tuple[Measure, ...]] = (
+        Measure("mae", "mean absolute error", "MAE", "mae", higher=False, share=False),
+        Measure("rmse", "root mean squared error", "RMSE", higher=False, share=False),
+        Measure("r2", "R2", share=False),
+        Measure("pearson", "Pearson correlation", "Pearson", "pearsonr", share=False),
+        Measure("spearman", "Spearman correlation", "Spearman", "spearmanr", share=False),
+    )
+    primary: ClassVar[Measure] = shown[0]
     columns: ClassVar[tuple[str, ...]] = ("value",)
     problem: ClassVar[str | None] = "regression"
     losses: ClassVar[tuple[str, ...]] = LOSSES
