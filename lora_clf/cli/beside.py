@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lora_clf.cli.evaluate import score, split_of, unlike
-from lora_clf.cli.evaluate_task import asked, known_labels
+from lora_clf.cli.evaluate import parts_of, score, unlike
+from lora_clf.cli.evaluate_task import known_labels
 from lora_clf.cli.flags import DataFlags
 from lora_clf.cli.output import line, measured, table
 from lora_clf.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from lora_clf.adapters.adapter import Adapter
-    from lora_clf.data.corpus import Part
 
 NEW = "new"
 """What the adapter that was just made is called among the scores."""
@@ -52,7 +51,13 @@ def beside(
         if given or columns != DataFlags():
             raise UsageError(f"{', '.join(given) or 'Flags about columns and splits'}: expected --data with them.")
         return Beside(made, {})
-    parts, same = _parts(made, source, columns, seed, all_rows)
+    columns.say_unused(made.header.task)
+    if all_rows and seed is not None:
+        raise UsageError(f"--seed {seed} is about a split, and --all-rows makes none.")
+    parts, split = parts_of(source, columns, made.header, seed, all_rows)
+    same = split is not None and split.digest == made.header.data_digest
+    if split is not None and not same and seed is None:
+        raise DataError(unlike(source, made.header))
     positive = columns.positive_label or made.positive_label
     parts = {name: known_labels(part, name, made.header) for name, part in parts.items()}
     scores = {
@@ -64,27 +69,6 @@ def beside(
 
         made.header = replace(made.header, metrics=recorded({name: scores[name][NEW] for name in scores}))
     return Beside(made, scores)
-
-
-def _parts(
-    made: Adapter, source: str, columns: DataFlags, seed: int | None, all_rows: bool
-) -> tuple[dict[str, Part], bool]:
-    """The parts to score on, and whether they are those of the training."""
-    from lora_clf.data.dataset import load_table
-
-    header = made.header
-    columns.say_unused(header.task)
-    if all_rows and seed is not None:
-        raise UsageError(f"--seed {seed} is about a split, and --all-rows makes none.")
-    if all_rows:
-        empty = header.task == "multilabel"
-        return {"all": load_table(source, **columns.table_settings(), empty_labels=empty)}, False
-    seeds = tuple(dict.fromkeys((header.seed, 0))) if seed is None else (seed,)
-    dataset = split_of(source, asked(columns.settings(), header), seeds, header.data_digest)
-    same = dataset.digest == header.data_digest
-    if not same and seed is None:
-        raise DataError(unlike(source, seeds))
-    return {"validation": dataset.validation, "test": dataset.test}, same
 
 
 def show_beside(scores: Beside, new: str) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from lora_clf.adapters.adapter import Adapter
+    from lora_clf.adapters.header import Header
     from lora_clf.data.corpus import Part
     from lora_clf.data.dataset import Dataset
     from lora_clf.evaluation.breakdown import Answered
@@ -73,8 +74,7 @@ def evaluate(
     extra = tuple(dict.fromkeys([*(by or ()), *(column for column, _ in rules)]))
     from lora_clf.adapters.file import read_header
     from lora_clf.adapters.origin import adapter_folder
-    from lora_clf.cli.evaluate_task import asked, evaluate_task, known_labels, scored_of
-    from lora_clf.data.dataset import load_table
+    from lora_clf.cli.evaluate_task import evaluate_task, known_labels, scored_of
     from lora_clf.evaluation.breakdown import breakdown
     from lora_clf.evaluation.fit_plot import check_plot
     from lora_clf.inference.precision import resolve_precision
@@ -89,25 +89,17 @@ def evaluate(
             raise UsageError(f"--plot draws numbers, and the adapter's task is {header.task}.")
     if columns.positive_label is not None and columns.positive_label not in header.labels:
         raise unknown("label", columns.positive_label, header.labels)
-    if all_rows:
-        empty = header.task == "multilabel"
-        parts = {"all": load_table(origin, **columns.table_settings(), columns=extra, empty_labels=empty)}
-        protocol, same = "all rows", False
-        positive = columns.positive_label or header.positive_label
-    else:
-        seeds = dict.fromkeys((header.seed, 0)) if seed is None else (seed,)
-        settings = {**asked(columns.settings(), header), "columns": extra}
-        dataset = split_of(origin, settings, tuple(seeds), header.data_digest)
-        parts = {"validation": dataset.validation, "test": dataset.test}
-        protocol, same = dataset.protocol, dataset.digest == header.data_digest
-        positive = columns.positive_label or header.positive_label or dataset.positive_label
+    parts, dataset = parts_of(origin, columns, header, seed, all_rows, extra)
+    same = dataset is not None and dataset.digest == header.data_digest
+    protocol = "all rows" if dataset is None else dataset.protocol
+    positive = columns.positive_label or header.positive_label or (None if dataset is None else dataset.positive_label)
     dropped: dict[str, int] = {}
     if rules:
         parts, dropped = without(parts, rules)
     parts = {name: known_labels(part, name, header) for name, part in parts.items()}
-    if not all_rows:
+    if dataset is not None:
         if not same and seed is None:
-            raise DataError(unlike(origin, tuple(seeds)))
+            raise DataError(unlike(origin, header))
         if not as_json:
             show_source(dataset, columns.positive_label)
     if not same:
@@ -209,27 +201,38 @@ def _value(cell: str | None) -> str:
     return (cell or "").strip()
 
 
-def split_of(origin: str, settings: dict[str, Any], seeds: tuple[int, ...], digest: str | None) -> Dataset:
-    """The split of ``origin`` with the first of ``seeds`` that gives ``digest``; with the first where none does.
+def parts_of(
+    origin: str, columns: DataFlags, header: Header, seed: int | None, all_rows: bool, extra: tuple[str, ...] = ()
+) -> tuple[dict[str, Part], Dataset | None]:
+    """What of ``origin`` is scored, with the columns ``extra``, and the split; None with ``all_rows``.
 
-    An adapter's own seed is that of its training. `train` splits with it too, `compare` with another: 0, unless
-    it was given.
+    Without a ``seed`` the first of `_seeds` that gives the data of the training, or the very first where none does.
     """
-    from lora_clf.data.dataset import load_data
+    from lora_clf.cli.evaluate_task import asked
+    from lora_clf.data.dataset import load_data, load_table
 
+    if all_rows:
+        empty = header.task == "multilabel"
+        return {"all": load_table(origin, **columns.table_settings(), columns=extra, empty_labels=empty)}, None
+    settings = {**asked(columns.settings(), header), "columns": extra}
     table = read_once(origin, settings.get("encoding"))
-    first = load_data(table, **settings, seed=seeds[0])
-    if first.digest == digest:
-        return first
-    for seed in seeds[1:]:
-        other = load_data(table, **settings, seed=seed)
-        if other.digest == digest:
-            return other
-    return first
+    first, *others = _seeds(header) if seed is None else (seed,)
+    dataset = load_data(table, **settings, seed=first)
+    for each in others:
+        if dataset.digest != header.data_digest:
+            other = load_data(table, **settings, seed=each)
+            dataset = other if other.digest == header.data_digest else dataset
+    return {"validation": dataset.validation, "test": dataset.test}, dataset
 
 
-def unlike(origin: str, seeds: tuple[int, ...]) -> str:
+def _seeds(header: Header) -> tuple[int, ...]:
+    """An adapter's own seed, with which `train` splits its data too, and that with which `compare` does by default."""
+    return tuple(dict.fromkeys((header.seed, 0)))
+
+
+def unlike(origin: str, header: Header) -> str:
     """Why the validation and test parts of ``origin`` are not scored, and what to do."""
+    seeds = _seeds(header)
     tried = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {' and '.join(map(str, seeds))}"
     return (
         f"No split of {origin} that was tried ({tried}) is the one that the adapter was trained with, so its "
