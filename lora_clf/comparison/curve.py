@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_clf.comparison.standing import listed
 from lora_clf.data.subsets import RULE
 from lora_clf.evaluation.intervals import crossed_mean, mean_spread
+from lora_clf.figures import listed
 from lora_clf.metrics.classification import confusion_matrix, macro_f1
 
 if TYPE_CHECKING:

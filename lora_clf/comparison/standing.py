@@ -302,11 +302,6 @@ def _averaged(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return mean
 
 
-def listed(names: Sequence[str]) -> str:
-    """``a, b and c``."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
 def percent(share: float, digits: int = 1) -> str:
     """A share as a percentage."""
     return f"{share * 100:.{digits}f} %"

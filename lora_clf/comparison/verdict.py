@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lora_clf.comparison.recommendation import counts_as_one, sentences_of
-from lora_clf.comparison.standing import Standing, listed, percent, range_of
+from lora_clf.comparison.standing import Standing, percent, range_of
+from lora_clf.figures import listed
 
 if TYPE_CHECKING:
     from lora_clf.comparison.comparison import Comparison

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lora_clf.base.reading import Reading
 from lora_clf.comparison.plan import canonical
-from lora_clf.comparison.standing import Average, Score, Standing, listed
-from lora_clf.figures import bytes_text
+from lora_clf.comparison.standing import Average, Score, Standing
+from lora_clf.figures import bytes_text, listed
 
 if TYPE_CHECKING:
     from rich.table import Table

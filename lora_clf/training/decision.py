@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lora_clf.errors import UsageError, unknown
+from lora_clf.figures import listed
 from lora_clf.metrics.probability import softmax
 from lora_clf.metrics.temperature import Temperature, fit_temperature
 from lora_clf.metrics.thresholds import (
@@ -50,7 +51,9 @@ class Decision:
             if self.threshold not in RULES:
                 raise unknown("rule for --threshold", self.threshold, (*RULES, "a number between 0 and 1"))
         elif self.threshold is not None and not (_is_number(self.threshold) and 0 < self.threshold < 1):
-            raise UsageError(f"--threshold {self.threshold}: expected a number between 0 and 1, or {_rules()}.")
+            raise UsageError(
+                f"--threshold {self.threshold}: expected a number between 0 and 1, or {listed(RULES, 'or')}."
+            )
         target = self.target_precision
         if target is not None and not (_is_number(target) and 0 < target <= 1):
             raise UsageError(f"--target-precision {target}: expected a share above 0 and up to 1, such as 0.95.")
@@ -200,7 +203,3 @@ def _doubts(decision: Decision, found: Threshold | None, positives: int, rows: i
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _rules() -> str:
-    return f"{', '.join(RULES[:-1])} or {RULES[-1]}"

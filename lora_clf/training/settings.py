@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 from lora_clf.errors import UsageError
+from lora_clf.figures import listed
 from lora_clf.tasks.classification import FOCAL
 from lora_clf.training.class_weight import BALANCED, NONE, parse_weights
 from lora_clf.training.sampling import SAMPLINGS
@@ -94,13 +95,13 @@ class TrainSettings:
                 ("lr", self.lr, self.lr is None or (math.isfinite(self.lr) and self.lr > 0), "a positive number"),
                 ("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "zero or more"),
                 ("warmup", self.warmup, 0 <= self.warmup <= 1, "a share from 0 to 1"),
-                ("schedule", self.schedule, self.schedule in SCHEDULES, _one_of(SCHEDULES)),
+                ("schedule", self.schedule, self.schedule in SCHEDULES, listed(SCHEDULES, "or")),
                 ("layer_decay", self.layer_decay, 0 < self.layer_decay <= 1, "above 0 and up to 1, such as 0.9"),
                 ("clip", self.clip, 0 <= self.clip < math.inf, "zero (off) or more"),
                 ("accumulate", self.accumulate, self.accumulate >= 1, "at least 1"),
                 ("focal_gamma", self.focal_gamma, 0 <= self.focal_gamma < math.inf, "zero or more"),
                 ("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "a share from 0, below 1"),
-                ("sampling", self.sampling, self.sampling in SAMPLINGS, _one_of(SAMPLINGS)),
+                ("sampling", self.sampling, self.sampling in SAMPLINGS, listed(SAMPLINGS, "or")),
                 ("head_dropout", self.head_dropout, 0 <= self.head_dropout < 1, "a share from 0, below 1"),
                 ("patience", self.patience, self.patience is None or self.patience >= 1, "at least 1"),
                 ("seed", self.seed, 0 <= self.seed < 2**63, "a whole number from 0"),
@@ -135,7 +136,3 @@ class TrainSettings:
         if self.loss == FOCAL:
             del usual["focal_gamma"]
         return {name: value for name, value in asdict(self).items() if value != usual.get(name, _ANYTHING)}
-
-
-def _one_of(names: tuple[str, ...]) -> str:
-    return f"{', '.join(names[:-1])} or {names[-1]}"
