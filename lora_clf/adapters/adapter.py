@@ -28,6 +28,7 @@ from lora_clf.adapters.layout import layout_of
 from lora_clf.adapters.origin import adapter_folder
 from lora_clf.adapters.prediction import Prediction, answers
 from lora_clf.adapters.provenance import make_header
+from lora_clf.adapters.questions import ONE_TEXT, checked_texts
 from lora_clf.base.reading import read
 from lora_clf.errors import AdapterFormatError, StateError, UsageError, WrongBaseError, unknown
 from lora_clf.tuners import strategies
@@ -89,7 +90,7 @@ class Adapter:
         Raises:
             UsageError: ``texts`` is one text, or something in it is no text.
         """
-        return self._encoded(_listed(texts))
+        return self._encoded(checked_texts(texts))
 
     def logits(self, texts: Sequence[str], *, precision: str = "fp32") -> NDArray[np.float32]:
         """The logits of ``texts``: N texts -> (N, C), in their order.
@@ -103,7 +104,7 @@ class Adapter:
             UsageError: ``texts`` is one text, or something in it is no text.
         """
         found = [np.empty((0, self.header.outputs), dtype=np.float32)]
-        found += [logits for logits, _ in self._chunks(_listed(texts), precision)]
+        found += [logits for logits, _ in self._chunks(checked_texts(texts), precision)]
         return np.concatenate(found)
 
     def predict(self, texts: Sequence[str], *, precision: str = "fp32") -> list[Any]:
@@ -117,7 +118,7 @@ class Adapter:
         Raises:
             UsageError: ``texts`` is one text, or something in it is no text.
         """
-        return list(self.stream(_listed(texts), precision=precision))
+        return list(self.stream(checked_texts(texts), precision=precision))
 
     def stream(self, texts: Iterable[str], *, precision: str = "fp32") -> Iterator[Any]:
         """One answer a text as they come, for more texts than fit into memory.
@@ -132,7 +133,7 @@ class Adapter:
             UsageError: ``texts`` is one text, or something in it is no text (then the answers before it have come).
         """
         if isinstance(texts, str):
-            raise UsageError(_ONE_TEXT)
+            raise UsageError(ONE_TEXT)
         return (
             answer for logits, truncated in self._chunks(texts, precision) for answer in self.answers(logits, truncated)
         )
@@ -145,7 +146,7 @@ class Adapter:
         """
         from lora_clf.adapters.explanation import explain
 
-        return explain(self, _listed(texts))
+        return explain(self, checked_texts(texts))
 
     def answers(self, logits: NDArray[np.float32], truncated: NDArray[np.bool_]) -> list[Any]:
         """The answers that (N, C) logits mean, temperature and threshold applied."""
@@ -222,7 +223,7 @@ class Adapter:
         done = 0
         softmax = self.header.answering.softmax
         for chunk in chunks(texts, LONG_CHUNK if self.header.how.whole else CHUNK):
-            tokens = self._encoded(_checked(chunk, done))
+            tokens = self._encoded(checked_texts(chunk, done))
             if made is None:
                 made = answering(self.tuned, number, len(tokens))
             yield logits(made.view, tokens, precision=number, last=made.last, softmax=softmax), tokens.cut
@@ -233,24 +234,6 @@ def _halved(header: Header) -> set[str]:
     """The tensors, by their names in memory, that the adapter's file holds in bf16; none where it has no file."""
     names = [entry.name for entry in header.tensors if entry.dtype == "BF16"]
     return set(map(layout_of(header).in_memory, names)) if names else set()
-
-
-_ONE_TEXT = "Expected a list of texts, got one text. Put it into a list: [text]."
-
-
-def _listed(texts: Sequence[str]) -> list[str]:
-    """``texts`` as a list, every one of them a text."""
-    if isinstance(texts, str):
-        raise UsageError(_ONE_TEXT)
-    return _checked(list(texts), 0)
-
-
-def _checked(texts: list[str], first: int) -> list[str]:
-    """``texts``, the first of which is the caller's number ``first``, if every one is a text."""
-    for index, text in enumerate(texts, first):
-        if not isinstance(text, str):
-            raise UsageError(f"texts[{index}] is a {type(text).__name__}, expected a text (str).")
-    return texts
 
 
 def load_adapter(

@@ -19,17 +19,19 @@ if TYPE_CHECKING:
 
     Rows = NDArray[np.int64]
 
+ONE_TEXT = "Expected a list of texts, got one text. Put it into a list: [text]."
 
-def checked_texts(texts: Sequence[str]) -> list[str]:
-    """The texts as a list.
+
+def checked_texts(texts: Sequence[str], first: int = 0) -> list[str]:
+    """The texts as a list; ``first`` is the caller's number of the first.
 
     Raises:
         UsageError: it is one text, or something in it is no text.
     """
     if isinstance(texts, str):
-        raise UsageError("Expected a list of texts, got one text. Put it into a list: [text].")
+        raise UsageError(ONE_TEXT)
     texts = list(texts)
-    for index, text in enumerate(texts):
+    for index, text in enumerate(texts, first):
         if not isinstance(text, str):
             raise UsageError(f"texts[{index}] is a {type(text).__name__}, expected a text (str).")
     return texts

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lora_clf.adapters.disk import folder_bytes
+from lora_clf.cli.adapters_check import app as check_app
+from lora_clf.cli.adapters_make import app as make_app
 from lora_clf.cli.flags import Json
 from lora_clf.cli.output import document, line, note, percent, size, table
 from lora_clf.cli.scores import show_scores
@@ -28,7 +28,6 @@ app = typer.Typer(
     add_completion=False,
 )
 HOME = Path("my-adapters")
-SIBLINGS = ("lora_clf.cli.adapters_check", "lora_clf.cli.adapters_make")
 
 
 @app.command("list")
@@ -199,6 +198,5 @@ def _value(value: object) -> str:
     return "all" if value is None else str(value)
 
 
-for _name in SIBLINGS:
-    if find_spec(_name) is not None:
-        app.registered_commands += import_module(_name).app.registered_commands
+for _app in (check_app, make_app):
+    app.registered_commands += _app.registered_commands

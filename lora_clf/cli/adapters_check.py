@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from lora_clf.cli.findings import show_findings
-from lora_clf.cli.flags import AdapterFlags, Device, Json
+from lora_clf.cli.flags import AdapterFlags, Device, FileCap, Json, OwnBase, Revision
 from lora_clf.cli.opening import open_base
 from lora_clf.cli.output import document, line, note, percent, seconds, table
 from lora_clf.cli.quiet import quiet_third_parties
@@ -17,9 +17,6 @@ from lora_clf.errors import LoraClfError
 
 app = typer.Typer(add_completion=False)
 
-Base = Annotated[str | None, typer.Option(help="The base; by default the adapter's own, found by digest.")]
-Revision = Annotated[str | None, typer.Option(help="A Hub revision, where --base is a Hub id.")]
-FileCap = Annotated[float, typer.Option(help="The largest adapter that is read, in GiB.")]
 SHOWN = 60  # characters of a value in a table
 # Scores that are shares, shown in percent, and what is no score; all others are shown as they are.
 SHARES = frozenset(
@@ -34,7 +31,7 @@ COUNTS = frozenset({"n", "support"})
 @app.command()
 def verify(
     adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="The adapter's folder, or its Hub id.")],
-    base: Base = None,
+    base: OwnBase = None,
     revision: Revision = None,
     device: Device = "auto",
     file_cap: FileCap = 2.0,
@@ -63,7 +60,7 @@ def verify(
 def diff(
     first: Annotated[Path, typer.Argument(metavar="A", help="An adapter's folder, or its Hub id.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
-    base: Base = None,
+    base: OwnBase = None,
     revision: Revision = None,
     file_cap: FileCap = 2.0,
     as_json: Json = False,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lora_clf.cli.findings import show_findings
-from lora_clf.cli.flags import AdapterFlags, Device, Json
+from lora_clf.cli.flags import AdapterFlags, Device, FileCap, Json
 from lora_clf.cli.opening import open_base
 from lora_clf.cli.output import document, line
 from lora_clf.cli.quiet import quiet_third_parties
@@ -34,7 +34,7 @@ def doctor(
     base: Annotated[str | None, typer.Option(help="The adapter's base; by default its own, found by digest.")] = None,
     revision: Annotated[str | None, typer.Option(help="A Hub revision, where the base is a Hub id.")] = None,
     device: Device = "auto",
-    file_cap: Annotated[float, typer.Option(help="The largest adapter that is read, in GiB.")] = 2.0,
+    file_cap: FileCap = 2.0,
     as_json: Json = False,
 ) -> None:
     """Look into an adapter or a base for what goes wrong in silence."""

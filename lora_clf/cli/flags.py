@@ -80,6 +80,12 @@ def takes(function: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+OwnBase = Annotated[str | None, typer.Option(help="The base; by default the adapter's own, found by digest.")]
+Revision = Annotated[str | None, typer.Option(help="A Hub revision, where --base is a Hub id.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+FileCap = Annotated[float, typer.Option(help="The largest adapter that is read, in GiB.")]
+
+
 @dataclass(frozen=True)
 class BaseFlags(Flags):
     """Which base, and where it runs."""
@@ -89,8 +95,8 @@ class BaseFlags(Flags):
     base: Annotated[
         str, typer.Option(help="minilm, gpt2, gpt2-medium, gpt2-large, gpt2-xl, a folder, or a Hub id.")
     ] = "minilm"
-    revision: Annotated[str | None, typer.Option(help="A Hub revision, where --base is a Hub id.")] = None
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto"
+    revision: Revision = None
+    device: Device = "auto"
     pooling: Annotated[str | None, typer.Option(help="mean, first, last or family; by default the base's own.")] = None
     max_length: Annotated[int | None, typer.Option(help="Tokens kept of a text; by default the base's own.")] = None
 
@@ -101,9 +107,9 @@ class AdapterFlags(Flags):
 
     panel: ClassVar[str] = "Adapter"
 
-    base: Annotated[str | None, typer.Option(help="The base; by default the adapter's own, found by digest.")] = None
-    revision: Annotated[str | None, typer.Option(help="A Hub revision, where --base is a Hub id.")] = None
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto"
+    base: OwnBase = None
+    revision: Revision = None
+    device: Device = "auto"
     base_check: Annotated[
         str, typer.Option(help="Another base of the same shape: strict refuses it, warn says so, off is silent.")
     ] = "strict"
@@ -115,7 +121,7 @@ class AdapterFlags(Flags):
             'what labelling seven texts costs (in ms: benchmarks/README.md, "What do the canaries cost?").',
         ),
     ] = False
-    file_cap: Annotated[float, typer.Option(help="The largest adapter that is read, in GiB.")] = 2.0
+    file_cap: FileCap = 2.0
 
     @property
     def cap(self) -> int:
@@ -262,7 +268,6 @@ class TrainFlags(dict[str, Any], Flags):
 
 
 Seed = Annotated[int, typer.Option(help="What every random number is drawn from.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Precision = Annotated[str, typer.Option(help="fp32 (exact), bf16, auto: bf16 where the device has it; fp16 on CUDA.")]
 AdapterDtype = Annotated[str, typer.Option(help="What adapters are saved in: fp32, or bf16, half as large.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]

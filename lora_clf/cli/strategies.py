@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lora_clf.cli.flags import Json
+from lora_clf.cli.flags import Json, Revision
 from lora_clf.cli.opening import weightless
 from lora_clf.cli.output import document, line, note, share, table
 from lora_clf.cli.quiet import quiet_third_parties
@@ -22,7 +22,7 @@ DEFAULT_BASE = "minilm"
 @app.command()
 def strategies(
     base: Annotated[str | None, typer.Option(help="The base to count on; minilm by default.")] = None,
-    revision: Annotated[str | None, typer.Option(help="A Hub revision, where --base is a Hub id.")] = None,
+    revision: Revision = None,
     pooling: Annotated[str | None, typer.Option(help="mean, first, last or family.")] = None,
     labels: Annotated[int, typer.Option(min=1, help="How many labels the head tells apart.")] = 2,
     as_json: Json = False,
