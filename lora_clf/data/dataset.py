@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -209,24 +209,20 @@ def load_data(
     labels = [label for part in (rest, *fixed.values()) for label in part.labels]
     rows = [row for part in (rest, *fixed.values()) for row in part.rows]
     if isinstance(task, str):
-        other, why = question.answer(labels, rows, corpus.label_column)
+        found, why = question.answer(labels, rows, corpus.label_column)
     else:
-        other, why = None if task.softmax else task, "the adapter's"
-    known = tuple(sorted(set(labels))) if other is None else other.labels
-    strata: Callable[[Sequence[str]], NDArray[np.int64]] = partition.numbered
-    if other is not None:
-        refuse_classes_only(other, positive_label, balance, protocol)
-        rest = read_labels(rest, other, corpus.table.name)
-        fixed = {side: read_labels(part, other, f"the {side} part") for side, part in fixed.items()}
-        strata = other.strata
-    counted = [rest, *fixed.values()] if other is None else [named(part, other) for part in (rest, *fixed.values())]
+        found, why = Classification(tuple(sorted(set(labels)))) if task.softmax else task, "the adapter's"
+    refuse_classes_only(found, positive_label, balance, protocol)
+    rest = read_labels(rest, found, corpus.table.name)
+    fixed = {side: read_labels(part, found, f"the {side} part") for side, part in fixed.items()}
+    counted = [named(part, found) for part in (rest, *fixed.values())]
     labels = [label for part in counted for label in part.labels]
-    numbers = other is not None and not labels
+    numbers = not labels and not found.softmax
     problems = [] if numbers else label_problems(labels, [row for part in counted for row in part.rows])
     problems += [] if numbers else partition.unlearnt(counted[0], dict(zip(fixed, counted[1:], strict=True)))
     if problems:
         raise DataError(f"{corpus.table.name} cannot be split.", problems)
-    positive = partition.positive_of(labels, positive_label) if other is None else None
+    positive = partition.positive_of(labels, positive_label) if found.softmax else None
 
     if protocol == "book":
         if len(set(labels)) != 2:
@@ -238,26 +234,21 @@ def load_data(
         parts: partition.Parts = (first, second, third)
     else:
         if balance == "undersample":
-            rest = rest.take(undersample(partition.numbered(rest.labels), seed).tolist())
-        parts = partition.split_part(rest, fixed, shares, seed, protocol, group_column, strata)
+            rest = rest.take(undersample(found.strata(rest.labels), seed).tolist())
+        parts = partition.split_part(rest, fixed, shares, seed, protocol, group_column, found.strata)
         if balance == "undersample-train":
             parts = partition.evened(parts, seed)
     partition.refuse_empty(parts, group_column)
-    shown = parts
-    if other is not None:
-        first, second, third = (
-            replace(part, labels=known * len(part)) if numbers else named(part, other) for part in parts
-        )
-        shown = first, second, third
+    shown = [replace(part, labels=found.labels * len(part)) if numbers else named(part, found) for part in parts]
     warnings = [*corpus.warnings, *label_warnings(labels), *partition.part_warnings(shown, group_column)]
     if protocol == PROTOCOLS[0] and not own and balance != "undersample-train":
         warnings += partition.lopsided(parts, shares, group_column)
-    if other is not None and isinstance(task, str):
-        other = other.fitted(parts[0].labels)
+    if isinstance(task, str):
+        found = found.fitted(parts[0].labels)
     return Dataset(
         corpus.name,
         *parts,
-        labels=known,
+        labels=found.labels,
         positive_label=positive,
         protocol=GIVEN if own else protocol,
         digest=partition.digest_of(parts),
@@ -266,7 +257,7 @@ def load_data(
         warnings=tuple(warnings),
         text_column=corpus.text_column,
         label_column=corpus.label_column,
-        other_task=other,
+        other_task=None if found.softmax else found,
         task_reason=why,
         group_column=group_column,
     )
@@ -337,19 +328,16 @@ def folds(
     if not 0 < validation < 1:
         raise UsageError(f"The validation share is {validation}; it lies between 0 and 1.")
     question = Question(task, label_separator, label_order, bins)
-    other, why = question.answer(part.labels, part.rows, label_column)
-    strata: Callable[[Sequence[str]], NDArray[np.int64]] = partition.numbered
-    if other is not None:
-        refuse_classes_only(other, positive_label, balance, groups)
-        part = read_labels(part, other, name)
-        strata = other.strata
-    counted = part if other is None else named(part, other)  # no row at all where labels are numbers
-    problems = label_problems(counted.labels, counted.rows) if other is None or counted.labels else []
+    asked, why = question.answer(part.labels, part.rows, label_column)
+    refuse_classes_only(asked, positive_label, balance, groups)
+    part = read_labels(part, asked, name)
+    counted = named(part, asked)  # no row at all where labels are numbers
+    problems = label_problems(counted.labels, counted.rows) if asked.softmax or counted.labels else []
     if problems:
         raise DataError(f"{name} cannot be split into folds.", problems)
-    positive = partition.positive_of(part.labels, positive_label) if other is None else None
+    positive = partition.positive_of(part.labels, positive_label) if asked.softmax else None
     together = partition.groups_of(part, groups, group_column)
-    numbers = strata(part.labels)
+    numbers = asked.strata(part.labels)
     found = []
     for fold, places in enumerate(fold_parts(numbers, k, seed, together), 1):
         others = np.setdiff1d(np.arange(len(part)), places)
@@ -363,12 +351,11 @@ def folds(
         if balance == "undersample-train":
             parts = partition.evened(parts, seed)
         partition.refuse_empty(parts, group_column)
-        first, second, third = parts if other is None else (named(each, other) for each in parts)
         found.append(
             Dataset(
                 f"{name} fold {fold} of {k}",
                 *parts,
-                labels=tuple(sorted(set(part.labels))) if other is None else other.labels,
+                labels=asked.labels,
                 positive_label=positive,
                 protocol=groups,
                 digest=partition.digest_of(parts),
@@ -377,10 +364,10 @@ def folds(
                 warnings=(
                     *warnings,
                     *label_warnings(counted.labels),
-                    *partition.part_warnings((first, second, third), group_column),
+                    *partition.part_warnings([named(each, asked) for each in parts], group_column),
                 ),
                 label_column=label_column,
-                other_task=None if other is None else other.fitted(parts[0].labels),
+                other_task=None if asked.softmax else asked.fitted(parts[0].labels),
                 task_reason=why,
                 group_column=group_column,
             )

@@ -14,6 +14,7 @@ from lora_clf.data.corpus import Part
 from lora_clf.data.near_copies import THRESHOLD, components, join_groups
 from lora_clf.data.split import divide, undersample
 from lora_clf.errors import DataError, UsageError, unknown
+from lora_clf.tasks.base import numbered
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,12 +24,6 @@ SIDES = {"train": "train", "training": "train", "test": "test", "testing": "test
 SIDES.update(dict.fromkeys(("validation", "valid", "val", "dev"), "validation"))
 
 Parts = tuple[Part, Part, Part]
-
-
-def numbered(names: Sequence[str]) -> NDArray[np.int64]:
-    """Each name as its place among the sorted names (N,)."""
-    places = {name: place for place, name in enumerate(sorted(set(names)))}
-    return np.fromiter((places[name] for name in names), np.int64, len(names))
 
 
 def groups_of(part: Part, protocol: str, group_column: str | None) -> NDArray[np.int64] | None:
@@ -50,7 +45,7 @@ def split_part(
     seed: int,
     protocol: str,
     group_column: str | None,
-    strata: Callable[[Sequence[str]], NDArray[np.int64]] = numbered,
+    strata: Callable[[Sequence[str]], NDArray[np.int64]],
 ) -> Parts:
     """Train, validation and test: those in ``fixed`` as they are, the others divided out of ``rest``.
 
@@ -135,7 +130,7 @@ def refuse_empty(parts: Parts, group_column: str | None) -> None:
         )
 
 
-def part_warnings(parts: Parts, group_column: str | None) -> list[str]:
+def part_warnings(parts: Sequence[Part], group_column: str | None) -> list[str]:
     """What is doubtful about a split: a class that a part lacks, a group on two sides of a given one."""
     warnings = []
     every = sorted({label for part in parts for label in part.labels})

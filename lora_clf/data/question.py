@@ -13,6 +13,7 @@ from lora_clf.data.corpus import LABEL_NAMES, Corpus, Part, is_usual
 from lora_clf.errors import DataError, UsageError, unknown
 from lora_clf.tasks import NAMES
 from lora_clf.tasks.base import Task, as_number
+from lora_clf.tasks.classification import Classification
 from lora_clf.tasks.multilabel import SEPARATOR, Multilabel, listed, split_labels
 from lora_clf.tasks.ordinal import Ordinal
 from lora_clf.tasks.regression import Regression
@@ -67,8 +68,8 @@ class Question:
         """Whether a row without a label is one that has none, and not one that was forgotten."""
         return self.task == "multilabel" or self.label_separator is not None
 
-    def answer(self, labels: Sequence[str], rows: Sequence[int], column: str) -> tuple[Task | None, str]:
-        """The task of a table with these labels, and why; None for one label of several.
+    def answer(self, labels: Sequence[str], rows: Sequence[int], column: str) -> tuple[Task, str]:
+        """The task of a table with these labels, and why.
 
         Args:
             labels: of all rows, as they were read.
@@ -91,7 +92,7 @@ class Question:
         if (self.task == "binary" and several != 2) or (self.task == "multiclass" and several == 2):
             expected = "two" if self.task == "binary" else "three or more"
             raise UsageError(f"--task {self.task} is for {expected} different labels; there are {several}.")
-        return None, why
+        return Classification(tuple(sorted(set(labels)))), why
 
     def _found(self, labels: Sequence[str]) -> tuple[str, str]:
         for name, task in BELONGS.items():
@@ -175,6 +176,8 @@ def read_labels(part: Part, task: Task, name: str) -> Part:
     Raises:
         DataError: labels that the task does not have; each row is listed.
     """
+    if task.one_label and set(task.labels).issuperset(part.labels):
+        return part  # as most are: each label stands there as it is written
     found, problems = [], []
     for label, row in zip(part.labels, part.rows, strict=True):
         try:
@@ -188,6 +191,8 @@ def read_labels(part: Part, task: Task, name: str) -> Part:
 
 def named(part: Part, task: Task) -> Part:
     """A row for each class that a row names: what can be counted; empty where labels are numbers."""
+    if task.one_label:
+        return part
     pairs = [(place, name) for place, label in enumerate(part.labels) for name in task.parts(label)]
     return replace(part.take([place for place, _ in pairs]), labels=tuple(name for _, name in pairs))
 
@@ -271,11 +276,13 @@ def _counted_from(labels: Sequence[str]) -> int | None:
 
 
 def refuse_classes_only(task: Task, positive_label: str | None, balance: str, protocol: str) -> None:
-    """Refuse settings that are about one label of several.
+    """Refuse settings that are about one label of several where ``task`` is another.
 
     Raises:
         UsageError: some came; all are named.
     """
+    if task.softmax:
+        return
     given = {
         f"--positive-label {positive_label}": positive_label is not None,
         f"--balance {balance}": balance != "natural" and task.name != "ordinal",

@@ -55,6 +55,14 @@ def as_number(text: str) -> float:
     return value
 
 
+def numbered(names: Sequence[str]) -> NDArray[np.int64]:
+    """Each name as its place among the sorted names (N,)."""
+    import numpy as np
+
+    places = {name: place for place, name in enumerate(sorted(set(names)))}
+    return np.fromiter((places[name] for name in names), np.int64, len(names))
+
+
 @dataclass(frozen=True)
 class Measure:
     """A score of a task, and where it is shown.
@@ -194,10 +202,7 @@ class Task(ABC):
 
     def strata(self, labels: Sequence[str]) -> NDArray[np.int64]:
         """A number for each row (N,): rows of one number are divided evenly between the parts of a split."""
-        import numpy as np
-
-        places = {name: place for place, name in enumerate(sorted(set(labels)))}
-        return np.fromiter((places[name] for name in labels), np.int64, len(labels))
+        return numbered(labels)
 
     def fitted(self, labels: Sequence[str]) -> Self:
         """The task with what it must know of the training labels; itself where that is nothing."""

@@ -20,7 +20,7 @@ WORDS = ["red", "green", "blue", "gold", "pink", "grey", "teal", "lime", "navy",
 
 def asked(labels: list[str], **flags: str) -> tuple[str, str]:
     task, why = Question(**flags).answer(labels, ROWS[: len(labels)], "stars")
-    return ("classes" if task is None else task.name), why
+    return ("classes" if task.softmax else task.name), why
 
 
 def text(number: int) -> str:
@@ -101,7 +101,7 @@ def test_numbers_of_rows_are_no_labels(tmp_path: Path, count: int) -> None:
 )
 def test_cells_are_lists_where_every_one_is(cells: list[str], names: tuple[str, ...] | None) -> None:
     task, why = Question().answer(cells, ROWS[: len(cells)], "labels")
-    assert (None if task is None else task.labels) == names
+    assert (None if task.softmax else task.labels) == names
     assert (why == "the labels are lists") == (names is not None)
 
 
