@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import script
 
-from lora_clf.reports.plots import COLOURS, FAINT, INK, MARKERS, STYLE
+from lora_clf.evaluation.drawing import COLOURS, FAINT, INK, MARKERS, STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +10,10 @@ import numpy.typing as npt
 
 from lora_clf.data.cache import write_whole
 from lora_clf.errors import UsageError
-from lora_clf.evaluation.fonts import families
+from lora_clf.evaluation.drawing import FORMATS, empty_figure, file_of, usual
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-FORMATS = (".png", ".svg", ".pdf")
 
 
 def check_plot(file: Path) -> None:
@@ -25,8 +22,9 @@ def check_plot(file: Path) -> None:
     Raises:
         UsageError: its suffix is none of `FORMATS`.
     """
-    if file.suffix.lower() not in FORMATS:
-        raise UsageError(f"--plot {file.name}: expected a name that ends in {', '.join(FORMATS)}.")
+    endings = [f".{kind}" for kind in FORMATS]
+    if file.suffix.lower() not in endings:
+        raise UsageError(f"--plot {file.name}: expected a name that ends in {', '.join(endings)}.")
 
 
 def plot_fit(truth: npt.NDArray[np.float64], predicted: npt.NDArray[np.float64], name: str, file: Path) -> None:
@@ -40,20 +38,14 @@ def plot_fit(truth: npt.NDArray[np.float64], predicted: npt.NDArray[np.float64],
     """
     import matplotlib
 
-    content = io.BytesIO()
-    # A name like cost in $ or $/h is no formula.
-    with matplotlib.rc_context({"text.parse_math": False, "font.family": families("sans-serif")}):
-        draw_fit(truth, predicted, name).savefig(content, format=file.suffix.lower()[1:], dpi=130)
-    write_whole(file, content.getvalue())
+    with matplotlib.rc_context(usual()):
+        content = file_of(draw_fit(truth, predicted, name), file.suffix.lower()[1:], dpi=130)
+    write_whole(file, content)
 
 
 def draw_fit(truth: npt.NDArray[np.float64], predicted: npt.NDArray[np.float64], name: str) -> Figure:
     """The same as a figure."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure(9, 4.2)
     left, right = figure.subplots(1, 2)
     # Ratings are a few whole numbers: dots would hide one another on their lines.
     shift = np.random.default_rng(0).uniform(-0.5, 0.5, len(truth))

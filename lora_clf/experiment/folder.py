@@ -61,11 +61,9 @@ class Folder:
         """
         if (self.out / "results.json").exists() or self._begun() or not self.out.is_dir():
             return  # whose comparison it is `refuse_another` asks, once the data are known
-        from lora_clf.reports.curve_plot import NAME
-        from lora_clf.reports.evidence_plots import EVIDENCE
-        from lora_clf.reports.plots import AXES
+        from lora_clf.reports.plots import DRAWINGS
 
-        plots = "|".join([NAME, "score", "fit-.*", *(each.name for each in (*AXES, *EVIDENCE))])
+        plots = "|".join(["score", "fit-.*", *(drawing.name for drawing in DRAWINGS)])
         mine = re.compile(rf"{re.escape(BEGUN)}|results\.csv|report\.(md|html)|curve\.csv|({plots})\.{plot_format}")
         if there := sorted(path.name for path in self.out.iterdir() if mine.fullmatch(path.name)):
             raise UsageError(

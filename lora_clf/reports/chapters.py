@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_clf.comparison.curve import Level, Point, curve_csv, sentence_of, sizes_of
+from lora_clf.comparison.curve import Level, Point, sentence_of, sizes_of
 from lora_clf.comparison.plan import LEAST_STEPS
-from lora_clf.data.cache import write_whole
 from lora_clf.data.subsets import RULE
 from lora_clf.evaluation.recall import RATES, negatives_needed
-from lora_clf.reports.curve_plot import NAME, TITLE, render_curve
-from lora_clf.reports.page import Block, Grid, Heading, Notes, Paragraph, Plot
+from lora_clf.reports.page import Block, Grid, Heading, Notes, Paragraph
+from lora_clf.reports.plots import CURVE, shown
 from lora_clf.reports.table import NONE, seconds_text
 
 if TYPE_CHECKING:
@@ -25,18 +23,6 @@ OVERLAP = (
     "The intervals of the levels cover other draws and seeds, not other test rows; those of the differences both. The "
     "nearer k comes to all rows the more the draws have in common, and the less their spread says."
 )
-
-
-def write_curve(comparison: Comparison, out: Path, plot_format: str) -> list[Path]:
-    """Write ``curve.csv`` and the plot into ``out``, where there is a curve; returns what was written."""
-    if comparison.curve is None:
-        return []
-    written = [out / "curve.csv"]
-    write_whole(written[0], curve_csv(comparison).encode("utf-8"))
-    if (content := render_curve(comparison, plot_format)) is not None:
-        written.append(out / f"{NAME}.{plot_format}")
-        write_whole(written[1], content)
-    return written
 
 
 def curve_blocks(comparison: Comparison, plot_format: str) -> list[Block]:
@@ -52,10 +38,7 @@ def curve_blocks(comparison: Comparison, plot_format: str) -> list[Block]:
     blocks: list[Block] = [
         Heading("With fewer examples"),
         Paragraph(sentence_of(comparison)),
-    ]
-    if (svg := render_curve(comparison, "svg")) is not None:
-        blocks.append(Plot(TITLE, f"{NAME}.{plot_format}", svg))
-    blocks += [
+        *shown(comparison, [CURVE], plot_format),
         Paragraph("Test accuracy, %: mean over draws, and its 95 % interval, by examples of each class."),
         Grid(headings, accuracy, left, rule=rule),
         Paragraph("Test macro-F1, %, likewise."),

@@ -2,52 +2,39 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
-from lora_clf.reports.plots import COLOURS, DASHES, FAINT, MARKERS, style
+from lora_clf.evaluation.drawing import COLOURS, DASHES, FAINT, MARKERS, empty_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from lora_clf.comparison.comparison import Comparison
     from lora_clf.comparison.curve import Level, Point
 
-NAME = "learning-curve"
-TITLE = "Accuracy and macro-F1 against the number of examples"
 
-
-def render_curve(comparison: Comparison, kind: str) -> bytes | None:
-    """The plot as the bytes of a file; None where there are no points."""
-    import matplotlib
-
+def curves(comparison: Comparison) -> Figure | None:
+    """A panel for each score; None where there are no points."""
     if not comparison.curve_points:
         return None
-    metadata: dict[str, Any] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
-    with matplotlib.rc_context(style()):
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(9.4, 4.9), layout="constrained")
-        FigureCanvasAgg(figure)
-        panels = figure.subplots(1, 2)
-        for axes, name in zip(panels, ("accuracy", "macro_f1"), strict=True):
-            _panel(comparison, axes, name)
-        panels[0].set_ylabel("test accuracy, %")
-        panels[1].set_ylabel("test macro-F1, %")
-        data, base = comparison.facts["data"]["name"], comparison.facts["base"]["name"]
-        draws = max(point.draws for point in comparison.curve_points)
-        panels[0].set_title(
-            f"{data} on {base}, up to {draws} draws a size\nbars: 95 % interval over draws",
-            loc="left",
-            fontsize=9,
-            color="#555555",
-        )
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)
-        stream = io.BytesIO()
-        figure.savefig(stream, format=kind, dpi=160, metadata=metadata)
-    return stream.getvalue()
+    figure = empty_figure(9.4, 4.9)
+    panels = figure.subplots(1, 2)
+    for axes, name in zip(panels, ("accuracy", "macro_f1"), strict=True):
+        _panel(comparison, axes, name)
+    panels[0].set_ylabel("test accuracy, %")
+    panels[1].set_ylabel("test macro-F1, %")
+    data, base = comparison.facts["data"]["name"], comparison.facts["base"]["name"]
+    draws = max(point.draws for point in comparison.curve_points)
+    panels[0].set_title(
+        f"{data} on {base}, up to {draws} draws a size\nbars: 95 % interval over draws",
+        loc="left",
+        fontsize=9,
+        color="#555555",
+    )
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)
+    return figure
 
 
 def places_of(comparison: Comparison) -> dict[int | None, float]:
@@ -70,9 +57,7 @@ def _panel(comparison: Comparison, axes: Axes, name: str) -> None:
     axes.xaxis.set_major_locator(FixedLocator(list(places.values())))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticklabels(["all" if k is None else str(k) for k in places])
-    axes.grid(True, which="major", axis="y", color="#e4e4e4", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain(axes, "y", "#e4e4e4")
     lines: dict[str, list[Point]] = {}
     for point in comparison.curve_points:
         lines.setdefault(point.label, []).append(point)

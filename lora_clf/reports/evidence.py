@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lora_clf.comparison.standing import Score, score_of
-from lora_clf.reports.evidence_plots import EVIDENCE, render_evidence
-from lora_clf.reports.page import Block, Grid, Heading, Paragraph, Plot
+from lora_clf.reports.page import Block, Grid, Heading, Paragraph
+from lora_clf.reports.plots import EVIDENCE, shown
 from lora_clf.reports.table import interval_text, score_text
 
 if TYPE_CHECKING:
@@ -87,11 +87,7 @@ def copy_blocks(comparison: Comparison) -> list[Block]:
 
 def plot_blocks(comparison: Comparison, plot_format: str) -> list[Block]:
     """Confusion matrices, reliability, precision against recall, training."""
-    blocks: list[Block] = []
-    for evidence in EVIDENCE:
-        if (svg := render_evidence(comparison, evidence, "svg")) is not None:
-            blocks += [Heading(evidence.title), Plot(evidence.title, f"{evidence.name}.{plot_format}", svg)]
-    return blocks
+    return [block for plot in shown(comparison, EVIDENCE, plot_format) for block in (Heading(plot.title), plot)]
 
 
 def mistakes_of(comparison: Comparison, label: str) -> list[Mistake]:

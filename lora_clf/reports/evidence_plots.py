@@ -1,27 +1,21 @@
 """The plots behind the answer: confusion matrices, reliability, precision against recall, and how training went.
 
-Colours, markers and dashes are those of `plots`: told apart by colour-blind people and on a grey printer. Shapes: C
-classes, N rows.
+Shapes: C classes, N rows.
 """
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_clf.data.cache import write_whole
+from lora_clf.evaluation.drawing import COLOURS, DASHES, FAINT, MARKERS, empty_figure, plain
 from lora_clf.metrics.probability import reliability
 from lora_clf.metrics.thresholds import cuts
-from lora_clf.reports.plots import COLOURS, DASHES, FAINT, MARKERS, style
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
@@ -30,55 +24,6 @@ if TYPE_CHECKING:
 BINS = 10
 NUMBERED = 8  # classes up to which the cells of a confusion matrix are numbered
 MOST = 9  # strategies in one plot; with more it shows nothing
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """One plot: its file's name, its title and what draws it; None where there is nothing to draw."""
-
-    name: str
-    title: str
-    draw: Callable[[Comparison], Figure | None]
-
-
-def write_evidence(comparison: Comparison, folder: Path, kind: str) -> list[Path]:
-    """Write the plots into ``folder``; returns what was written."""
-    written = []
-    for evidence in EVIDENCE:
-        if (content := render_evidence(comparison, evidence, kind)) is not None:
-            path = folder / f"{evidence.name}.{kind}"
-            write_whole(path, content)
-            written.append(path)
-    return written
-
-
-def render_evidence(comparison: Comparison, evidence: Evidence, kind: str) -> bytes | None:
-    """One plot as the bytes of a file: the same comparison gives the same bytes."""
-    import matplotlib
-
-    metadata: dict[str, Any] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
-    with matplotlib.rc_context(style()):
-        figure = evidence.draw(comparison)
-        if figure is None:
-            return None
-        stream = io.BytesIO()
-        figure.savefig(stream, format=kind, dpi=140, metadata=metadata)
-    return stream.getvalue()
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _plain(axes: Axes) -> None:
-    axes.grid(True, color="#e8e8e8", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _look(number: int) -> dict[str, Any]:
@@ -110,7 +55,7 @@ def confusions(comparison: Comparison) -> Figure | None:
     across = min(3, len(labels))
     down = math.ceil(len(labels) / across)
     size = 2.6 if len(names) <= NUMBERED else 3.2
-    figure = _figure(across * size + 0.8, down * (size + 0.5))
+    figure = empty_figure(across * size + 0.8, down * (size + 0.5))
     matrices = {row.label: np.array(row.scores["confusion_matrix"], dtype=float) for row in comparison.standings}
     panels = np.atleast_1d(figure.subplots(down, across)).reshape(-1)
     for axes, label in zip(panels, labels, strict=False):
@@ -136,9 +81,9 @@ def reliabilities(comparison: Comparison) -> Figure | None:
     labels = _strategies(comparison)
     if not labels:
         return None
-    figure = _figure(6.2, 5.2)
+    figure = empty_figure(6.2, 5.2)
     axes = figure.add_subplot()
-    _plain(axes)
+    plain(axes)
     low = 1 / len(comparison.labels)
     axes.plot([low * 100, 100], [low * 100, 100], color=FAINT, linewidth=1.2, linestyle=DASHES[1], label="as promised")
     for number, label in enumerate(labels):
@@ -169,9 +114,9 @@ def precision_recalls(comparison: Comparison) -> Figure | None:
         truth, table = _pooled(comparison, best)
         curves = [(name, truth == place, table[:, place]) for place, name in enumerate(names[:MOST])]
         title = f"of each class by {best}, all seeds together"
-    figure = _figure(6.2, 5.2)
+    figure = empty_figure(6.2, 5.2)
     axes = figure.add_subplot()
-    _plain(axes)
+    plain(axes)
     for number, (label, hits, scores) in enumerate(curves):
         if hits.any():
             recall, precision = precision_recall(hits, scores)
@@ -202,7 +147,7 @@ def trainings(comparison: Comparison) -> Figure | None:
             histories[label] = number, runs
     if not histories:
         return None
-    figure = _figure(9.4, 4.6)
+    figure = empty_figure(9.4, 4.6)
     loss, accuracy = figure.subplots(1, 2)
     seen: list[float] = []
     for label, (number, runs) in histories.items():
@@ -217,7 +162,7 @@ def trainings(comparison: Comparison) -> Figure | None:
         loss.plot(epochs, held, linewidth=1.5, markersize=5, label=label, **look)
         accuracy.plot(epochs, np.array(right) * 100, linewidth=1.5, markersize=5, label=label, **look)
     for axes, words in ((loss, "loss, nats (dashed: training)"), (accuracy, "validation accuracy, %")):
-        _plain(axes)
+        plain(axes)
         axes.set_ylabel(words)
         axes.set_xlabel("epochs")
         axes.set_xticks(range(1, len(seen) + 1))
@@ -233,11 +178,3 @@ def _means(
     runs: Sequence[Sequence[dict[str, Any]]], length: int, value: Callable[[dict[str, Any]], float]
 ) -> list[float]:
     return [float(np.mean([value(run[place]) for run in runs])) for place in range(length)]
-
-
-EVIDENCE = (
-    Evidence("confusion", "Which class is taken for which, % of each true class", confusions),
-    Evidence("reliability", "Is it right as often as it says?", reliabilities),
-    Evidence("precision-recall", "Precision against recall", precision_recalls),
-    Evidence("training", "How training went", trainings),
-)

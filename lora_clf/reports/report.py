@@ -11,17 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lora_clf.comparison.curve import curve_csv
 from lora_clf.comparison.outcome import kept_whole, rate_of
 from lora_clf.comparison.standing import Standing, percent
 from lora_clf.data.cache import write_whole
 from lora_clf.reports import page
 from lora_clf.reports.answers import choice_blocks, difference_blocks
-from lora_clf.reports.chapters import alarm_blocks, curve_blocks, tuning_blocks, write_curve
+from lora_clf.reports.chapters import alarm_blocks, curve_blocks, tuning_blocks
 from lora_clf.reports.evidence import copy_blocks, mistake_blocks, plot_blocks
-from lora_clf.reports.evidence_plots import write_evidence
 from lora_clf.reports.made import made_lines, used_by
-from lora_clf.reports.page import Block, Grid, Heading, Notes, Paragraph, Plot
-from lora_clf.reports.plots import AXES, render, write_plots
+from lora_clf.reports.page import Block, Grid, Heading, Notes, Paragraph
+from lora_clf.reports.plots import ACCURACY, DRAWINGS, shown, write_plots
 from lora_clf.reports.table import (
     NONE,
     as_csv,
@@ -40,29 +40,24 @@ if TYPE_CHECKING:
 LEVELS = (("exact", "exact copy"), ("0.7", "alike >= 0.7"), ("0.5", "alike >= 0.5"))
 
 
-def write_report(comparison: Comparison, out: Path, plot_format: str = "png") -> list[Path]:
-    """Write report, ``results.json``, ``results.csv`` and plots into ``out``; returns what was written.
+def write_report(comparison: Comparison, out: Path, plot_format: str = "png") -> None:
+    """Write report, ``results.json``, ``results.csv``, perhaps ``curve.csv``, and plots into ``out``.
 
     Raises:
         TrainingError: the disk does not take them; each file is whole, the old or the new one.
     """
     title, blocks = document(comparison, plot_format)
-    with kept_whole(out):
-        return _written(comparison, title, blocks, out, plot_format)
-
-
-def _written(comparison: Comparison, title: str, blocks: list[Block], out: Path, plot_format: str) -> list[Path]:
-    out.mkdir(parents=True, exist_ok=True)
-    plots = [*write_plots(comparison, out, plot_format), *write_evidence(comparison, out, plot_format)]
     texts = {
         "results.json": as_json(comparison),
         "results.csv": as_csv(comparison),
         "report.md": page.as_markdown(title, blocks),
         "report.html": page.as_html(title, blocks),
+        **({} if comparison.curve is None else {"curve.csv": curve_csv(comparison)}),
     }
-    for name, text in texts.items():
-        write_whole(out / name, text.encode("utf-8"))
-    return [*(out / name for name in texts), *plots, *write_curve(comparison, out, plot_format)]
+    with kept_whole(out):
+        write_plots(comparison, DRAWINGS, out, plot_format)
+        for name, text in texts.items():
+            write_whole(out / name, text.encode("utf-8"))
 
 
 def document(comparison: Comparison, plot_format: str = "png") -> tuple[str, list[Block]]:
@@ -84,9 +79,7 @@ def document(comparison: Comparison, plot_format: str = "png") -> tuple[str, lis
         ),
         Notes(footnotes(comparison)),
     ]
-    for axis in AXES:
-        if (svg := render(comparison, axis, "svg")) is not None:
-            blocks.append(Plot(axis.title, f"{axis.name}.{plot_format}", svg))
+    blocks += shown(comparison, ACCURACY, plot_format)
     blocks += choice_blocks(comparison)
     blocks += difference_blocks(comparison, rows, comparison.rival)
     blocks += curve_blocks(comparison, plot_format)

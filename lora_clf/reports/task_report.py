@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,13 @@ import numpy as np
 
 from lora_clf.comparison.outcome import kept_whole
 from lora_clf.comparison.task_comparison import BASELINES, TaskComparison
-from lora_clf.comparison.task_standing import RIVAL, Gap, TaskStanding, figure
+from lora_clf.comparison.task_standing import RIVAL, Gap, figure
 from lora_clf.data.cache import write_whole
-from lora_clf.evaluation.fonts import families
+from lora_clf.evaluation.drawing import empty_figure, usual
 from lora_clf.reports.chapters import tuning_blocks
 from lora_clf.reports.made import made_lines
-from lora_clf.reports.page import Block, Grid, Heading, Notes, Paragraph, Plot, as_html, as_markdown
+from lora_clf.reports.page import Block, Grid, Heading, Notes, Paragraph, as_html, as_markdown
+from lora_clf.reports.plots import Drawing, shown, write_plots
 from lora_clf.reports.table import count_text, seconds_text, size_text
 from lora_clf.tasks.regression import Regression
 
@@ -90,32 +92,18 @@ def write_task_report(found: TaskComparison, out: Path, plot_format: str = "png"
     Raises:
         TrainingError: the disk does not take them; each file is whole, the old or the new one.
     """
-    import matplotlib
-
-    # A label like $5-$10 is no formula.
-    with matplotlib.rc_context({"text.parse_math": False, "font.family": families("sans-serif")}):
-        _write(found, out, plot_format)
-
-
-def _write(found: TaskComparison, out: Path, plot_format: str) -> None:
     headings, rows = table_of(found)
     first, *others = found.verdict_lines
     blocks: list[Block] = [Paragraph(first, answer=True), *([Paragraph(" ".join(others))] if others else [])]
-    with kept_whole(out):
-        out.mkdir(parents=True, exist_ok=True)
+    drawings: list[Drawing[TaskComparison]] = []
     if found.strategies:
         standing = found.standing
         strong = frozenset(place for place, each in enumerate(standing.places) if each.label == standing.best)
-        blocks += [
-            Grid(headings, rows, [True] + [False] * (len(headings) - 1), strong, frozenset({len(found.strategies)})),
-            _plot("The score with its interval", "score", _intervals(found, standing), out, plot_format),
-        ]
-        shown = [label for label in dict.fromkeys((standing.best, RIVAL)) if found.of(label)]
-        if isinstance(found.task, Regression):
-            for label in shown:
-                title = f"{label}: predicted against true, and residuals"
-                blocks.append(_plot(title, f"fit-{label}", _fit(found, label), out, plot_format))
-        blocks += _confusions(found, shown)
+        rule = frozenset({len(found.strategies)})
+        blocks.append(Grid(headings, rows, [True] + [False] * (len(headings) - 1), strong, rule))
+        leading = [label for label in dict.fromkeys((standing.best, RIVAL)) if found.of(label)]
+        drawings = _drawings(found, leading)
+        blocks += [*shown(found, drawings, plot_format), *_confusions(found, leading)]
     blocks.append(Notes(notes_of(found)))
     blocks += tuning_blocks(found.plan, found.tunings, found.task.primary)
     blocks += [Heading("Data"), Paragraph(_data(found)), Heading("How it was made"), Notes(_made(found))]
@@ -130,6 +118,7 @@ def _write(found: TaskComparison, out: Path, plot_format: str) -> None:
         "report.html": as_html(top, blocks),
     }
     with kept_whole(out):
+        write_plots(found, drawings, out, plot_format)
         for name, content in files.items():
             write_whole(out / name, content.encode("utf-8"))
 
@@ -156,10 +145,10 @@ def _made(found: TaskComparison) -> list[str]:
     return [*made_lines(found.plan, found.facts, used), intervals]
 
 
-def _confusions(found: TaskComparison, shown: Sequence[str]) -> list[Block]:
+def _confusions(found: TaskComparison, labels: Sequence[str]) -> list[Block]:
     """Of ordered classes the confusion of the best and of TF-IDF, summed over seeds; of several labels F1 of each."""
     blocks: list[Block] = []
-    for label in shown:
+    for label in labels:
         scores = [run.scores for run in found.of(label)]
         if "confusion_matrix" in scores[0]:
             names = scores[0]["labels"]
@@ -182,26 +171,20 @@ def _left(columns: Sequence[Any]) -> list[bool]:
     return [True] + [False] * len(columns)
 
 
-def _plot(title: str, name: str, figure: Figure, out: Path, kind: str) -> Plot:
-    file = f"{name}.{kind}"
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else None)
-    with kept_whole(out):
-        write_whole(out / file, drawn.getvalue())
-    svg = io.BytesIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None})
-    return Plot(title, file, svg.getvalue())
+def _drawings(found: TaskComparison, leading: Sequence[str]) -> list[Drawing[TaskComparison]]:
+    """The scores of all; of numbers also how the leading ones fit."""
+    drawings = [Drawing("score", "The score with its interval", _intervals, 130, usual)]
+    for label in leading if isinstance(found.task, Regression) else ():
+        title = f"{label}: predicted against true, and residuals"
+        drawings.append(Drawing(f"fit-{label}", title, partial(_fit, label=label), 130, usual))
+    return drawings
 
 
-def _intervals(found: TaskComparison, standing: TaskStanding) -> Figure:
+def _intervals(found: TaskComparison) -> Figure:
     """The primary score of each with its interval, the best on top."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     measure = found.task.primary
-    ordered = sorted(standing.places, key=lambda place: place.score, reverse=not measure.higher)
-    figure = Figure(figsize=(7.5, 1.2 + 0.38 * len(ordered)), layout="constrained")
-    FigureCanvasAgg(figure)
+    ordered = sorted(found.standing.places, key=lambda place: place.score, reverse=not measure.higher)
+    figure = empty_figure(7.5, 1.2 + 0.38 * len(ordered))
     axes = figure.subplots()
     factor = 100 if measure.share else 1
     for height, place in enumerate(ordered):

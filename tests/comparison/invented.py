@@ -16,6 +16,7 @@ from lora_clf.data.dataset import Dataset
 
 PARAMETERS = {"head-only": 770, "lora": 332_546, "lora-scratch": 332_546, "last-block": 1_775_234, "full": 22_566_146}
 ENVIRONMENT = {"versions": {"torch": "2", "transformers": "5"}, "machine": {"instruction_set": "AVX2", "threads": 1}}
+BASE = {"name": "tiny", "digest": "b" * 64, "tokenizer_digest": "t" * 64, "parameters": 1, "pooling": "mean"}
 
 
 def invented(
@@ -77,14 +78,13 @@ def invented(
     plain = said(baseline)
     measured = Baseline(plain.probabilities, plain.probabilities, 1.0, 100, 400)
     datasets = {(0, None): data}
-    base = {"name": "tiny", "digest": "b" * 64, "tokenizer_digest": "t" * 64, "parameters": 1, "pooling": "mean"}
     return Comparison(
         plan,
         tuple(outcomes),
         (BaselineOutcome("TF-IDF + LR", 0, None, measured, plain, baseline),),
         (),
         {
-            "base": base,
+            "base": BASE,
             "data": facts_of_data(plan, datasets),
             "environment": ENVIRONMENT,
             "command": None,

@@ -12,8 +12,8 @@ import pytest
 from lora_clf.comparison.comparison import Comparison
 from lora_clf.metrics.classification import average_precision
 from lora_clf.reports.evidence import mistakes_of, without_copies
-from lora_clf.reports.evidence_plots import EVIDENCE, precision_recall, render_evidence, write_evidence
-from lora_clf.reports.plots import write_plots
+from lora_clf.reports.evidence_plots import precision_recall
+from lora_clf.reports.plots import ACCURACY, EVIDENCE, rendered, write_plots
 from tests.comparison.invented import invented, write
 
 RATES = {"head-only": 0.7, "lora": 0.95, "full": 0.9}
@@ -99,16 +99,18 @@ def test_every_plot_is_drawn_alike_each_time(labels: tuple[str, ...], tmp_path: 
     found = learnt(invented(RATES, rows=80, labels=labels))
     assert [evidence.name for evidence in EVIDENCE] == ["confusion", "reliability", "precision-recall", "training"]
     for evidence in EVIDENCE:
-        first = render_evidence(found, evidence, "svg")
-        assert first is not None and first == render_evidence(found, evidence, "svg")
-    files = write_evidence(found, tmp_path, "pdf")
+        first = rendered(found, evidence, "svg")
+        assert first is not None and first == rendered(found, evidence, "svg")
+    write_plots(found, EVIDENCE, tmp_path, "pdf")
+    files = list(tmp_path.iterdir())
     assert len(files) == 4 and all(file.read_bytes().startswith(b"%PDF") for file in files)
 
 
 @pytest.mark.parametrize("labels", [("$0_$50", "$5#_$10", "$50-$100")])
 def test_labels_are_no_formulas(labels: tuple[str, ...], tmp_path: Path) -> None:
     found = learnt(invented(RATES, rows=40, labels=labels))
-    assert len(write_evidence(found, tmp_path, "svg")) == 4 and write_plots(found, tmp_path, "svg")
+    write_plots(found, [*ACCURACY, *EVIDENCE], tmp_path, "svg")
+    assert len(list(tmp_path.iterdir())) == 6
 
 
 def test_training_has_two_axes() -> None:

@@ -8,9 +8,10 @@ import pytest
 
 from lora_clf.cli.quiet import quiet_third_parties
 from lora_clf.errors import UsageError
+from lora_clf.evaluation.drawing import families, style
 from lora_clf.evaluation.fit_plot import plot_fit
-from lora_clf.evaluation.fonts import families
-from lora_clf.reports.plots import AXES, draw, render, style, write_plots
+from lora_clf.reports.accuracy_plots import AXES, draw
+from lora_clf.reports.plots import ACCURACY, rendered, write_plots
 from tests.comparison.invented import PARAMETERS, invented
 
 CASES = {
@@ -25,8 +26,8 @@ CASES = {
 @pytest.mark.parametrize("axis", AXES, ids=lambda axis: axis.name)
 def test_no_name_covers_another_or_leaves_the_plot(case: str, axis) -> None:  # type: ignore[no-untyped-def]
     found = invented(CASES[case], baseline=0.9)
-    rows = [row for row in found.standings if row.kind == "strategy"]
-    figure = draw(found, rows, axis)
+    figure = draw(found, axis)
+    assert figure is not None
     figure.draw_without_rendering()
     (axes,) = figure.axes
     names = {text.get_text(): text for text in axes.texts if text.get_text() in CASES[case]}
@@ -46,17 +47,18 @@ def test_plots_are_written_in_each_format_without_touching_global_state(tmp_path
     found = invented(CASES["usual"])
     begins = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
     for kind, begin in begins.items():
-        files = write_plots(found, tmp_path, kind)
+        write_plots(found, ACCURACY, tmp_path, kind)
+        files = sorted(tmp_path.glob(f"*.{kind}"))
         assert [file.name for file in files] == [f"{axis.name}.{kind}" for axis in AXES]
         assert all(file.read_bytes().startswith(begin) for file in files)
     assert dict(matplotlib.rcParams) == before
-    assert render(found, AXES[0], "png") == (tmp_path / "accuracy-parameters.png").read_bytes()
+    assert rendered(found, ACCURACY[0], "png") == (tmp_path / "accuracy-parameters.png").read_bytes()
     with pytest.raises(UsageError, match="svg"):
-        write_plots(found, tmp_path, "gif")
+        write_plots(found, ACCURACY, tmp_path, "gif")
 
 
 def test_fonts_of_the_system_have_the_letters_that_the_first_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lora_clf.evaluation.fonts.COMMON", ("No Such Font", "cmb10"))
+    monkeypatch.setattr("lora_clf.evaluation.drawing.COMMON", ("No Such Font", "cmb10"))
     families.cache_clear()
     try:
         assert families() == style()["font.family"] == ["DejaVu Sans", "cmb10"]
@@ -69,7 +71,7 @@ def test_fonts_of_the_system_have_the_letters_that_the_first_lacks(monkeypatch: 
 def test_a_letter_that_no_font_has_is_no_warning_in_a_command(
     quiet: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lora_clf.evaluation.fonts.COMMON", ())
+    monkeypatch.setattr("lora_clf.evaluation.drawing.COMMON", ())
     families.cache_clear()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")

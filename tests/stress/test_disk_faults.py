@@ -29,7 +29,7 @@ from lora_clf.comparison.outcome import write_outcome
 from lora_clf.data import sms_spam
 from lora_clf.errors import AdapterError, CheckpointError, LoraClfError
 from lora_clf.inference.cache import prefix_cache
-from lora_clf.reports import evidence_plots, plots, report
+from lora_clf.reports import plots, report
 from lora_clf.training.checkpoint import read_checkpoint
 from lora_clf.training.checkpoints import CheckpointFolder, Checkpoints, generations
 from lora_clf.training.loop import train
@@ -230,8 +230,7 @@ def drawn() -> Iterator[tuple[Comparison, Comparison]]:
     made = {id(one): report.document(one) for one in both}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "document", lambda one, kind: made[id(one)])
-        patch.setattr(plots, "render", lambda *_: b"a plot" * 2_000)
-        patch.setattr(evidence_plots, "render_evidence", lambda *_: b"a plot" * 2_000)
+        patch.setattr(plots, "rendered", lambda *_: b"a plot" * 2_000)
         yield both
 
 
