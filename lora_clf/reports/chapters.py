@@ -32,7 +32,6 @@ def curve_blocks(comparison: Comparison, plot_format: str) -> list[Block]:
     headings, accuracy = curve_table(comparison, "accuracy")
     _, f1 = curve_table(comparison, "macro_f1")
     gaps = [row for row in curve_table(comparison, "to_rival")[1] if set(row[1:]) != {NONE}]
-    left = [True] + [False] * (len(headings) - 1)
     baselines = [place for place, row in enumerate(accuracy) if _kinds(comparison)[row[0]] == "baseline"]
     rule = frozenset(baselines[:1])
     blocks: list[Block] = [
@@ -40,9 +39,9 @@ def curve_blocks(comparison: Comparison, plot_format: str) -> list[Block]:
         Paragraph(sentence_of(comparison)),
         *shown(comparison, [CURVE], plot_format),
         Paragraph("Test accuracy, %: mean over draws, and its 95 % interval, by examples of each class."),
-        Grid(headings, accuracy, left, rule=rule),
+        Grid(headings, accuracy, rule=rule),
         Paragraph("Test macro-F1, %, likewise."),
-        Grid(headings, f1, left, rule=rule),
+        Grid(headings, f1, rule=rule),
     ]
     if gaps:
         blocks += [
@@ -50,7 +49,7 @@ def curve_blocks(comparison: Comparison, plot_format: str) -> list[Block]:
                 "Accuracy minus that of TF-IDF + LR on the same examples, points; the intervals are corrected for all "
                 "strategies and sizes."
             ),
-            Grid(headings, gaps, left),
+            Grid(headings, gaps),
         ]
     curve = comparison.plan.curve
     assert curve is not None
@@ -117,7 +116,7 @@ def tuning_blocks(plan: Plan, tunings: Sequence[Tuning], measure: Measure) -> li
             "settings, the others drawn at random from what it declares, without repeats; one that declares less has "
             "fewer. Each was scored on folds inside the training part. Seconds of tuning are in no other column."
         ),
-        Grid(headings, rows, [True, True, False, True, False, False, False]),
+        Grid(headings, rows, [True, True, False, True]),
     ]
 
 
@@ -163,11 +162,7 @@ def alarm_blocks(comparison: Comparison) -> list[Block]:
             "for other texts, with the threshold found anew; with several seeds from the lowest end to the highest. "
             "Fewer than 10 false alarms say nothing of a rate."
         ),
-        Grid(
-            ["strategy", *(f"found at {_share(rate)} false alarms, %" for rate in RATES)],
-            table,
-            [True] + [False] * len(RATES),
-        ),
+        Grid(["strategy", *(f"found at {_share(rate)} false alarms, %" for rate in RATES)], table),
     ]
 
 

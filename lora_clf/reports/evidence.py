@@ -81,7 +81,7 @@ def copy_blocks(comparison: Comparison) -> list[Block]:
             "answered from memory. The rows that are left are not the same kind of texts, so the difference is no "
             "exact price of the leak."
         ),
-        Grid(headings, table, [True] + [False] * (len(headings) - 1)),
+        Grid(headings, table),
     ]
 
 

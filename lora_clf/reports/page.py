@@ -34,11 +34,11 @@ class Notes:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table: ``left`` columns hold words, ``strong`` rows stand out, before ``rule`` rows is a line."""
+    """A table: ``strong`` rows stand out, before ``rule`` rows is a line; ``left`` as in `markdown_table`."""
 
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
-    left: Sequence[bool]
+    left: Sequence[bool] = (True,)
     strong: frozenset[int] = frozenset()
     rule: frozenset[int] = frozenset()
 
@@ -97,8 +97,10 @@ def _html(block: Block) -> str:
 
 
 def _grid(grid: Grid) -> str:
+    words = {place for place, holds in enumerate(grid.left) if holds}
+
     def cell(tag: str, text: str, place: int) -> str:
-        kinds = ["word"] * grid.left[place] + ["long"] * (tag == "th" and len(text) > LONG)
+        kinds = ["word"] * (place in words) + ["long"] * (tag == "th" and len(text) > LONG)
         kind = f' class="{" ".join(kinds)}"' if kinds else ""
         scope = ' scope="col"' if tag == "th" else ""
         return f"<{tag}{kind}{scope}>{escape(text).replace(' %', '&nbsp;%')}</{tag}>"

@@ -151,7 +151,7 @@ def _further(comparison: Comparison, rows: Sequence[Standing]) -> list[Block]:
     return [
         Heading("Further scores"),
         Paragraph("After scaling: the calibration error with the temperature that was found on validation rows."),
-        Grid(headings, table, [True] + [False] * (len(headings) - 1)),
+        Grid(headings, table),
     ]
 
 
@@ -183,7 +183,7 @@ def _costs(rows: Sequence[Standing]) -> list[Block]:
             "Memory above base is the peak while training, over what the loaded base and data hold. FLOPs are counted, "
             "not measured: what is frozen once, what trains in every epoch, padding and heads left out."
         ),
-        Grid(headings, table, [True] + [False] * (len(headings) - 1)),
+        Grid(headings, table),
     ]
 
 
@@ -211,7 +211,6 @@ def _data(facts: dict[str, Any]) -> list[Block]:
             *([label, *(f"{first['per_class'][part][label]:,}" for part in parts)] for label in facts["labels"]),
             ["all", *(f"{first['rows'][part]:,}" for part in parts)],
         ],
-        [True] + [False] * len(parts),
         rule=frozenset({len(facts["labels"])}),
     )
     leaks = Grid(
@@ -224,7 +223,6 @@ def _data(facts: dict[str, Any]) -> list[Block]:
             ]
             for entry in facts["leaks"]
         ],
-        [True] + [False] * (len(LEVELS) + 1),
     )
     licence = f", licence {facts['licence']}" if facts["licence"] else ""
     blocks: list[Block] = [

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Literal
 
 from lora_clf.base.reading import Reading
@@ -228,11 +229,11 @@ def _side_by_side(sizes: Sequence[int], width: int) -> list[list[int]]:
     return groups
 
 
-def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[bool]) -> str:
-    """Any table in GitHub's Markdown."""
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[bool] = (True,)) -> str:
+    """Any table in GitHub's Markdown; ``left`` says which columns hold words, those beyond its end hold numbers."""
     lines = [
         "| " + " | ".join(headings) + " |",
-        "|" + "|".join(":---" if one else "---:" for one in left) + "|",
+        "|" + "|".join(":---" if one else "---:" for one, _ in zip_longest(left, headings, fillvalue=False)) + "|",
         *("| " + " | ".join(escaped(cell) for cell in row) + " |" for row in rows),
     ]
     return "\n".join(lines) + "\n"

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -100,7 +100,7 @@ def write_task_report(found: TaskComparison, out: Path, plot_format: str = "png"
         standing = found.standing
         strong = frozenset(place for place, each in enumerate(standing.places) if each.label == standing.best)
         rule = frozenset({len(found.strategies)})
-        blocks.append(Grid(headings, rows, [True] + [False] * (len(headings) - 1), strong, rule))
+        blocks.append(Grid(headings, rows, strong=strong, rule=rule))
         leading = [label for label in dict.fromkeys((standing.best, RIVAL)) if found.of(label)]
         drawings = _drawings(found, leading)
         blocks += [*shown(found, drawings, plot_format), *_confusions(found, leading)]
@@ -156,19 +156,15 @@ def _confusions(found: TaskComparison, labels: Sequence[str]) -> list[Block]:
             rows = [[name, *map(str, line)] for name, line in zip(names, counts.tolist(), strict=True)]
             columns = ["true class", *(f"as {name}" for name in names)]
             together = f", {len(scores)} seeds together" if len(scores) > 1 else ""
-            blocks += [Heading(f"Confusion of {label}{together}"), Grid(columns, rows, _left(names))]
+            blocks += [Heading(f"Confusion of {label}{together}"), Grid(columns, rows)]
         elif "per_label" in scores[0]:
             keys = ("precision", "recall", "f1", "pr_auc", "support")
             rows = [
                 [name, *(f"{np.mean([each['per_label'][name][key] for each in scores]):.3g}" for key in keys)]
                 for name in scores[0]["per_label"]
             ]
-            blocks += [Heading(f"Label by label: {label}"), Grid(["label", *keys], rows, _left(keys))]
+            blocks += [Heading(f"Label by label: {label}"), Grid(["label", *keys], rows)]
     return blocks
-
-
-def _left(columns: Sequence[Any]) -> list[bool]:
-    return [True] + [False] * len(columns)
 
 
 def _drawings(found: TaskComparison, leading: Sequence[str]) -> list[Drawing[TaskComparison]]:
