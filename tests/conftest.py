@@ -105,8 +105,11 @@ def real_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 def _seeded() -> None:
     random.seed(0)
     np.random.seed(0)
-    if "torch" in sys.modules:
-        sys.modules["torch"].manual_seed(0)
+    if torch := sys.modules.get("torch"):
+        # Not torch.manual_seed: without a GPU that keeps a whole stack trace for every call.
+        torch.default_generator.manual_seed(0)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(0)
 
 
 @pytest.fixture

@@ -107,24 +107,33 @@ def test_an_engine_must_be_a_lora_strategy(tmp_path: Path) -> None:
 PROGRAM = """
 import sys
 from pathlib import Path
-from tests.adapters.making import make
-for number, case in enumerate((("bert", "lora", "family"), ("gpt2", "lora-scratch", "mean"), ("t5", "full", "mean"))):
-    make(*case).save(Path(sys.argv[1]) / str(number))
+from tests.adapters.test_round_trip import write_three
+write_three(Path(sys.argv[1]))
 """
 
 
+def write_three(folder: Path) -> None:
+    cases = (("bert", "lora", "family"), ("gpt2", "lora-scratch", "mean"), ("t5", "full", "mean"))
+    for number, case in enumerate(cases):
+        make(*case).save(folder / str(number))
+
+
 def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
-    found = []
-    for seed in ("1", "4242"):
-        subprocess.run(
-            [sys.executable, "-c", PROGRAM, str(tmp_path / seed)],
-            env={**os.environ, "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"},
-            cwd=Path(__file__).parents[2],
-            check=True,
-        )
-        found.append([contents(tmp_path / seed / str(number)) for number in range(3)])
-    assert found[0] == found[1]
-    for files in found[0]:
+    """This one, and one with another hash seed."""
+    write_three(tmp_path / "here")
+    subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path / "there")],
+        env={
+            **os.environ,
+            "PYTHONHASHSEED": "1" if os.environ.get("PYTHONHASHSEED") == "4242" else "4242",
+            "OMP_NUM_THREADS": "1",
+        },
+        cwd=Path(__file__).parents[2],
+        check=True,
+    )
+    here, there = ([contents(tmp_path / place / str(number)) for number in range(3)] for place in ("here", "there"))
+    assert here == there
+    for files in here:
         for content in files.values():
             assert str(tmp_path).encode() not in content and os.uname().nodename.encode() not in content
 

@@ -83,7 +83,13 @@ def test_each_computes_its_canaries(name: str, minilm: Base) -> None:
     assert load_adapter(HOME / name, minilm, verify=True).verify() < 1e-4
 
 
-@pytest.mark.parametrize("name", NAMES)
+# Of each data set and of each kind of file one by default, of the smaller ones; a thousand texts take long.
+BY_DEFAULT = ("sms-spam-head-only", "trec-lora")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in BY_DEFAULT else pytest.mark.slow) for name in NAMES]
+)
 def test_each_reproduces_its_accuracy(name: str, minilm: Base, shared: Path) -> None:
     adapter = load_adapter(HOME / name, minilm)
     if name.startswith("trec"):

@@ -2,50 +2,55 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from lora_clf.tuners import strategies
-from tests.pickles import search_path
-
-ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = """
-import hashlib, json, sys, tempfile
-from pathlib import Path
 from lora_clf.training.loop import train
 from lora_clf.training.settings import TrainSettings
 from lora_clf.tuners import create, strategies
 from tests.bases import tiny_base
+from tests.pickles import search_path
 from tests.training.test_loop import toy
 
-digests = {}
-for name in strategies():
-    options = {"dropout": 0.2} if "dropout" in strategies()[name].flags() else {}
-    settings = TrainSettings(epochs=2, batch_size=8, seed=3)
-    result = train(tiny_base("bert"), toy(), create(name, **options), settings)
-    with tempfile.TemporaryDirectory() as place:
-        folder = result.save(Path(place) / "adapter")
-        digests[name] = {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(folder.iterdir())}
-print(json.dumps(digests))
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = """
+import json
+from tests.training.test_determinism import trained
+print(json.dumps(trained()))
 """
+
+
+def trained() -> dict[str, dict[str, str]]:
+    """The digest of every file of every strategy's adapter."""
+    found = {}
+    for name, strategy in strategies().items():
+        options = {"dropout": 0.2} if "dropout" in strategy.flags() else {}
+        settings = TrainSettings(epochs=2, batch_size=8, seed=3)
+        result = train(tiny_base("bert"), toy(24), create(name, **options), settings)
+        with tempfile.TemporaryDirectory() as place:
+            folder = result.save(Path(place) / "adapter")
+            found[name] = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+    return found
 
 
 @pytest.fixture(scope="module")
 def digests() -> list[dict[str, dict[str, str]]]:
-    """Digests of every file of every strategy's adapter, from two processes."""
-    found = []
-    for seed in ("1", "4242"):
-        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": search_path(ROOT), "OMP_NUM_THREADS": "1"}
-        out = subprocess.run(
-            [sys.executable, "-c", PROGRAM], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-        )
-        found.append(json.loads(out.stdout.splitlines()[-1]))
-    return found
+    """From this process, whatever it did before, and from one of its own with another hash seed."""
+    seed = "1" if os.environ.get("PYTHONHASHSEED") == "4242" else "4242"
+    environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": search_path(ROOT), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-c", PROGRAM]
+    with subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as child:
+        here = trained()
+        said, _ = child.communicate()
+    assert child.returncode == 0
+    return [here, json.loads(said.splitlines()[-1])]
 
 
 @pytest.mark.parametrize("strategy", list(strategies()))
