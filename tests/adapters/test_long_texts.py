@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lora_clf.adapters import rules
+from lora_clf.adapters import canary, rules
 from lora_clf.adapters.adapter import Adapter, load_adapter
 from lora_clf.adapters.average import average
 from lora_clf.adapters.extraction import extract
@@ -55,6 +55,13 @@ def make(
     header = make_header(base, tuned, labels=LABELS, positive_label="spam", seed=3, max_length=40,
                          reading=reading.settings())  # fmt: skip
     return Adapter(base, tuned, header)
+
+
+@pytest.fixture(autouse=True)
+def _a_shorter_canary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the long sentence is still dozens of chunks, each of which is a pass of its own."""
+    whole = canary.SENTENCES
+    monkeypatch.setattr(canary, "SENTENCES", {**whole, "long": whole["long"][: len(whole["long"]) // 10]})
 
 
 @pytest.mark.parametrize("reading", READINGS, ids=str)

@@ -119,7 +119,7 @@ def write_three(folder: Path) -> None:
 
 
 def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
-    """This one, and one with another hash seed."""
+    """This one, and one with another hash seed. Of every strategy: tests/training/test_determinism.py."""
     write_three(tmp_path / "here")
     subprocess.run(
         [sys.executable, "-c", PROGRAM, str(tmp_path / "there")],

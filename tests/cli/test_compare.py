@@ -113,6 +113,7 @@ def test_folds_are_cut_by_groups(table: Path, tmp_path: Path) -> None:
         assert not of[0] & of[1] and not of[0] & of[2] and not of[1] & of[2]
 
 
+@pytest.mark.usefixtures("inside")
 def test_a_small_comparison(cli: Cli, base: Path, table: Path, tmp_path: Path) -> None:
     args = (
         "compare", table, "--base", base, "--strategies", "head-only", "--seeds", 1, "--epochs", 1, "--out",

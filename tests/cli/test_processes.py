@@ -9,12 +9,17 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.cli.conftest import Ran
 
 COMMAND = [sys.executable, "-m", "lora_clf"]
 
@@ -104,18 +109,42 @@ def test_a_closed_stdout_ends_nothing(tmp_path: Path, closed: str) -> None:
     assert header.startswith('"row","label","text"')
 
 
+@contextmanager
+def piped(text: str) -> Iterator[None]:
+    """As ``| command`` in this process: what it reads at /dev/stdin is a pipe with ``text``, once."""
+    reading, writing = os.pipe()
+
+    def fill() -> None:
+        with suppress(BrokenPipeError), os.fdopen(writing, "w", encoding="utf-8") as stream:
+            stream.write(text)
+
+    before = os.dup(0)
+    os.dup2(reading, 0)
+    os.close(reading)
+    thread = threading.Thread(target=fill)
+    thread.start()
+    try:
+        yield
+    finally:
+        os.dup2(before, 0)  # who still writes finds nobody who reads
+        os.close(before)
+        thread.join()
+
+
 @pytest.mark.skipif(not Path("/dev/stdin").exists(), reason="there is no such place")
-def test_a_pipe_is_a_table(adapter: Path, base: Path, table: Path, tmp_path: Path) -> None:
+def test_a_pipe_is_a_table(cli: Callable[..., Ran], adapter: Path, base: Path, table: Path, tmp_path: Path) -> None:
     text = table.read_text(encoding="utf-8")
     said = {}
     for place in (table, "/dev/stdin"):
-        leaks = start("data", "leaks", place, "--json", input=text)
-        scores = start("evaluate", adapter, place, "--base", base, "--seed", 0, "--json", input=text)
-        assert leaks.returncode == scores.returncode == 0, leaks.stderr + scores.stderr
-        said[place] = json.loads(leaks.stdout)["random"]["leaks"], json.loads(scores.stdout)["test"]
+        with piped(text):
+            leaks = cli("data", "leaks", place, "--json").ok().json()
+        with piped(text):
+            scores = cli("evaluate", adapter, place, "--base", base, "--seed", 0, "--json").ok().json()
+        said[place] = leaks["random"]["leaks"], scores["test"]
     assert said[table] == said["/dev/stdin"]
+    with piped(text):
+        refused = cli("compare", "/dev/stdin", "--base", base, "--out", tmp_path / "no")
+    assert refused.code == 2 and refused.err.startswith("Error: /dev/stdin is no file that every run")
+    assert not list(tmp_path.iterdir())
     cleaned = start("data", "clean", "/dev/stdin", input="text\nA: well uh yes\n")
     assert cleaned.returncode == 0 and "1 text; changed or taken out: 1 speakers" in cleaned.stderr
-    refused = start("compare", "/dev/stdin", "--base", base, "--out", tmp_path / "no", input=text)
-    assert refused.returncode == 2 and refused.stderr.startswith("Error: /dev/stdin is no file that every run")
-    assert not list(tmp_path.iterdir())

@@ -19,6 +19,7 @@ from lora_clf.errors import (
     UsageError,
 )
 from lora_clf.tuners import create, strategies
+from lora_clf.tuners.base import Tuned
 from tests.bases import ARCHITECTURE_NAMES, FAMILY_NAMES, WIDTH, batch, randomise, tiny_base
 
 STRATEGIES = tuple(strategies())
@@ -66,6 +67,27 @@ def test_the_suite_covers_what_it_says() -> None:
     assert len(HEADS) == 13 * 3 + 11
 
 
+@pytest.fixture(scope="module")
+def kept(base: Base) -> dict[str, Tuned]:
+    """Every strategy on this base with weights that moved, as far as tests asked for it."""
+    return {}
+
+
+@pytest.fixture
+def moved(base: Base, kept: dict[str, Tuned], strategy: str) -> Iterator[Tuned]:
+    """One that tests share; each leaves its weights and its mode as they were."""
+    if strategy not in kept:
+        kept[strategy] = create(strategy).prepare(base.view(CLASSES, seed=3))
+        randomise(kept[strategy])
+    tuned = kept.pop(strategy)  # and back only from a test that passed its checks here
+    before = {name: tensor.clone() for name, tensor in tuned.state_dict().items()}
+    yield tuned
+    tuned.view.eval().zero_grad()
+    after = tuned.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    kept[strategy] = tuned
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 class TestEveryArchitecture:
     """Run for each of the eleven architectures through the ``base`` fixture."""
@@ -83,9 +105,8 @@ class TestEveryArchitecture:
             same = torch.equal(plain(*batch()), tuned.view(*batch()))
         assert same == tuned.tuner.identity_at_init
 
-    def test_every_trainable_parameter_gets_a_gradient_and_nothing_else_does(self, base: Base, strategy: str) -> None:
-        tuned = create(strategy).prepare(base.view(CLASSES, seed=3))
-        randomise(tuned)
+    def test_every_trainable_parameter_gets_a_gradient_and_nothing_else_does(self, moved: Tuned) -> None:
+        tuned = moved
         tuned.view.train()
         tuned.view(*batch()).square().sum().backward()
         trainable = tuned.trainable()
@@ -99,17 +120,15 @@ class TestEveryArchitecture:
         assert tuned.trainable_parameters == sum(p.numel() for p in tuned.view.parameters() if p.requires_grad)
         assert any(name.startswith("head.") for name in trainable)
 
-    def test_state_travels_to_a_new_view(self, base: Base, strategy: str) -> None:
-        first = create(strategy).prepare(base.view(CLASSES, seed=3))
-        randomise(first)
+    def test_state_travels_to_a_new_view(self, base: Base, strategy: str, moved: Tuned) -> None:
+        first = moved
         second = create(strategy).prepare(base.view(CLASSES, seed=4))
         second.load_state_dict(first.state_dict())
         with torch.no_grad():
             assert torch.equal(first.view(*batch()), second.view(*batch()))
 
-    def test_a_text_is_answered_alone_as_in_a_batch(self, base: Base, strategy: str) -> None:
-        tuned = create(strategy).prepare(base.view(CLASSES, seed=3))
-        randomise(tuned)
+    def test_a_text_is_answered_alone_as_in_a_batch(self, moved: Tuned) -> None:
+        tuned = moved
         ids, mask = batch()
         with torch.no_grad():
             expected = tuned.view(ids, mask)
@@ -117,9 +136,8 @@ class TestEveryArchitecture:
         assert (torch.cat(alone) - expected).abs().max() <= 1e-5 * max(1.0, float(expected.abs().max()))
         assert expected.std() > 1e-4
 
-    def test_merged_computes_the_same(self, base: Base, strategy: str) -> None:
-        tuned = create(strategy).prepare(base.view(CLASSES, seed=3))
-        randomise(tuned)
+    def test_merged_computes_the_same(self, base: Base, moved: Tuned) -> None:
+        tuned = moved
         if not tuned.tuner.mergeable:
             with pytest.raises(NotMergeableError):
                 tuned.merge()
@@ -135,8 +153,8 @@ class TestEveryArchitecture:
         assert all(torch.equal(before[name], tensor) for name, tensor in tuned.state_dict().items())
         assert not any("lora" in name for name, _ in merged.named_parameters())
 
-    def test_strict_load_lists_every_problem_and_changes_nothing(self, base: Base, strategy: str) -> None:
-        tuned = create(strategy).prepare(base.view(CLASSES, seed=3))
+    def test_strict_load_lists_every_problem_and_changes_nothing(self, moved: Tuned) -> None:
+        tuned = moved
         before = tuned.state_dict()
         state = {name: tensor + 1 for name, tensor in before.items()}
         names = sorted(state)
