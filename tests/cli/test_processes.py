@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from lora_clf.cli.app import main
 from tests.cli.conftest import Ran
 
 COMMAND = [sys.executable, "-m", "lora_clf"]
@@ -39,10 +41,23 @@ def test_train_writes_its_progress_to_stderr_alone(base: Path, table: Path, tmp_
     assert len(ran.stderr.splitlines()) == 1 and ran.stderr.startswith("epoch 1/1: "), ran.stderr
 
 
-def test_a_terminal_that_cannot_show_a_character(adapter: Path, base: Path) -> None:
+def test_a_terminal_that_cannot_show_a_character(
+    adapter: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "texts.csv"
+    table.write_text("text\nnaïve ☕\n", encoding="utf-8")
     surroundings = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    ran = start("predict", adapter, "--base", base, "naïve ☕", env=surroundings)
-    assert ran.returncode == 0 and "na\\xefve" in ran.stdout
+    ran = start("data", "clean", table, env=surroundings)
+    assert ran.returncode == 0 and "na\\xefve \\u2615" in ran.stdout
+    # A command that takes long to load, in this process.
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(sys, "argv", ["lora-clf", "predict", str(adapter), "--base", str(base), "naïve ☕"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    shown = terminal.buffer
+    assert isinstance(shown, io.BytesIO)
+    assert ended.value.code == 0 and b"na\\xefve \\u2615" in shown.getvalue()
 
 
 def test_a_pipe_that_closes(adapter: Path, base: Path) -> None:
