@@ -126,7 +126,6 @@ def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
         env={
             **os.environ,
             "PYTHONHASHSEED": "1" if os.environ.get("PYTHONHASHSEED") == "4242" else "4242",
-            "OMP_NUM_THREADS": "1",
         },
         cwd=Path(__file__).parents[2],
         check=True,

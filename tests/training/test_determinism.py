@@ -44,7 +44,7 @@ def trained() -> dict[str, dict[str, str]]:
 def digests() -> list[dict[str, dict[str, str]]]:
     """From this process, whatever it did before, and from one of its own with another hash seed."""
     seed = "1" if os.environ.get("PYTHONHASHSEED") == "4242" else "4242"
-    environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": search_path(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": search_path(ROOT)}  # as many threads as here
     words = [sys.executable, "-c", PROGRAM]
     with subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as child:
         here = trained()
