@@ -36,6 +36,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one epoch: to see that it runs")
     flags = parser.parse_args()
     more = ("--epochs", "1") if flags.quick else ()
+    if flags.quick and flags.out == HOME:
+        flags.out = Path("runs") / "quick" / HOME.name
     sms = ("--data", flags.sms)
     trec = ("--data", flags.trec_train, "--test-file", flags.trec_test)
     for task, strategies, data in (("sms-spam", SMS, sms), ("trec", TREC, trec)):

@@ -132,7 +132,7 @@ def short(title: str, value: dict[str, Any]) -> str:
     ]
     headings = ["strategy", "accuracy %", "95 % interval", *_copies(value), *_kinds(value)]
     headings += ["trainable", "adapter", "training s"]
-    return f"**{title}** ({_runs(value)})\n\n{_table(headings, rows)}\n{value['verdict']}\n"
+    return f"**{title}** ({_runs(value)})\n\n{_table(headings, rows)}\n{_verdict(value)}\n"
 
 
 def table(value: dict[str, Any]) -> str:
@@ -173,7 +173,7 @@ def table(value: dict[str, Any]) -> str:
         f"{machine['instruction_set']}, {machine['threads']} threads."
     )
     failed = [f"\nFailed: {failure['cell']}: {failure['message']}" for failure in value["failures"]]
-    return f"{_table(headings, rows)}\n{value['verdict']}\n\n{made}\n" + "".join(failed)
+    return f"{_table(headings, rows)}\n{_verdict(value)}\n\n{made}\n" + "".join(failed)
 
 
 def curve_table(value: dict[str, Any]) -> str:
@@ -195,6 +195,11 @@ def curve_table(value: dict[str, Any]) -> str:
             beats.setdefault(point["label"], []).extend([point["k"]] if (gap["low"] or 0) > 0 else [])
     table = _table(headings, [[label, *cells] for label, cells in rows.items()])
     return f"{table}\n{who_beats(beats, sizes)}\n\n{note}\n"
+
+
+def _verdict(value: dict[str, Any]) -> str:
+    """The answer, with what to take in bold."""
+    return re.sub(r"^(Take [^:,]+|This data cannot decide which strategy to take)", r"**\1**", value["verdict"])
 
 
 def _rows(value: dict[str, Any]) -> int:

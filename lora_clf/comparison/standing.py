@@ -252,7 +252,7 @@ def _costs(comparison: Comparison, label: str) -> dict[str, Any]:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """Of those that there are; older cells have none."""
+    """Of those that there are."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
