@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 FLAGS: dict[str, dict[str, Any]] = {
     "adapter": {"type": Path, "action": "append", "help": "a folder; as often as you like"},
-    "data": {"default": "sms-spam", "help": "sms-spam, demo, or the path of a table"},
+    "data": {"default": "sms-spam", "help": "sms-spam (fetched), or the path of its file or of another table"},
     "base": {"default": "minilm", "help": "minilm, gpt2, a folder or a Hub id"},
     "device": {"default": "auto"},
-    "budget": {"type": float, "help": "seconds after which nothing more begins; run it again to go on"},
-    "seed": {"type": int, "default": 0, "help": "of the order inside the blocks"},
-    "quick": {"action": "store_true", "help": "tiny or few of everything: to see that it runs, not for figures"},
+    "budget": {"type": float, "help": "seconds (of each job) after which nothing more begins; run it again to go on"},
+    "seed": {"type": int, "default": 0, "help": "of whatever is drawn, as the order inside the blocks"},
+    "quick": {"action": "store_true", "help": "as little as can be: to see that it runs, not for figures"},
     "table": {"action": "store_true", "help": "print the table of the result; measure and write nothing"},
 }
 

@@ -34,7 +34,7 @@ def table(results: dict[str, Any]) -> str:
         if (check := value.get("complete")) and "steps" in check:
             both = f"ours {figure(check['ours'], 's')}, theirs {figure(check['theirs'], 's')}"
             notes.append(f"One complete run of `{name}`: {both}, ratio {check['ratio']:.3g}.")
-    native = not results or any(value["provenance"]["machine"].get("native_bf16") for value in results.values()
+    native = any(value["provenance"]["machine"].get("native_bf16") for value in results.values()
                                 if "provenance" in value)  # fmt: skip
     left = [f"`{job.name}` ({job.row}; target {bound(job.target, job.at_most)})" for job in JOBS.values()
             if job.target is not None and (native or not job.native_bf16)

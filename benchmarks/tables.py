@@ -94,8 +94,6 @@ def rewritten(text: str, results: Path) -> str:
         elif value := load(results, name):
             body = table(value)
         elif name in OWN and all(file.is_file() for file in files):
-            if str(HERE) not in sys.path:
-                sys.path.append(str(HERE))
             values = [json.loads(file.read_text(encoding="utf-8")) for file in files]
             made: str = importlib.import_module(OWN[name]).table(*values)
             body = made.rstrip("\n") + "\n"

@@ -118,10 +118,10 @@ def _seeded() -> None:
     random.seed(0)
     np.random.seed(0)
     if torch := sys.modules.get("torch"):
-        # Not torch.manual_seed: without a GPU that keeps a whole stack trace for every call.
-        torch.default_generator.manual_seed(0)
-        if torch.cuda.is_initialized():
-            torch.cuda.manual_seed_all(0)
+        if torch.accelerator.is_available():
+            torch.manual_seed(0)
+        else:  # where that would note down a whole stack trace every time
+            torch.default_generator.manual_seed(0)
 
 
 @pytest.fixture

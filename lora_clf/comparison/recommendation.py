@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lora_clf.comparison.measurements import Measurements, groups_of, validated
+from lora_clf.comparison.price import Price, from_cheapest
 from lora_clf.errors import UsageError
 from lora_clf.evaluation.noninferiority import Shortfalls, items_needed, shortfalls
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 MARGIN = 1.0  # points
 CONFIDENCE = 0.95
-NEAR = 1.25  # times as long: runs that do the same differ by as much on a busy machine
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,7 @@ class Recommendation:
         labelled: all labelled rows, of which the validation part is a fixed share.
         labelled_needed: how many of them would be needed, about, to show of one (where the best is to be taken: of a
             cheaper one) that it is within the margin; None where that is decided, or more rows alone would not decide.
-        candidates: from the cheapest to the dearest: trainable parameters, then cold seconds; of such as answer alike
-            the first of the plan.
+        candidates: from the cheapest to the dearest (`from_cheapest`): trainable parameters, then cold seconds.
     """
 
     margin: float
@@ -158,23 +157,15 @@ def _candidate(comparison: Comparison, label: str, losses: Shortfalls, place: in
 
 
 def _by_price(comparison: Comparison, candidates: Sequence[Candidate], measured: Measurements) -> list[Candidate]:
-    """From the cheapest to the dearest.
-
-    Of those with as many parameters that are right in the same rows with every seed, as two layers of one function,
-    the order of the plan decides and not what the clock makes of equal work.
-    """
-    right = {label: row.tobytes() for label, row in zip(measured.labels, measured.correct, strict=True)}
-    places = {contender.label: place for place, contender in enumerate(comparison.plan.contenders)}
-    same = {one.label: (one.trainable_parameters, right[one.label]) for one in candidates}
-    least = {key: min(one.cold_seconds for one in candidates if same[one.label] == key) for key in same.values()}
-
-    def price(one: Candidate) -> tuple[int, float, int]:
-        seconds = least[same[one.label]]
-        if one.cold_seconds > NEAR * seconds:
-            seconds = one.cold_seconds
-        return one.trainable_parameters, seconds, places[one.label]
-
-    return sorted(candidates, key=price)
+    """From the cheapest to the dearest, `from_cheapest` in the order of the plan."""
+    right = dict(zip(measured.labels, measured.correct, strict=True))
+    named = {one.label: one for one in candidates}
+    prices = {
+        label: Price(named[label].trainable_parameters, named[label].cold_seconds, right[label].tobytes())
+        for label in (contender.label for contender in comparison.plan.contenders)
+        if label in named
+    }
+    return [named[label] for label in from_cheapest(prices)]
 
 
 def sentences_of(found: Recommendation) -> list[str]:

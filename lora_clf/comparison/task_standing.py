@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_clf.comparison.task_comparison import BASELINES, TaskComparison
+from lora_clf.comparison.price import Price, from_cheapest
+from lora_clf.comparison.task_comparison import BASELINES, TaskComparison, TaskRun
 from lora_clf.evaluation.intervals import cost_interval, mean_spread
 from lora_clf.evaluation.noninferiority import shortfalls
 from lora_clf.evaluation.simultaneous import Moments, all_pairs, letters, moments
@@ -140,9 +141,14 @@ def standing_of(found: TaskComparison) -> TaskStanding:
                 within=bound is not None and bound <= margin,
             )
         )
-    fine = [place for place in places if place.within]
-    chosen = min(fine, key=lambda place: (place.parameters or 0, place.seconds), default=None)
-    return TaskStanding(tuple(places), margin, None if chosen is None else chosen.label, best)
+    within = {place.label: place for place in places if place.within}
+    chosen = from_cheapest({label: _price(place, found.of(label)) for label, place in within.items()})
+    return TaskStanding(tuple(places), margin, chosen[0] if chosen else None, best)
+
+
+def _price(place: Place, runs: Sequence[TaskRun]) -> Price:
+    """What a strategy costs, its runs on the validation part beside it."""
+    return Price(place.parameters or 0, place.seconds, np.array([run.validation_costs for run in runs]).tobytes())
 
 
 def _moments(

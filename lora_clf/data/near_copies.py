@@ -139,7 +139,8 @@ def _gram_matrix(texts: Sequence[str]) -> Any:
     """
     from scipy.sparse import csr_matrix
 
-    padded = [text.ljust(GRAM, "\x00") if len(text) < GRAM else text for text in texts]
+    unused = next(letter for letter in map(chr, range(sys.maxunicode)) if not any(letter in text for text in texts))
+    padded = [text.ljust(GRAM, unused) if len(text) < GRAM else text for text in texts]
     used = np.zeros(sys.maxunicode + 1, np.uint64)
     for part in _some_of(padded, CHARACTERS):
         used[_points(part)] = 1

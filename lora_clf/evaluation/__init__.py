@@ -1,1 +1,1 @@
-"""How far a score can be trusted: intervals for rates, for means over seeds and for paired differences."""
+"""How far a score can be trusted: intervals of rates, means over seeds and paired differences; how plots are drawn."""

@@ -252,7 +252,7 @@ def cost_interval(costs: npt.ArrayLike, clusters: Groups | None, usual: float, *
     Args:
         costs: (S, N) one row for each seed; or (N,) for one seed.
         clusters: (N,) the cluster of each item; None where all stand alone.
-        usual: the cost that counts as 1 where costs have no bound: their mean.
+        usual: the cost that counts as 1 where costs have no bound, not 0: usually their mean.
         share: whether costs are 0 to 1, so that the interval is `clustered`; else it is that of `crossed_mean`.
     """
     if share:

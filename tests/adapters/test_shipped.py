@@ -85,6 +85,7 @@ def test_each_computes_its_canaries(name: str, minilm: Base) -> None:
 
 # Of each data set and of each kind of file one by default, of the smaller ones; a thousand texts take long.
 BY_DEFAULT = ("sms-spam-head-only", "trec-lora")
+assert set(BY_DEFAULT) <= set(NAMES)
 
 
 @pytest.mark.parametrize(

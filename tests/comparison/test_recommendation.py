@@ -52,12 +52,21 @@ def test_of_equals_in_parameters_the_faster_is_taken() -> None:
     assert chosen is not None and chosen.label == "lora-scratch"
 
 
-@pytest.mark.parametrize(("seconds", "taken"), [(9.5, "lora"), (20.0, "lora-scratch")])
-def test_the_clock_does_not_choose_between_two_that_answer_alike(seconds: float, taken: str) -> None:
+@pytest.mark.parametrize(
+    ("first", "second", "seconds", "taken"),
+    [
+        ("lora", "lora-scratch", 9.5, "lora"),
+        ("lora", "lora-scratch", 20.0, "lora-scratch"),
+        ("lora-scratch", "lora", 9.5, "lora-scratch"),
+    ],
+)
+def test_the_clock_does_not_choose_between_two_that_are_right_alike(
+    first: str, second: str, seconds: float, taken: str
+) -> None:
     """Two layers of one function: the first of the plan, unless it takes longer than noise explains."""
-    found = invented({"lora": 0.96, "lora-scratch": 0.96, "full": 0.5}, rows=400)
+    found = invented({first: 0.96, second: 0.96, "full": 0.5}, rows=400)
     said = {outcome.seed: outcome.validation for outcome in found.outcomes_of("lora")}
-    took = {"lora": seconds, "lora-scratch": 9.0, "full": 99.0}
+    took = {first: seconds, second: 9.0, "full": 99.0}
     outcomes = tuple(
         replace(one, cold_seconds=took[one.label], validation=one.validation if one.label == "full" else said[one.seed])
         for one in found.outcomes

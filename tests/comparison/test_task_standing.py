@@ -105,6 +105,20 @@ def test_where_words_do_better_the_answer_says_so(data: Dataset) -> None:
     assert "Better than TF-IDF" in worse.verdict and "lora" in worse.verdict.split("Better than")[1]
 
 
+@pytest.mark.parametrize(("seconds", "taken"), [(9.5, "lora"), (20.0, "full")])
+def test_the_clock_does_not_choose_between_two_that_err_alike(data: Dataset, seconds: float, taken: str) -> None:
+    found = comparison(data, 1.0)
+    said = {run.seed: run for run in found.of("lora")}
+    took = {"lora": seconds, "full": 9.0}
+    runs = tuple(
+        replace(run if run.label == "lora" else said[run.seed], label=run.label, seconds=took[run.label])
+        if run.label in took
+        else run
+        for run in found.runs
+    )
+    assert standing_of(replace(found, runs=runs, facts={"margin": 30.0})).chosen == taken
+
+
 def test_folds_are_one_table(data: Dataset) -> None:
     """Their test rows in order, each fold answered by its own task; scores are those of all rows."""
     part = data.train

@@ -80,6 +80,11 @@ def test_any_script(texts: list[str]) -> None:
     assert components(texts, 0.5).tolist() == brute_components(texts, 0.5)
 
 
+def test_what_short_texts_are_filled_up_with_is_in_no_text() -> None:
+    texts = ["", "\x00", "ab", "ab\x00\x00\x00", "ab\x00\x01", "\x01"]
+    assert components(texts, 0.5).tolist() == brute_components(texts, 0.5) == list(range(6))
+
+
 @settings(max_examples=50, deadline=None)
 @given(ALIKE, st.integers(1, 60))
 def test_texts_may_be_gone_through_some_at_a_time(texts: list[str], characters: int) -> None:

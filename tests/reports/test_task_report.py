@@ -28,7 +28,7 @@ def found() -> TaskComparison:
     return replace(bare, runs=runs, facts=facts)
 
 
-@pytest.mark.parametrize("kind", ["svg", "pdf"])
+@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
 def test_two_reports_of_one_comparison_have_the_same_bytes(found: TaskComparison, kind: str, tmp_path: Path) -> None:
     names = {f"{name}.{kind}" for name in ("score", "fit-lora", "fit-TF-IDF")}
     names |= {"report.html", "report.md", "results.json", "results.csv"}

@@ -102,7 +102,7 @@ def test_interrupted_after_any_step_it_ends_with_the_same_bytes(strategy: str, t
     assert len(last) >= 6 and {name.split("/")[0] for name in last} == {"exp_avg", "exp_avg_sq", "step"}
     assert saved(often, tmp_path) == expected and not folder.exists()
     assert sorted(moments) == [*range(1, STEPS)]
-    if strategy not in ("full", "lora"):  # for the others one inside each epoch is enough
+    if strategy not in ("full", "lora", "last-block"):  # for the others one inside each epoch is enough
         moments = {step: moments[step] for step in (1, STEPS - 1)}
     for step, moment in moments.items():
         shutil.copytree(moment, folder / "checkpoint-000007")
